@@ -1,0 +1,300 @@
+"""Soft actor-critic from pixels, its encoder trained by the critic and by a self-supervised objective.
+
+Sources: Haarnoja et al. 2018 (SAC), Laskin et al. 2020 (CURL).
+"""
+
+import copy
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from curl_rl.augmentations import center_crop, random_crop, random_shift
+from curl_rl.capture import Captured
+from curl_rl.encoders import Encoder, Remembering
+from curl_rl.losses import soft_q_target, squashed_gaussian, twin_q_loss
+from curl_rl.networks import grad_norm, initialise, mlp, move_average
+from curl_rl.objectives.base import Objective
+from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views, option
+
+AUGMENTATIONS = ("crop", "shift", "none")
+UPDATES = ("joint", "sequential")
+PRECISIONS = ("float32", "bf16")
+
+
+@dataclass(frozen=True)
+class SacConfig:
+    name: str = "sac"
+    augmentation: str = option("crop", "random crop, random shift, or none")
+    crop_size: int = option(84, "side of the random crop, and of the centre crop that acting takes")
+    shift_pad: int = option(4, "pixels that a random shift pads and moves by")
+    hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers")
+    learning_rate: float = option(0.0, "of encoder, critic, actor and objective; 0: the paper's value for the task")
+    alpha_learning_rate: float = option(1e-4, "of the temperature")
+    discount: float = option(0.99, "per agent step")
+    init_temperature: float = option(0.1, "temperature at the start")
+    critic_tau: float = option(0.01, "weight of the new parameters in the target critic")
+    encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder")
+    actor_period: int = option(2, "updates from one actor and temperature step to the next")
+    target_period: int = option(2, "updates from one moving average to the next")
+    log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation")
+    log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation")
+    update: str = option("joint", "joint: one backward pass for critic and objective; sequential: the original's order")
+    precision: str = option("float32", "of the convolutions: float32 or bf16; losses are always float32")
+    capture: bool = option(False, "replay the update as a CUDA graph")
+
+    def __post_init__(self) -> None:
+        for name, choices in (("augmentation", AUGMENTATIONS), ("update", UPDATES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"agent.{name}={getattr(self, name)!r} is none of {', '.join(choices)}")
+        for name in ("crop_size", "hidden_dim", "actor_period", "target_period"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.discount <= 1:
+            raise ConfigError(f"agent.discount must be in (0, 1], got {self.discount}")
+
+
+class Actor(nn.Module):
+    """A squashed Gaussian policy on a convolutional map, with a head of its own."""
+
+    def __init__(self, head: nn.Module, feature_dim: int, action_dim: int, config: SacConfig):
+        super().__init__()
+        self.head = head
+        self.trunk = mlp(feature_dim, config.hidden_dim, 2 * action_dim)
+        self.log_std_min, self.log_std_max = config.log_std_min, config.log_std_max
+        initialise(self)
+
+    def forward(self, conv: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions (B, A) and their log-probabilities (B,)."""
+        mean, log_std = self.trunk(self.head(conv)).chunk(2, -1)
+        log_std = self.log_std_min + 0.5 * (self.log_std_max - self.log_std_min) * (log_std.tanh() + 1)
+        return squashed_gaussian(mean, log_std, noise)
+
+    def mode(self, conv: Tensor) -> Tensor:
+        return self.trunk(self.head(conv)).chunk(2, -1)[0].tanh()
+
+
+class TwinQ(nn.Module):
+    """Two state-action values on features, (2, B)."""
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden_dim: int):
+        super().__init__()
+        self.q1 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        self.q2 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        initialise(self)
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([features, action], -1)
+        return torch.cat([self.q1(x), self.q2(x)], -1).T
+
+
+class Sac:
+    """The agent that the trainer drives; it owns the encoder, the objective and their optimisers."""
+
+    Config = SacConfig
+
+    def __init__(
+        self,
+        config: SacConfig,
+        *,
+        encoder: Encoder,
+        objective: Objective,
+        action_dim: int,
+        device: torch.device,
+        seed: int,
+    ):
+        self.config, self.device = config, device
+        self.encoder, self.objective = encoder.to(device), objective.to(device)
+        self.critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim).to(device)
+        self.actor = Actor(encoder.make_head(), encoder.feature_dim, action_dim, config).to(device)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.log_alpha = nn.Parameter(torch.tensor(config.init_temperature, device=device).log())
+        self.target_entropy = -float(action_dim)
+        self.action_dim = action_dim
+        self.updates = 0
+        self.optimizers = self._make_optimizers()
+        # The key's crops have a generator of their own, so that the control without an objective sees the same others.
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.key_generator = torch.Generator(device).manual_seed(seed + 1)
+        step = self._joint_step if config.update == "joint" else self._sequential_step
+        self._step = Captured(step) if config.capture and device.type == "cuda" else _eager(step)
+
+    def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
+        c = self.config
+        learns = self.objective.coefficient != 0
+        critic = itertools.chain(self.encoder.parameters(), self.critic.parameters())
+        groups: dict[str, list[dict[str, Any]]] = {
+            "critic": [{"params": list(critic)}],
+            "actor": [{"params": list(self.actor.parameters())}],
+            "alpha": [{"params": [self.log_alpha], "lr": c.alpha_learning_rate, "betas": (0.5, 0.999)}],
+        }
+        heads = {"params": list(self.objective.parameters())}
+        if learns and c.update == "joint":
+            groups["critic"].append(heads)
+        elif learns:
+            # In the original two Adam optimisers step the encoder on the same gradient: one at twice the rate.
+            groups["objective"] = [{"params": list(self.encoder.parameters()), "lr": 2 * c.learning_rate}, heads]
+        on_gpu = self.device.type == "cuda"
+        return {
+            name: torch.optim.Adam([g for g in group if g["params"]], lr=c.learning_rate, fused=True, capturable=on_gpu)
+            for name, group in groups.items()
+        }
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Choose actions (n, A) for stacked observations; exploring samples the policy, otherwise its mode is taken."""
+        images = torch.from_numpy(obs)
+        if self.config.augmentation == "crop":
+            images = center_crop(images, self.config.crop_size)
+        conv = self.encoder.conv(images.to(self.device))
+        if not explore:
+            return self.actor.mode(conv).cpu().numpy()
+        noise = torch.randn((len(obs), self.action_dim), generator=self.generator, device=self.device)
+        return self.actor(conv, noise)[0].cpu().numpy()
+
+    def update(self, batch: Batch) -> UpdateResult:
+        """Take one gradient update on a batch of uncropped observations."""
+        query = self._augment(batch.obs, self.generator)
+        next_obs = self._augment(batch.next_obs, self.generator)
+        key = self._augment(batch.obs, self.key_generator) if self.objective.coefficient else query
+        noise = torch.randn((2, *batch.action.shape), generator=self.generator, device=self.device)
+        flags = (self.updates % self.config.actor_period == 0, self.updates % self.config.target_period == 0)
+        self.updates += 1
+        return UpdateResult(self._step(*query, *key, next_obs.images, *batch, noise, flags=flags))
+
+    def _augment(self, images: Tensor, generator: torch.Generator) -> Crop:
+        match self.config.augmentation:
+            case "crop":
+                return random_crop(images, self.config.crop_size, generator)
+            case "shift":
+                return random_shift(images, self.config.shift_pad, generator)
+            case _:
+                return Crop(images, torch.zeros((len(images), 2), dtype=torch.int64, device=images.device))
+
+    def _joint_step(self, *tensors: Any) -> Metrics:
+        """Step encoder, critic and objective on one backward pass, then the actor on the same convolutional map."""
+        batch, views, noise, train_actor, average = _unpack(*tensors)
+        online, target = Remembering(self.encoder), Remembering(self.target_encoder)
+        critic_loss, metrics = self._critic_loss(batch, online, target, noise[0])
+        loss = critic_loss
+        if self.objective.coefficient:
+            objective_loss, more = self.objective(batch, views, online, target)
+            loss = loss + self.objective.coefficient * objective_loss
+            metrics |= {"objective_loss": objective_loss.detach(), **more}
+        self._descend("critic", loss)
+        metrics["encoder_grad_norm"] = grad_norm(list(self.encoder.parameters()))
+        if train_actor:
+            metrics |= self._train_actor(online.conv(batch.obs).detach(), noise[1])
+        if average:
+            self._average()
+        self.objective.after_step()
+        return metrics
+
+    def _sequential_step(self, *tensors: Any) -> Metrics:
+        """Step in the original's order: critic, actor and temperature, moving averages, objective."""
+        batch, views, noise, train_actor, average = _unpack(*tensors)
+        online, target = Remembering(self.encoder), Remembering(self.target_encoder)
+        critic_loss, metrics = self._critic_loss(batch, online, target, noise[0])
+        self._descend("critic", critic_loss)
+        metrics["encoder_grad_norm"] = grad_norm(list(self.encoder.parameters()))
+        online = Remembering(self.encoder)
+        if train_actor:
+            metrics |= self._train_actor(online.conv(batch.obs).detach(), noise[1])
+        if average:
+            self._average()
+        if self.objective.coefficient:
+            loss, more = self.objective(batch, views, online, Remembering(self.target_encoder))
+            self._descend("objective", self.objective.coefficient * loss)
+            metrics |= {"objective_loss": loss.detach(), **more}
+        self.objective.after_step()
+        return metrics
+
+    def _critic_loss(
+        self, batch: Batch, online: Remembering, target: Remembering, noise: Tensor
+    ) -> tuple[Tensor, Metrics]:
+        with torch.no_grad():
+            next_action, next_log_prob = self.actor(self.encoder.conv(batch.next_obs), noise)
+            next_q = self.target_critic(target(batch.next_obs), next_action)
+            goal = soft_q_target(batch.reward, batch.discount, next_q, next_log_prob, self.log_alpha.exp())
+        q = self.critic(online(batch.obs), batch.action)
+        loss = twin_q_loss(q, goal, batch.weight)
+        return loss, {"critic_loss": loss.detach(), "q": q.detach().mean(), "batch_reward": batch.reward.mean()}
+
+    def _train_actor(self, conv: Tensor, noise: Tensor) -> Metrics:
+        """Step the policy and the temperature; the encoder and the critic stay as they are."""
+        with torch.no_grad():
+            features = self.encoder.head(conv)
+        self.critic.requires_grad_(False)
+        action, log_prob = self.actor(conv, noise)
+        q = self.critic(features, action).amin(0)
+        self.critic.requires_grad_(True)
+        alpha = self.log_alpha.exp()
+        loss = (alpha.detach() * log_prob - q).mean()
+        self._descend("actor", loss)
+        alpha_loss = (alpha * (-log_prob - self.target_entropy).detach()).mean()
+        self._descend("alpha", alpha_loss)
+        return {
+            "actor_loss": loss.detach(),
+            "alpha_loss": alpha_loss.detach(),
+            "temperature": alpha.detach(),
+            "entropy": -log_prob.detach().mean(),
+        }
+
+    def _descend(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizers[name].step()
+
+    def _average(self) -> None:
+        move_average(self.target_critic, self.critic, self.config.critic_tau)
+        move_average(self.target_encoder, self.encoder, self.config.encoder_tau)
+
+    def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the last frame of some query and key crops, drawn without disturbing training."""
+        if batch.obs.dim() != 4:
+            return {}
+        generator = torch.Generator(self.device).manual_seed(self.updates)
+        crops = {name: self._augment(batch.obs[:8], generator).images for name in ("query", "key")}
+        return {name: images[:, -3:] for name, images in crops.items()}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        names = ("encoder", "target_encoder", "critic", "target_critic", "actor", "objective")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: module.state_dict() for name, module in self._modules().items()},
+            "log_alpha": self.log_alpha.detach().clone(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "generator": self.generator.get_state(),
+            "key_generator": self.key_generator.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, module in self._modules().items():
+            module.load_state_dict(state[name])
+        with torch.no_grad():
+            self.log_alpha.copy_(state["log_alpha"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        self.generator.set_state(state["generator"].cpu())
+        self.key_generator.set_state(state["key_generator"].cpu())
+        self.updates = state["updates"]
+
+
+def _eager(step: Any) -> Any:
+    return lambda *tensors, flags: step(*tensors, *flags)
+
+
+def _unpack(*tensors: Any) -> tuple[Batch, Views, Tensor, bool, bool]:
+    """Put a step's flat inputs back together; the batch's observations become the crops that the losses see."""
+    query, key, (next_obs, *rest) = Crop(*tensors[:2]), Crop(*tensors[2:4]), tensors[4:]
+    *fields, noise, train_actor, average = rest
+    batch = Batch(*fields)._replace(obs=query.images, next_obs=next_obs)
+    return batch, Views(query, key), noise, train_actor, average

@@ -1,0 +1,243 @@
+"""Pixel encoders: raw uint8 frames in, features out; scaling happens here and nowhere else."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.networks import initialise
+from curl_rl.types import ConfigError, option
+
+
+class Features(Protocol):
+    """What an objective may ask of an encoder."""
+
+    def conv(self, obs: Tensor) -> Tensor: ...
+
+    def __call__(self, obs: Tensor) -> Tensor: ...
+
+
+class Remembering:
+    """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
+
+    It lives within one update: the encoder's parameters must not change between two reads.
+    """
+
+    def __init__(self, encoder: "Encoder"):
+        self.encoder = encoder
+        self._maps: dict[int, tuple[Tensor, Tensor]] = {}
+        self._features: dict[int, Tensor] = {}
+
+    def conv(self, obs: Tensor) -> Tensor:
+        # The input is kept beside its map: a freed tensor's id could come back as another's.
+        if id(obs) not in self._maps:
+            self._maps[id(obs)] = (obs, self.encoder.conv(obs))
+        return self._maps[id(obs)][1]
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        feature_map = self.conv(obs)
+        if id(obs) not in self._features:
+            self._features[id(obs)] = self.encoder.head(feature_map)
+        return self._features[id(obs)]
+
+
+class Encoder(nn.Module):
+    """Frames (B, C, H, W) uint8 to features (B, feature_dim) float32.
+
+    A subclass gives `layers`, and `make_head` where Linear and LayerNorm are not its head. `bf16` runs the convolutions
+    in bfloat16; features leave in float32 whatever the precision.
+    """
+
+    Config: ClassVar[type]
+    delta_init: ClassVar[bool] = False
+
+    def __init__(self, config: Any, obs_shape: tuple[int, ...], *, bf16: bool = False):
+        super().__init__()
+        self.obs_shape = tuple(obs_shape)
+        self.feature_dim: int = config.feature_dim
+        self.bf16 = bf16
+        self.convs = self.layers(config)
+        self.conv_shape = self._dry_run(config.name)
+        self.head = self.make_head()
+        initialise(self, delta=self.delta_init)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def layers(self, config: Any) -> nn.Module:
+        raise TypeError(f"{type(self).__name__} gives no layers")
+
+    def make_head(self) -> nn.Module:
+        """Build a fresh head on the convolutional map; the actor owns one of its own."""
+        width = torch.Size(self.conv_shape).numel()
+        return nn.Sequential(nn.Flatten(), nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim))
+
+    def conv(self, obs: Tensor) -> Tensor:
+        """Return the convolutional map (B, c, h, w) in float32."""
+        dtype = torch.bfloat16 if self.bf16 else torch.float32
+        images = obs.to(dtype=dtype, memory_format=torch.channels_last, copy=True).div_(255)
+        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            return self.convs(images).float()
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.head(self.conv(obs))
+
+    def _dry_run(self, name: str) -> tuple[int, ...]:
+        frames = torch.empty((1, *self.obs_shape), device="meta")
+        try:
+            shape = tuple(copy.deepcopy(self.convs).to("meta")(frames).shape[1:])
+        except RuntimeError as error:
+            raise ConfigError(f"images {self.obs_shape} are too small for encoder={name}: enlarge them") from error
+        if 0 in shape:
+            raise ConfigError(f"images {self.obs_shape} are too small for encoder={name}: enlarge them")
+        return shape
+
+
+def _conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequential:
+    """Build convolutions with ReLU from (filters, kernel, stride) triples."""
+    layers: list[nn.Module] = []
+    for filters, kernel, stride in specs:
+        layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+        channels = filters
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class PaperConfig:
+    name: str = "paper"
+    feature_dim: int = option(50, "width of the features")
+    filters: int = option(32, "filters of each convolution")
+    depth: int = option(4, "number of 3x3 convolutions; the first has stride 2")
+
+
+class PaperEncoder(Encoder):
+    """CURL's encoder on DeepMind Control (Laskin et al. 2020, table 3): 3x3 convolutions, Linear and LayerNorm."""
+
+    Config = PaperConfig
+    delta_init = True
+
+    def layers(self, config: PaperConfig) -> nn.Module:
+        strides = [2] + [1] * (config.depth - 1)
+        return _conv_stack(self.obs_shape[0], [(config.filters, 3, stride) for stride in strides])
+
+
+@dataclass(frozen=True)
+class StridedConfig:
+    name: str = "strided"
+    feature_dim: int = option(50, "width of the features")
+    filters: int = option(32, "filters of each convolution")
+
+
+class StridedEncoder(Encoder):
+    """A tenth of the paper's arithmetic: a 4x4 convolution of stride 4, then 3x3 of stride 2 and 1; made for CPUs."""
+
+    Config = StridedConfig
+
+    def layers(self, config: StridedConfig) -> nn.Module:
+        f = config.filters
+        return _conv_stack(self.obs_shape[0], [(f, 4, 4), (f, 3, 2), (f, 3, 1)])
+
+
+@dataclass(frozen=True)
+class NatureConfig:
+    name: str = "nature"
+    feature_dim: int = option(512, "width of the features")
+
+
+class NatureEncoder(Encoder):
+    """The encoder of DQN (Mnih et al. 2015, extended data)."""
+
+    Config = NatureConfig
+
+    def layers(self, config: NatureConfig) -> nn.Module:
+        return _conv_stack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
+
+    def make_head(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(self.conv_shape).numel(), self.feature_dim), nn.ReLU())
+
+
+@dataclass(frozen=True)
+class ImpalaConfig:
+    name: str = "impala"
+    feature_dim: int = option(256, "width of the features")
+    width: int = option(1, "multiplier of the 16, 32 and 32 filters")
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class ImpalaEncoder(Encoder):
+    """The residual encoder of IMPALA (Espeholt et al. 2018, figure 3)."""
+
+    Config = ImpalaConfig
+
+    def layers(self, config: ImpalaConfig) -> nn.Module:
+        layers: list[nn.Module] = []
+        channels = self.obs_shape[0]
+        for filters in (16 * config.width, 32 * config.width, 32 * config.width):
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.MaxPool2d(3, 2, padding=1)]
+            layers += [_Residual(filters), _Residual(filters)]
+            channels = filters
+        return nn.Sequential(*layers, nn.ReLU())
+
+    def make_head(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(self.conv_shape).numel(), self.feature_dim), nn.ReLU())
+
+
+@dataclass(frozen=True)
+class StateConfig:
+    name: str = "state"
+    feature_dim: int = option(256, "width of the features")
+
+
+class StateEncoder(Encoder):
+    """State observations (B, D) float32 to features: the upper-bound control without pixels."""
+
+    Config = StateConfig
+
+    def layers(self, config: StateConfig) -> nn.Module:
+        return nn.Identity()
+
+    def make_head(self) -> nn.Module:
+        width = self.conv_shape[0]
+        return nn.Sequential(nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim), nn.Tanh())
+
+    def conv(self, obs: Tensor) -> Tensor:
+        """Return the observations as they are, (B, D)."""
+        return obs.float()
+
+
+ENCODERS: dict[str, type[Encoder]] = {
+    cls.Config().name: cls for cls in (PaperEncoder, StridedEncoder, NatureEncoder, ImpalaEncoder, StateEncoder)
+}
+
+
+def encoder_config(name: str, **fields: Any) -> Any:
+    """Return an encoder's configuration by name. Raises ConfigError for an unknown name or field."""
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown encoder {name!r}; there are {', '.join(sorted(ENCODERS))}")
+    cls = ENCODERS[name].Config
+    unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
+    if unknown:
+        raise ConfigError(f"encoder {name!r} has no {', '.join(sorted(unknown))}")
+    return cls(name=name, **fields)
+
+
+def make_encoder(config: Any, obs_shape: tuple[int, ...], *, bf16: bool = False) -> Encoder:
+    """Build the encoder that a configuration names, for observations (C, H, W) or (D,)."""
+    if (len(obs_shape) == 1) != (config.name == "state"):
+        wanted = "encoder=state" if len(obs_shape) == 1 else "a pixel encoder"
+        raise ConfigError(f"observations of shape {tuple(obs_shape)} need {wanted}, not encoder={config.name}")
+    return ENCODERS[config.name](config, obs_shape, bf16=bf16)

@@ -1,0 +1,32 @@
+"""The contract of a self-supervised objective."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from curl_rl.encoders import Features
+from curl_rl.types import Batch, Metrics, Shapes, Views
+
+
+class Objective(nn.Module):
+    """A loss that trains the encoder beside the agent's own.
+
+    It owns its heads, queues and prototypes (persistent buffers, so that a resume keeps them), never an encoder and
+    never an optimiser: the agent passes both encoders and steps every parameter found here. A subclass names its frozen
+    dataclass of options as `Config` (first fields `name` and `coefficient`) and is found by that name.
+    """
+
+    Config: ClassVar[type]
+    uses_target: ClassVar[bool] = False  # whether it reads the moving-average encoder
+
+    def __init__(self, config: Any, shapes: Shapes):
+        super().__init__()
+        self.config = config
+        self.coefficient: float = config.coefficient
+
+    def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
+        """Return the scalar loss and what is worth logging; gradients may reach `online`, never `target`."""
+        raise TypeError(f"{type(self).__name__} gives no loss")
+
+    def after_step(self) -> None:
+        """Do what follows an optimiser step, such as a queue's or a moving average's update."""

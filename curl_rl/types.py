@@ -1,0 +1,106 @@
+"""The words that every part shares: batches, views, clocks, and the protocols of what can act and what can be saved."""
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """Sampled transitions, all on the training device."""
+
+    obs: Tensor  # (B, k*C, H, W) uint8, or (B, D) float32 for state observations
+    action: Tensor  # (B, A) float32, or (B,) int64 for discrete actions
+    reward: Tensor  # (B,) float32, n-step and discounted
+    discount: Tensor  # (B,) float32: gamma^m, 0 where terminated
+    next_obs: Tensor  # as obs, m steps later
+    weight: Tensor  # (B,) float32 importance weights
+    index: Tensor  # (B,) int64 replay slots
+
+
+class Crop(NamedTuple):
+    """Cropped images and where they were cut."""
+
+    images: Tensor  # (B, C, h, w) uint8
+    offsets: Tensor  # (B, 2) int64: top row, left column
+
+
+class Views(NamedTuple):
+    """Two independent crops of the same observations."""
+
+    query: Crop
+    key: Crop
+
+
+Metrics = dict[str, Tensor]
+
+
+class UpdateResult(NamedTuple):
+    """What one gradient update reports; tensors stay on the device until they are written."""
+
+    metrics: Metrics
+    priorities: Tensor | None = None  # (B,) new priorities, None without prioritised replay
+
+
+class Shapes(NamedTuple):
+    """What a head must know of the encoder and the actions to size itself."""
+
+    feature_dim: int
+    conv: tuple[int, ...]  # (c, h, w) of the encoder's convolutional map, (D,) for state observations
+    action_dim: int  # dimensions of a continuous action, number of discrete ones
+    discrete: bool
+
+
+class Clock(NamedTuple):
+    """The three counts of a run: agent decisions, simulator frames, gradient updates."""
+
+    agent_step: int = 0
+    frame: int = 0
+    update: int = 0
+
+
+class Episode(NamedTuple):
+    """One finished evaluation episode."""
+
+    index: int
+    score: float  # undiscounted return
+    length: int  # agent steps
+
+
+class Stateful(Protocol):
+    """Anything whose state a checkpoint keeps: nested dicts and lists of tensors and plain Python."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> Any: ...
+
+
+class Agent(Stateful, Protocol):
+    """What the trainer drives; it sees no replay and no logger."""
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D)."""
+        ...
+
+    def update(self, batch: Batch) -> UpdateResult: ...
+
+    def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return named image batches (B, 3, h, w) uint8 worth looking at, e.g. query and key crops."""
+        ...
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be honoured; the message names the mend."""
+
+
+def option(default: Any, help: str) -> Any:
+    """Declare a configuration field with its meaning, which `--help` prints."""
+    return field(default=default, metadata={"help": help})
+
+
+def generator_state(generator: torch.Generator) -> Tensor:
+    """Return a generator's state as a tensor that a checkpoint can hold."""
+    return generator.get_state().clone()
