@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +21,9 @@ class Features(Protocol):
     def __call__(self, obs: Tensor) -> Tensor: ...
 
 
+_Memory = dict[int, tuple[Tensor, Tensor, bool]]  # id of an input -> (the input, its value, whether in the graph)
+
+
 class Remembering:
     """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
 
@@ -28,20 +32,23 @@ class Remembering:
 
     def __init__(self, encoder: "Encoder"):
         self.encoder = encoder
-        self._maps: dict[int, tuple[Tensor, Tensor]] = {}
-        self._features: dict[int, Tensor] = {}
+        self._maps: _Memory = {}
+        self._features: _Memory = {}
 
     def conv(self, obs: Tensor) -> Tensor:
-        # The input is kept beside its map: a freed tensor's id could come back as another's.
-        if id(obs) not in self._maps:
-            self._maps[id(obs)] = (obs, self.encoder.conv(obs))
-        return self._maps[id(obs)][1]
+        return self._recall(self._maps, obs, lambda: self.encoder.conv(obs))
 
     def __call__(self, obs: Tensor) -> Tensor:
-        feature_map = self.conv(obs)
-        if id(obs) not in self._features:
-            self._features[id(obs)] = self.encoder.head(feature_map)
-        return self._features[id(obs)]
+        return self._recall(self._features, obs, lambda: self.encoder.head(self.conv(obs)))
+
+    def _recall(self, memory: _Memory, obs: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        # Under no_grad a reader wants no graph, and what was computed there would cut another reader's gradient.
+        tracked = torch.is_grad_enabled()
+        if id(obs) not in memory or (tracked and not memory[id(obs)][2]):
+            # The input is kept beside its value: a freed tensor's id could come back as another's.
+            memory[id(obs)] = (obs, compute(), tracked)
+        value = memory[id(obs)][1]
+        return value if tracked else value.detach()
 
 
 class Encoder(nn.Module):

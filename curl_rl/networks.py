@@ -42,10 +42,10 @@ def move_average(target: nn.Module, online: nn.Module, tau: float) -> None:
 
     Without `no_grad` the in-place foreach call would silently join the graph and keep every step's alive.
     """
-    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+    torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def grad_norm(parameters: list[nn.Parameter]) -> Tensor:
     """Return the 2-norm of all gradients together, a scalar on their device; parameters without one count as zero."""
     grads = [p.grad for p in parameters if p.grad is not None]
-    return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+    return torch.nn.utils.get_total_norm(grads) if grads else parameters[0].new_zeros(())

@@ -165,7 +165,8 @@ class Sac:
         noise = torch.randn((2, *batch.action.shape), generator=self.generator, device=self.device)
         flags = (self.updates % self.config.actor_period == 0, self.updates % self.config.target_period == 0)
         self.updates += 1
-        return UpdateResult(self._step(*query, *key, next_obs.images, *batch, noise, flags=flags))
+        augmented = batch._replace(obs=query.images, next_obs=next_obs.images)
+        return UpdateResult(self._step(*augmented, query.offsets, *key, noise, flags=flags))
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Crop:
         match self.config.augmentation:
@@ -293,8 +294,8 @@ def _eager(step: Any) -> Any:
 
 
 def _unpack(*tensors: Any) -> tuple[Batch, Views, Tensor, bool, bool]:
-    """Put a step's flat inputs back together; the batch's observations become the crops that the losses see."""
-    query, key, (next_obs, *rest) = Crop(*tensors[:2]), Crop(*tensors[2:4]), tensors[4:]
-    *fields, noise, train_actor, average = rest
-    batch = Batch(*fields)._replace(obs=query.images, next_obs=next_obs)
-    return batch, Views(query, key), noise, train_actor, average
+    """Put a step's flat inputs back together: the augmented batch, its views, noise and flags."""
+    *fields, query_offsets, key_images, key_offsets, noise, train_actor, average = tensors
+    batch = Batch(*fields)
+    views = Views(Crop(batch.obs, query_offsets), Crop(key_images, key_offsets))
+    return batch, views, noise, train_actor, average

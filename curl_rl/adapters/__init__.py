@@ -1,0 +1,1 @@
+"""Exported encoders as parts of other libraries' agents; each adapter imports its library, which an extra installs."""

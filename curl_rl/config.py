@@ -1,0 +1,246 @@
+"""The composed configuration: Hydra YAML and command-line overrides in, checked and frozen dataclasses out."""
+
+import dataclasses
+import json
+import math
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from curl_rl import suites
+from curl_rl.agents import AGENTS
+from curl_rl.encoders import ENCODERS
+from curl_rl.objectives import OBJECTIVES
+from curl_rl.schema import REFUSALS, explained, flat, frozen, schema
+from curl_rl.types import ConfigError, option
+
+FILE = "config.json"
+GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
+# What may change from one start of a run to the next: where it lives and what the machine gives it, never its results.
+LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
+
+
+def _at_least(least: int, prefix: str, config: Any, *names: str) -> None:
+    for name in names:
+        if getattr(config, name) < least:
+            raise ConfigError(f"{prefix}{name} must be at least {least}, got {getattr(config, name)}")
+
+
+def _one_of(choices: Sequence[str], key: str, value: str) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key}={value!r} is none of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    obs: str = option("pixels", "what the agent sees: pixels, or state (the upper-bound control; see preset=state)")
+    image_size: int = option(100, "side of the rendered image, before the crop")
+    camera: int = option(0, "number of the simulator's camera")
+    action_repeat: int = option(0, "simulator frames for which an action is held; 0: the papers' value for the task")
+    frame_stack: int = option(0, "frames in one observation; 0: the papers' value for the suite")
+    timeout: float = option(60.0, "seconds after which a hanging render is given up and its process started again")
+    overlap: bool = option(True, "step the environment in its own process while the update runs; same results")
+
+    def __post_init__(self) -> None:
+        _one_of(("pixels", "state"), "env.obs", self.obs)
+        _at_least(1, "env.", self, "image_size")
+        _at_least(0, "env.", self, "action_repeat", "frame_stack")
+        if not self.timeout > 0:
+            raise ConfigError(f"env.timeout must be positive, got {self.timeout}")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    capacity: int = option(0, "transitions kept; 0: as many as the budget gives")
+    device: str = option("auto", "where frames are kept: auto (with the agent where they fit), cpu or cuda")
+    n_step: int = option(1, "rewards summed before the bootstrap")
+
+    def __post_init__(self) -> None:
+        _at_least(0, "replay.", self, "capacity")
+        _at_least(1, "replay.", self, "n_step")
+        _one_of(("auto", "cpu", "cuda"), "replay.device", self.device)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every_frames: int = option(10_000, "simulator frames from one evaluation to the next")
+    episodes: int = option(10, "episodes of one evaluation")
+    workers: int = option(0, "processes that evaluate; 0: as many as help")
+    video: bool = option(True, "keep a video of each evaluation's first episode")
+
+    def __post_init__(self) -> None:
+        _at_least(1, "evaluation.", self, "every_frames", "episodes")
+        _at_least(0, "evaluation.", self, "workers")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every_frames: int = option(10_000, "simulator frames from one checkpoint to the next")
+
+    def __post_init__(self) -> None:
+        _at_least(1, "checkpoint.", self, "every_frames")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    every_updates: int = option(100, "updates from one row of training metrics to the next")
+
+    def __post_init__(self) -> None:
+        _at_least(1, "log.", self, "every_updates")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. `agent`, `encoder` and `objective` hold the `Config` of the registered class that their name picks."""
+
+    task: str = option("dmc/cartpole_swingup", "what to learn, as suite/name")
+    preset: str = option("quick", "the suite's preset that the other values start from")
+    seed: int = option(1, "of everything random in the run")
+    run_dir: str = option("", "where the run lives; empty: runs/<task>/<preset>-<objective>-seed<seed>")
+    device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
+    threads: int = option(0, "CPU threads of an update; 0: chosen for the machine")
+    budget_frames: int = option(100_000, "simulator frames to train for, action repeats counted")
+    random_steps: int = option(1000, "agent steps with uniformly random actions at the start")
+    batch_size: int = option(128, "transitions of one update")
+    updates_per_step: int = option(1, "gradient updates for each agent step")
+    env: EnvConfig = field(default_factory=EnvConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    agent: Any
+    encoder: Any
+    objective: Any
+
+    def __post_init__(self) -> None:
+        _at_least(1, "", self, "budget_frames", "random_steps", "batch_size", "updates_per_step")
+        _at_least(0, "", self, "seed", "threads")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
+        _check_views(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python that JSON can hold and `from_dict` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Config":
+        """Read what `to_dict` gave. Raises ConfigError for an unknown name, key or type."""
+        try:
+            return from_node(to_node(data))
+        except REFUSALS as error:
+            raise explained(error) from None
+
+
+def _check_views(config: Config) -> None:
+    """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
+    augmentation = config.agent.augmentation
+    if config.env.obs == "state":
+        if (augmentation, config.objective.name, config.encoder.name) != ("none", "none", "state"):
+            raise ConfigError(
+                "env.obs=state has no pixels to crop: it needs encoder=state objective=none agent.augmentation=none; "
+                "preset=state gives all of them"
+            )
+        return
+    if config.encoder.name == "state":
+        raise ConfigError("encoder=state reads joint angles, not pixels: add env.obs=state, or take preset=state")
+    crop, image = config.agent.crop_size, config.env.image_size
+    if augmentation == "crop" and crop > image:
+        raise ConfigError(
+            f"agent.crop_size={crop} does not fit in images of env.image_size={image}: lower the one or raise the other"
+        )
+
+
+def from_node(node: DictConfig) -> Config:
+    """Return the frozen configuration of a composed one, with all that was left to the task made explicit."""
+    data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    for group, registry in GROUPS.items():
+        data[group] = frozen(_option(registry, group, data[group]["name"]), data[group])
+    return _resolved(frozen(Config, data))
+
+
+def to_node(data: Mapping[str, Any]) -> DictConfig:
+    """Return plain data as a node that refuses unknown keys and wrong types, as a composed one does."""
+    node = OmegaConf.structured(schema(Config))
+    for group, registry in GROUPS.items():
+        node[group] = OmegaConf.structured(schema(_option(registry, group, data.get(group, {}).get("name"))))
+    return typing.cast(DictConfig, OmegaConf.merge(node, dict(data)))
+
+
+def save_config(config: Config, run_dir: str | Path) -> None:
+    """Write config.json into an existing run directory, all of it or nothing."""
+    path = Path(run_dir) / FILE
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    part.replace(path)
+
+
+def load_config(run_dir: str | Path) -> Config:
+    """Read the configuration that a run was started with; its `run_dir` is where the run lies now.
+
+    Raises FileNotFoundError where there is no run, ConfigError where its file cannot be understood.
+    """
+    path = Path(run_dir) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_dir} is no run directory: it has no {FILE}")
+    try:
+        return dataclasses.replace(Config.from_dict(json.loads(path.read_text())), run_dir=str(run_dir))
+    except ValueError as error:  # ConfigError and broken JSON both
+        raise ConfigError(f"{path} cannot be read ({error}): restore it or give another run_dir") from None
+
+
+def check_resumable(config: Config) -> None:
+    """Raise ConfigError, with the difference, where another configuration lives in the run directory."""
+    if not (Path(config.run_dir) / FILE).is_file():
+        return
+    if changes := difference(load_config(config.run_dir), config):
+        lines = "".join(f"  {change}\n" for change in changes)
+        raise ConfigError(
+            f"{config.run_dir} holds a run of another configuration:\n{lines}"
+            f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
+        )
+
+
+def difference(old: Config, new: Config) -> list[str]:
+    """Return "key: old -> new" for every setting that differs and can change results."""
+    before, after = flat(old.to_dict()), flat(new.to_dict())
+    keys = [key for key in before | after if key not in LOCAL and before.get(key) != after.get(key)]
+    return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
+
+
+def _option(registry: Mapping[str, Any], group: str, name: Any) -> type:
+    if name not in registry:
+        raise ConfigError(f"unknown {group} {name!r}; there are {', '.join(sorted(registry))}")
+    return registry[name].Config
+
+
+def _resolved(config: Config) -> Config:
+    """Make explicit what zeros and empty strings leave to the task and the papers."""
+    task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
+    repeat = env.action_repeat or suites.action_repeat(task)
+    stack = env.frame_stack or (1 if env.obs == "state" else suite.frame_stack)
+    capacity = config.replay.capacity or math.ceil(config.budget_frames / repeat)
+    agent = config.agent
+    if agent.learning_rate == 0:
+        agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
+    name = f"{config.preset}-{config.objective.name}-seed{config.seed}"
+    resolved = dataclasses.replace(
+        config,
+        env=dataclasses.replace(env, action_repeat=repeat, frame_stack=stack),
+        agent=agent,
+        replay=dataclasses.replace(config.replay, capacity=capacity),
+        run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
+    )
+    _check_suite(resolved, suite)
+    return resolved
+
+
+def _check_suite(config: Config, suite: suites.Suite) -> None:
+    for key, fixed in suite.fixed.items():
+        if getattr(config.env, key) != fixed:
+            raise ConfigError(f"env.{key} is always {fixed} in {config.task}, got {getattr(config.env, key)}")

@@ -1,0 +1,180 @@
+"""Look at this machine and say what stands in the way of training, and how to mend it."""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+BACKENDS = ("egl", "osmesa", "glfw")
+GL_SECONDS = 60.0
+GL_MEND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
+SOFTWARE = "egl renders on the CPU: most of an environment's step goes into drawing"
+MIN_ROOM = 5e9  # bytes: 500K frames at action repeat 4 are 125,000 stored steps of 30 KB, and everything else
+
+
+class Check(NamedTuple):
+    """One row of the table: mark is ok, warn, fail, or - for what training does not need."""
+
+    mark: str
+    name: str
+    found: str
+    mend: str = ""
+
+
+def main() -> int:
+    """Print the table. Returns 1 where training could not run, else 0."""
+    checks = [*check_python(), *check_packages(), *check_devices(), *check_gl(), *check_ale(), *check_disk()]
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        print(f"{check.mark:<4}  {check.name:<{width}}  {check.found}")
+    print()
+    for check in checks:
+        if check.mend:
+            print(f"{check.mark}: {check.name}: {check.mend}")
+    failed = any(check.mark == "fail" for check in checks)
+    print("training cannot run here" if failed else "ready to train")
+    return int(failed)
+
+
+def check_python() -> Iterator[Check]:
+    wanted = SpecifierSet(metadata.metadata("curl-rl")["Requires-Python"] if _version("curl-rl") else ">=3.11,<3.13")
+    found = platform.python_version()
+    good = wanted.contains(found, prereleases=True)
+    mend = "" if good else f"it must be {wanted}: rm -r .venv and make train PYTHON=/path/to/python3.12"
+    yield Check("ok" if good else "fail", "python", f"{found} ({sys.executable})", mend)
+
+
+def check_packages() -> Iterator[Check]:
+    """Compare what is installed with what the installed curl-rl asks for; an extra may be absent, but not wrong."""
+    if _version("curl-rl") is None:
+        yield Check("fail", "curl-rl", "not installed", "pip install -e . in the project's folder")
+        return
+    for line in metadata.requires("curl-rl") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            yield _check_package(requirement, needed=True)
+        elif requirement.marker.evaluate({"extra": "sb3"}):
+            yield _check_package(requirement, needed=False)
+
+
+def _check_package(requirement: Requirement, *, needed: bool) -> Check:
+    name, wanted, found = requirement.name, requirement.specifier, _version(requirement.name)
+    if found is None and not needed:
+        return Check("-", name, "not installed, optional")
+    if found is not None and wanted.contains(found, prereleases=True):
+        return Check("ok", name, found)
+    mark = "fail" if needed else "warn"
+    return Check(mark, name, f"{found or 'not installed'}, wanted {wanted}", f"pip install '{name}{wanted}'")
+
+
+def check_devices() -> Iterator[Check]:
+    flags = _cpu_flags()
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    yield Check(
+        "ok", "cpu", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {' '.join(fast) or 'no AVX2'}"
+    )
+    try:
+        import torch
+
+        from curl_rl.replay import free_memory
+    except Exception as error:  # a broken wheel or a missing system library: the package row tells the mend
+        yield Check("fail", "torch", f"does not import: {error}", "reinstall it: pip install --force-reinstall torch")
+        return
+    yield Check("ok", "torch threads", str(torch.get_num_threads()))
+    free = free_memory(torch.device("cpu"))
+    yield _room("memory free", free, "a long run from pixels keeps its replay in memory: lower replay.capacity")
+    gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    for i, gpu in enumerate(gpus):
+        yield Check("ok", f"cuda:{i}", f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}")
+    if not gpus and shutil.which("nvidia-smi"):
+        mend = f"torch {torch.__version__} finds no GPU: update the driver, or install torch's CUDA build"
+        yield Check("warn", "cuda", "nvidia-smi is here, but torch cannot use a GPU", mend)
+    elif not gpus:
+        yield Check("-", "cuda", "no GPU; the quick preset is made for this")
+
+
+def check_gl() -> Iterator[Check]:
+    """Render with every backend at once, each in its own process with a time limit."""
+    with ThreadPoolExecutor(len(BACKENDS)) as pool:
+        results = dict(zip(BACKENDS, pool.map(probe_gl, BACKENDS), strict=True))
+    for name, result in results.items():
+        if "error" in result:
+            yield Check("-", f"gl {name}", textwrap.shorten(result["error"], 110, placeholder=" ..."))
+            continue
+        found = f"{result['gl_renderer']}, {result['frames_per_second']:.0f} frames/s"
+        software = name == "egl" and result["software"]
+        yield Check("warn" if software else "ok", f"gl {name}", found, _software_mend() if software else "")
+    if all("error" in result for result in results.values()):
+        mend = f"{GL_MEND}; training from states (preset=state) or in ALE needs no GL"
+        yield Check("fail", "gl", "no backend renders", mend)
+
+
+def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
+    """Return what `python -m envs.gl BACKEND` reports, or {"error": why it reports nothing}."""
+    command = [sys.executable, "-m", "envs.gl", backend]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"hangs: no image within {timeout:g} s"}
+    lines = done.stdout.strip().splitlines()
+    try:
+        return json.loads(lines[-1])
+    except (IndexError, ValueError):  # the driver took the process down, or wrote over its answer
+        said = done.stderr.strip().splitlines()[-1:]
+        return {"error": f"exit status {done.returncode} {' '.join(said)}".strip()}
+
+
+def _software_mend() -> str:
+    if not shutil.which("nvidia-smi"):
+        return SOFTWARE
+    return f"{SOFTWARE}; for the GPU's install libnvidia-gl, or in a container set NVIDIA_DRIVER_CAPABILITIES=all"
+
+
+def check_ale() -> Iterator[Check]:
+    try:
+        from ale_py.roms import get_all_rom_ids
+
+        yield Check("ok", "atari", f"{len(get_all_rom_ids())} games")
+    except Exception as error:  # a broken wheel raises more than ImportError
+        yield Check(
+            "warn",
+            "atari",
+            f"ale-py does not import: {error}",
+            "DeepMind Control trains; for Atari: pip install ale-py",
+        )
+
+
+def check_disk() -> Iterator[Check]:
+    free = shutil.disk_usage(Path.cwd()).free
+    yield _room("disk free here", free, "free space, or give a run_dir on another disk")
+
+
+def _room(name: str, free: float, mend: str) -> Check:
+    enough = free >= MIN_ROOM
+    return Check("ok" if enough else "warn", name, f"{free / 1e9:.1f} GB", "" if enough else mend)
+
+
+def _cpu_flags() -> set[str]:
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return set(flags[1].split()) if flags else set()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

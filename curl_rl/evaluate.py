@@ -1,0 +1,97 @@
+"""Plays episodes with an agent that does not explore and does not learn."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from curl_rl.types import Agent, Episode
+
+
+class Environment(Protocol):
+    """An environment whose step is sent and received apart, so that several can run at once."""
+
+    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]: ...
+
+    def send(self, action: np.ndarray) -> None: ...
+
+    def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """The caller asked for a stop before the last episode ended."""
+
+
+class FrameStack:
+    """The last `size` frames as one observation; before an episode's start its first frame repeats, or blanks stand."""
+
+    def __init__(self, size: int, padding: str):
+        self.padding = padding
+        self.frames: deque[np.ndarray] = deque(maxlen=size)
+
+    def reset(self, frame: np.ndarray) -> None:
+        blank = frame if self.padding == "repeat" else np.zeros_like(frame)
+        self.frames.extend([blank] * (self.frames.maxlen or 1))
+        self.push(frame)
+
+    def push(self, frame: np.ndarray) -> None:
+        self.frames.append(frame)
+
+    def observation(self) -> np.ndarray:
+        return np.concatenate(self.frames)
+
+
+class _Lane:
+    """One environment and the episode that it plays."""
+
+    def __init__(self, env: Environment, stack: FrameStack):
+        self.env, self.stack = env, stack
+
+    def start(self, index: int, seed: int) -> None:
+        self.index, self.score, self.length = index, 0.0, 0
+        self.stack.reset(self.env.reset(seed)[0])
+
+    def receive(self) -> bool:
+        frame, reward, terminated, truncated, _ = self.env.receive()
+        self.score += reward
+        self.length += 1
+        self.stack.push(frame)
+        return terminated or truncated
+
+
+def evaluate(
+    agent: Agent,
+    envs: Sequence[Environment],
+    seeds: Sequence[int],
+    make_stack: Callable[[], FrameStack],
+    *,
+    film: list[np.ndarray] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> list[Episode]:
+    """Play one episode a seed, as many at once as there are environments.
+
+    The agent acts for all running episodes in one batch. `film` receives the first episode's newest frames. Returns the
+    episodes in the order of their seeds. Raises Interrupted as soon as `interrupted()` says so.
+    """
+    waiting = deque(enumerate(seeds))
+    lanes = [_Lane(env, make_stack()) for env in envs[: len(seeds)]]
+    for lane in lanes:
+        lane.start(*waiting.popleft())
+    episodes: list[Episode] = []
+    while lanes:
+        if interrupted():
+            raise Interrupted
+        actions = agent.act(np.stack([lane.stack.observation() for lane in lanes]), explore=False)
+        for lane, action in zip(lanes, actions, strict=True):
+            lane.env.send(action)
+        # Every step is received before any environment is reset: none is left with an answer unread.
+        for lane in [lane for lane in lanes if lane.receive()]:
+            episodes.append(Episode(lane.index, lane.score, lane.length))
+            if waiting:
+                lane.start(*waiting.popleft())
+            else:
+                lanes.remove(lane)
+        if film is not None and lanes and lanes[0].index == 0:
+            film.append(lanes[0].stack.frames[-1])
+    return sorted(episodes)

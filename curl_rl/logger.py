@@ -1,0 +1,399 @@
+"""What a run leaves for people: CSV tables, TensorBoard, metadata, videos, and a line on the console."""
+
+import importlib
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curl_rl.types import Clock, Episode
+
+EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds")
+TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
+
+_PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")
+_GIF_FRAMES = 128  # TensorBoard's checksum is pure Python (6 MB/s), so a long episode is shown with fewer frames
+_GRID_GAP = 2
+_PLAIN_SECONDS = 30.0
+_VIDEO_SIDE = 256
+
+
+class LogError(OSError):
+    """A log file that cannot be written; the message names the mend."""
+
+
+class RunLogger:
+    """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
+
+    With `resume`, rows after its agent_step are cut off: at one agent_step, write rows first and the checkpoint after.
+    Without, the tables start anew. TensorBoard's axis is agent_step. LogError on a full disk.
+    """
+
+    def __init__(self, run_dir: Path, *, resume: Clock | None = None):
+        last = -1 if resume is None else resume.agent_step
+        with _writing(run_dir):
+            run_dir.mkdir(parents=True, exist_ok=True)
+        self._eval = _Table(run_dir / "eval.csv", EVAL_COLUMNS, last)
+        self._train = _Table(run_dir / "train.csv", TRAIN_COLUMNS, last)
+        self._events = _Events(run_dir / "tensorboard", last)
+
+    def scalars(self, clock: Clock, values: Mapping[str, float]) -> None:
+        """Write one row and one TensorBoard scalar for each value."""
+        self._train.append((*clock, name, float(value)) for name, value in values.items())
+        self._events.scalars(clock, values)
+
+    def evaluation(self, clock: Clock, episodes: Sequence[Episode], seconds: float) -> None:
+        """Write one row for each of at least one episodes; `seconds` stands in every row."""
+        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds)) for e in episodes)
+        means = {"eval/return": fmean(e.score for e in episodes), "eval/length": fmean(e.length for e in episodes)}
+        self._events.scalars(clock, means)
+
+    def images(self, clock: Clock, name: str, grid: Tensor) -> None:
+        """Show one image (3, H, W) uint8."""
+        self._events.image(clock, name, "PNG", grid.permute(1, 2, 0)[None].cpu().numpy())
+
+    def video(self, clock: Clock, name: str, frames: np.ndarray, fps: float) -> None:
+        """Show frames (T, H, W, 3) uint8 as a moving image, at most 128 of them over the same duration."""
+        _check_frames(frames)
+        stride = math.ceil(len(frames) / _GIF_FRAMES)
+        duration = max(20, round(1000 * stride / fps))  # browsers slow down anything faster than 20 ms a frame
+        self._events.image(clock, name, "GIF", frames[::stride], duration=duration, loop=0)
+
+    def flush(self) -> None:
+        """Force everything to the disk; call it before a checkpoint."""
+        for file in (self._eval, self._train, self._events):
+            file.flush()
+
+    def close(self) -> None:
+        for file in (self._eval, self._train, self._events):
+            file.close()
+
+
+class _File:
+    """An append-only file without a buffer, so that nothing is left to fail in `close`."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with _writing(path):
+            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+
+    def write(self, content: bytes) -> None:
+        rest = memoryview(content)
+        with _writing(self.path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
+
+    def flush(self) -> None:
+        with _writing(self.path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Table(_File):
+    """A CSV file, cut back to the rows at or before an agent_step when it is opened."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...], last: int):
+        with _writing(path):
+            _replace(path, "".join([",".join(columns) + "\n", *_rows_until(path, columns, last)]))
+        super().__init__(path)
+
+    def append(self, rows: Iterable[tuple[int | float | str, ...]]) -> None:
+        # repr keeps every bit of a float, so equal runs give equal files.
+        self.write("".join(",".join(_cell(cell) for cell in row) + "\n" for row in rows).encode())
+
+
+class _Events(_File):
+    """A TensorBoard event file, written in this thread so that an error reaches the caller, unlike SummaryWriter's."""
+
+    def __init__(self, directory: Path, last: int):
+        self._record_writer = importlib.import_module("tensorboard.summary.writer.record_writer").RecordWriter(self)
+        # These classes are made at import, where a type checker cannot see them.
+        self._event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
+        self._summary: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
+        with _writing(directory):
+            directory.mkdir(exist_ok=True)
+            count = len(list(directory.iterdir()))
+        super().__init__(directory / f"events.out.tfevents.{time.time():010.0f}.{count:04d}")
+        self._add(last + 1, file_version="brain.Event:2")
+        # A session's start hides the earlier sessions' events from this step on.
+        log = self._event_pb2.SessionLog
+        self._add(last + 1, session_log=log(status=log.START))
+
+    def scalars(self, clock: Clock, values: Mapping[str, float]) -> None:
+        cells = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(clock.agent_step, summary=self._summary(value=cells))
+
+    def image(self, clock: Clock, tag: str, kind: str, frames: np.ndarray, **options: Any) -> None:
+        """Write frames (T, H, W, 3) as one file of an image format, moving where there are several."""
+        from PIL import Image
+
+        first, *rest = [Image.fromarray(frame) for frame in np.ascontiguousarray(frames)]
+        buffer = io.BytesIO()
+        first.save(buffer, kind, save_all=bool(rest), append_images=rest, **options)
+        size = {"height": first.height, "width": first.width, "colorspace": 3}
+        image = self._summary.Image(**size, encoded_image_string=buffer.getvalue())
+        self._add(clock.agent_step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
+
+    def _add(self, step: int, **content: Any) -> None:
+        event = self._event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self._record_writer.write(event.SerializeToString())
+
+
+class MetricMeans:
+    """Average metrics on their device; only `take` waits for it."""
+
+    def __init__(self) -> None:
+        # Metrics that are reported together share one sum, so an update costs two small kernels, not two a metric.
+        self._sums: dict[tuple[str, ...], tuple[Tensor, int]] = {}
+        self._device = torch.device("cpu")
+
+    @torch.no_grad()
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Add scalar tensors of one device; a name may be absent from some updates."""
+        if not metrics:
+            return
+        values = torch.stack([value.detach().reshape(()) for value in metrics.values()]).double()
+        total, count = self._sums.get(tuple(metrics), (torch.zeros_like(values), 0))
+        self._device = values.device
+        self._sums[tuple(metrics)] = (total.to(self._device) + values, count + 1)
+
+    def take(self) -> dict[str, float]:
+        """Return the means by name, sorted, and start again."""
+        if not self._sums:
+            return {}
+        flat = torch.cat([total.to(self._device) for total, _ in self._sums.values()]).tolist()
+        totals: dict[str, tuple[float, int]] = {}
+        cells = [(name, count) for names, (_, count) in self._sums.items() for name in names]
+        for (name, count), value in zip(cells, flat, strict=True):
+            total, seen = totals.get(name, (0.0, 0))
+            totals[name] = (total + value, seen + count)
+        self._sums = {}
+        return {name: total / count for name, (total, count) in sorted(totals.items())}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"groups": [(list(names), total.cpu(), count) for names, (total, count) in self._sums.items()]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums = {tuple(names): (total, count) for names, total, count in state["groups"]}
+
+
+class Progress:
+    """Show return, speed and time left: a bar on a terminal, else a line every half minute."""
+
+    def __init__(self, total: int, *, initial: int = 0, unit: str = "step", stream: TextIO | None = None):
+        self._total, self._done, self._unit = total, initial, unit
+        self._stream = stream or sys.stderr
+        self._return: float | None = None
+        self._printed = (time.monotonic(), initial)
+        self._bar: Any = None
+        if self._stream.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=initial, unit=unit, file=self._stream, dynamic_ncols=True)
+
+    def update(self, done: int, episode_return: float | None = None) -> None:
+        """Tell how many of the total are done, and the newest return if there is one."""
+        new, self._done = done - self._done, done
+        self._return = self._return if episode_return is None else episode_return
+        if self._bar is not None:
+            if episode_return is not None:
+                self._bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
+            self._bar.update(new)
+        elif time.monotonic() - self._printed[0] >= _PLAIN_SECONDS:
+            self._print_line()
+
+    def note(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        elif self._done != self._printed[1]:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        now, (then, before) = time.monotonic(), self._printed
+        rate = (self._done - before) / max(now - then, 1e-9)
+        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate > 0 else "?"
+        result = "" if self._return is None else f"return {self._return:.1f}, "
+        self.note(f"{self._done}/{self._total} {self._unit}s, {result}{rate:.1f} {self._unit}s/s, {left} left")
+        self._printed = (now, self._done)
+
+
+def raise_on_nonfinite(means: Mapping[str, float], clock: Clock) -> None:
+    """Raise FloatingPointError naming every mean that is NaN or infinite; call it before a checkpoint is written."""
+    bad = ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
+    if bad:
+        raise FloatingPointError(
+            f"{bad} at agent step {clock.agent_step} (frame {clock.frame}, update {clock.update}); the last good "
+            "checkpoint is kept. Try a lower learning rate or precision=float32 in a new run_dir"
+        )
+
+
+def image_grid(batch: Tensor, columns: int) -> Tensor:
+    """Lay images (B, 3, h, w) uint8 out in rows with a black gap; returns (3, H, W) on the CPU."""
+    if batch.ndim != 4 or batch.shape[1] != 3 or batch.dtype != torch.uint8 or len(batch) == 0:
+        raise ValueError(f"expected images (B, 3, h, w) uint8, got {tuple(batch.shape)} {batch.dtype}")
+    columns = min(columns, len(batch))
+    rows = math.ceil(len(batch) / columns)
+    missing = rows * columns - len(batch)
+    cells = torch.nn.functional.pad(batch.cpu(), (0, _GRID_GAP, 0, _GRID_GAP, 0, 0, 0, missing))
+    grid = cells.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return grid[:, :-_GRID_GAP, :-_GRID_GAP].contiguous()
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
+    """Write frames (T, H, W, 3) uint8 as H.264, small ones enlarged so that people can see them."""
+    try:
+        av = importlib.import_module("av")
+    except ImportError as error:
+        raise RuntimeError("writing a video needs PyAV: pip install 'av>=18,<19'") from error
+    _check_frames(frames)
+    scale = _scale(*frames.shape[1:3])
+    size = {"height": frames.shape[1] * scale, "width": frames.shape[2] * scale}
+    temporary = path.with_name(f"tmp-{path.name}")
+    try:
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with av.open(str(temporary), "w", format="mp4") as container:
+                rate = Fraction(fps).limit_denominator(1000)
+                stream = container.add_stream("libx264", rate=rate, pix_fmt="yuv420p", **size)
+                for frame in frames:
+                    image = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+                container.mux(stream.encode(None))
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_metadata(run_dir: Path, extra: Mapping[str, Any]) -> None:
+    """Append to `metadata.json` where, with what and how this process was started, and `extra` (seed, gl_renderer)."""
+    path = run_dir / "metadata.json"
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not this program's metadata: move it away and run again") from error
+        _replace(path, json.dumps({"starts": [*starts, {**_surroundings(), **extra}]}, indent=2) + "\n")
+
+
+def _surroundings() -> dict[str, Any]:
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["curl-rl", *sys.argv[1:]]),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "git": _git_state(Path(__file__).resolve().parents[1]),
+    }
+
+
+def _version(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_state(root: Path) -> dict[str, Any] | None:
+    """Return the commit of a source checkout; None for an installed package or without git."""
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str]:
+    """Yield the complete rows of a table up to an agent_step; a kill may have torn the end of the file."""
+    text = path.read_bytes().decode(errors="replace") if last >= 0 and path.exists() else ""
+    header, *rows = text.split("\n")[:-1] or [",".join(columns)]
+    if header != ",".join(columns):
+        mend = "resume with the version that wrote it, or start a new run in another run_dir"
+        raise ValueError(f"{path} has the columns {header}, this version writes {','.join(columns)}: {mend}")
+    for row in rows:
+        step = row.partition(",")[0]
+        if row.count(",") == len(columns) - 1 and step.isdecimal() and int(step) <= last:
+            yield row + "\n"
+
+
+def _cell(value: float | str) -> str:
+    if isinstance(value, str) and any(character in value for character in ',"\n\r'):
+        raise ValueError(f"a metric's name cannot hold commas, quotes or line ends: {value!r}")
+    return value if isinstance(value, str) else repr(value)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    temporary = path.with_name(f"tmp-{path.name}")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        mend = "free space or make the directory writable, then run the same command again"
+        raise LogError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
+        raise ValueError(f"expected frames (T, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
+
+
+def _scale(height: int, width: int) -> int:
+    """Return the smallest whole factor that makes both sides even (yuv420p needs it) and the smaller one visible."""
+    scale = math.ceil(_VIDEO_SIDE / min(height, width))
+    return scale if height * scale % 2 == 0 and width * scale % 2 == 0 else scale + 1

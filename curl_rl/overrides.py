@@ -1,0 +1,182 @@
+"""Overrides such as "preset=paper agent.hidden_dim=256": composed with the YAML files by Hydra, mistakes explained."""
+
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from curl_rl import suites
+from curl_rl.config import FILE, GROUPS, LOCAL, Config, check_resumable, from_node, load_config, to_node
+from curl_rl.schema import REFUSALS, explained, flat, schema
+from curl_rl.types import ConfigError
+from envs import list_tasks
+
+_CHOICES = ("task", "preset", *GROUPS)
+
+
+def config_dir() -> Path:
+    """Return the folder of the YAML files: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def compose(overrides: Iterable[str]) -> Config:
+    """Return the configuration that overrides such as "preset=paper" or "agent.hidden_dim=256" describe.
+
+    Raises ConfigError, with the nearest names, for what no entry point, preset, option or field is called.
+    """
+    parsed = _parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
+            )
+    suite, arguments = _translated(parsed)
+    choices = [text for text, override in zip(arguments, parsed, strict=True) if override.key_or_group in _CHOICES]
+    try:
+        _check_keys(parsed, _compose(suite, choices))
+        return from_node(_compose(suite, arguments))
+    except REFUSALS as error:
+        raise explained(error) from None
+
+
+def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
+    """Return the entry point and a command line in Hydra's own words, for Hydra itself to run; sweeps stay."""
+    flags, ours = [], []
+    for text in arguments:
+        (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
+    suite, translated = _translated(_parse(ours))
+    return suite, flags + translated
+
+
+def register() -> None:
+    """Tell Hydra the schema, and every registered agent, encoder and objective as an option of its group."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema(Config))
+    for group, registry in GROUPS.items():
+        for name, cls in registry.items():
+            store.store(group=group, name=name, node=schema(cls.Config))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def configure(overrides: Sequence[str]) -> Config:
+    """Return the configuration to train with: the stored one of an existing run, else the composed one.
+
+    Overrides of where and on what a run lives (`LOCAL`) may differ from the stored; others must compose to the same.
+    """
+    values = {override.key_or_group: override.value() for override in _parse(overrides)}
+    run_dir = str(values.get("run_dir", ""))
+    if not (run_dir and (Path(run_dir) / FILE).is_file() and values.keys() <= set(LOCAL)):
+        config = compose(overrides)
+        check_resumable(config)
+        return config
+    node = to_node(load_config(run_dir).to_dict())
+    try:
+        for key, value in values.items():
+            OmegaConf.update(node, key, value)
+        return from_node(node)
+    except REFUSALS as error:
+        raise explained(error) from None
+
+
+def presets(suite: str) -> list[str]:
+    """Return the names of a suite's presets."""
+    return sorted(path.stem for path in (config_dir() / "preset" / suite).glob("*.yaml"))
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            raise ConfigError(
+                f"cannot read {text!r}: write key=value, and quote special characters: \"key='value'\""
+            ) from None
+        if override.is_add() or override.is_delete() or override.package is not None:
+            raise ConfigError(f"cannot read {text!r}: write key=value; keys are fixed, neither added nor removed")
+        parsed.append(override)
+    return parsed
+
+
+def _values(override: Override) -> list[str]:
+    """Return the values that an override names, one unless it sweeps over choices."""
+    value = override.value()
+    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep) else [value]
+    return [str(getattr(value, "text", value)) for value in values]
+
+
+def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
+    """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
+    chosen = {override.key_or_group: _values(override) for override in parsed if override.key_or_group in _CHOICES}
+    tasks = chosen.get("task", [Config.task])
+    for task in tasks:
+        _check_task(task)
+    entry_points = {suites.suite_of(task) for task in tasks}
+    if len(entry_points) > 1:
+        raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
+    (suite,) = entry_points
+    for key, names in chosen.items():
+        for name in names if key != "task" else ():
+            _known(name, GROUPS.get(key) or presets(suite), key)
+    return suite, [
+        f"preset/{suite}={o.get_value_string()}" if o.key_or_group == "preset" else str(o.input_line) for o in parsed
+    ]
+
+
+def _check_task(task: str) -> None:
+    known = list_tasks()
+    if task not in known:
+        hint = _nearest(task, known) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
+        raise ConfigError(f"unknown task {task!r}{hint}")
+
+
+def _known(name: str, known: Iterable[str], kind: str) -> str:
+    if name not in (names := sorted(known)):
+        raise ConfigError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
+    return name
+
+
+def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:
+    """Refuse overrides of what the chosen agent, encoder, objective and the schema do not have."""
+    names = {f"{group}.name" for group in GROUPS}
+    keys = flat(typing.cast(dict[str, Any], OmegaConf.to_container(base))).keys() - names
+    for override in parsed:
+        key = override.key_or_group
+        group, _, name = key.partition(".")
+        if key in names:
+            raise ConfigError(f"{override.input_line}: choose with {group}={override.get_value_string()}")
+        if key in _CHOICES or any(known == key or known.startswith(key + ".") for known in keys):
+            continue
+        hint = _nearest(key, keys)
+        if owners := [option for option, cls in GROUPS.get(group, {}).items() if hasattr(cls.Config, name)]:
+            hint = f": {group}={base[group].name} has none, {group}={' or '.join(owners)} has"
+        raise ConfigError(f"unknown key {key!r}{hint}; curl-rl train --help lists all")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" by the whole name or by its last part."""
+
+    def last(key: str) -> str:
+        return re.split(r"[./]", key)[-1]
+
+    def likeness(key: str) -> float:
+        return max(SequenceMatcher(None, name, key).ratio(), SequenceMatcher(None, last(name), last(key)).ratio())
+
+    close = [key for key in sorted(known, key=likeness, reverse=True)[:3] if likeness(key) > 0.75]
+    return f"; did you mean {', '.join(close)}" if close else ""
+
+
+def _compose(suite: str, arguments: list[str]) -> DictConfig:
+    register()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
+        return hydra.compose(suite, overrides=arguments)

@@ -1,0 +1,389 @@
+"""Replay that stores each frame once; stacks and n-step returns are put together when a batch is sampled."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curl_rl.sampling import Sampler
+from curl_rl.types import Batch, ConfigError, option
+
+_TERMINATED, _TRUNCATED = 1, 2  # how a slot ends its episode; 0: it does not
+_CUDA_RESERVE = 4 << 30  # left on the accelerator for networks, activations and captured graphs
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """How much to remember, and where."""
+
+    capacity: int = option(100_000, "frames kept; a step needs one and the start of an episode one more")
+    device: str = option("auto", "where frames live: auto (on the training device if they fit), cpu or cuda")
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"replay.device={self.device} is none of auto, cpu, cuda")
+        if self.capacity < 2:
+            raise ConfigError(f"replay.capacity={self.capacity} cannot hold one transition; raise it")
+
+
+def predict_bytes(
+    capacity: int,
+    *,
+    obs_shape: Sequence[int],
+    obs_dtype: torch.dtype,
+    action_shape: Sequence[int],
+    action_dtype: torch.dtype,
+    sampler: type[Sampler],
+) -> int:
+    """Return the bytes that a Replay and its sampler will hold, batches not counted, without allocating them."""
+    frame = math.prod(obs_shape) * obs_dtype.itemsize
+    metadata = 4 + 4 + 1 + math.prod(action_shape) * action_dtype.itemsize  # reward, age, end
+    return (capacity + 1) * frame + capacity * (metadata + sampler.bytes_per_slot)
+
+
+def choose_storage(setting: str, device: torch.device, needed: int) -> torch.device:
+    """Choose where `needed` bytes of frames live: for `auto` on the training device `device` if they fit, else the CPU.
+
+    Raises ConfigError if they do not fit where they must, or `cuda` is asked for beside training on the CPU.
+    """
+    if setting == "cuda" and device.type != "cuda":
+        raise ConfigError("replay.device=cuda needs training on CUDA: set device=cuda or replay.device=auto")
+    if setting != "cpu" and device.type == "cuda":
+        free = free_memory(device) - _CUDA_RESERVE
+        if needed <= free:
+            return device
+        if setting == "cuda":
+            raise _too_large(needed, free, "CUDA device, 4 GiB set aside,", "replay.device=cpu, ")
+    free = free_memory(torch.device("cpu"))
+    if needed > free:
+        raise _too_large(needed, free, "main memory", "")
+    return torch.device("cpu")
+
+
+def _too_large(needed: int, free: float, where: str, mend: str) -> ConfigError:
+    free = max(free, 0)
+    return ConfigError(
+        f"the replay needs {needed / 2**30:.2f} GiB and the {where} has {free / 2**30:.2f} GiB free: choose {mend}"
+        f"a smaller replay.capacity ({free / needed:.0%} of it would fit), smaller images, or fewer frames to train for"
+    )
+
+
+def free_memory(device: torch.device, *, root: Path = Path("/")) -> float:
+    """Return the bytes that can still be allocated: the smaller of the system's and every control group's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available = _fields(root / "proc/meminfo").get("MemAvailable:", math.inf) * 1024  # from kB
+    return min([available, *_free_in_groups(root)])
+
+
+def _free_in_groups(root: Path) -> Iterator[int]:
+    """Yield what each control group above this process leaves, in version 2 and version 1 (controller `memory`)."""
+    for line in _read(root / "proc/self/cgroup").splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            base, limit, used, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
+        elif "memory" in controllers.split(","):
+            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+            cache = "total_inactive_file"
+        else:
+            continue
+        group = base / path.lstrip("/")
+        for folder in (group, *group.parents):
+            bound, taken = _read(folder / limit).strip(), _read(folder / used).strip()
+            if bound.isdigit() and taken.isdigit():  # not "max"
+                yield int(bound) - int(taken) + _fields(folder / "memory.stat").get(cache, 0)
+            if folder == base:
+                break
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""  # this kernel or container has no such bound
+
+
+def _fields(path: Path) -> dict[str, int]:
+    rows = (line.split() for line in _read(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1}
+
+
+class Replay:
+    """Transitions from one environment, in a ring of slots.
+
+    A slot holds a frame and what led to it: action, reward, its age in the episode and how it ended the episode.
+    Nothing is changed once written, so that new slots alone bring an older copy up to date (`journal`). A transition is
+    named by its observation's slot; it can be sampled once its n-step window is complete or its episode is over, until
+    the first frame of its stack is overwritten. An episode that `begin` cuts off counts as truncated at its last frame.
+
+    Args:
+        obs_shape, obs_dtype: of one frame, (C, H, W) uint8, or (D,) float32.
+        stack, padding: frames of an observation; before an episode's start, `repeat` shows its first frame (dm_control)
+            and `zero` black ones (Atari).
+        n_step, discount: of the returns, cut short at an episode's end.
+        device: where batches are wanted. storage: where frames live, `device` unless given.
+        sampler: draws the slots; of the same capacity, and empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        obs_shape: Sequence[int],
+        obs_dtype: torch.dtype,
+        action_shape: Sequence[int],
+        action_dtype: torch.dtype,
+        stack: int,
+        padding: str,
+        n_step: int,
+        discount: float,
+        device: torch.device,
+        sampler: Sampler,
+        storage: torch.device | None = None,
+    ):
+        if capacity < stack + n_step:
+            raise ConfigError(
+                f"replay.capacity={capacity} cannot hold one transition of {stack} stacked frames and {n_step} steps; "
+                f"raise it to {stack + n_step} or more"
+            )
+        if padding not in ("repeat", "zero"):
+            raise ConfigError(f"padding={padding} is none of repeat, zero")
+        if sampler.capacity != capacity or len(sampler):
+            raise ValueError(f"the sampler must be empty and of the replay's capacity {capacity}")
+        self.capacity = capacity
+        self._stack, self._n_step, self._zero = stack, n_step, padding == "zero"
+        self._powers = discount ** np.arange(n_step + 1)
+        self._device, self._sampler = torch.device(device), sampler
+        # One row more, the blank before an episode. Untouched pages cost nothing, so a large replay starts at once.
+        self._frame = torch.empty((capacity + 1, *obs_shape), dtype=obs_dtype, device=storage or device)
+        self._frame[capacity] = 0
+        self._action = np.zeros((capacity, *action_shape), torch.empty(0, dtype=action_dtype).numpy().dtype)
+        self._reward = np.zeros(capacity, np.float32)
+        self._age = np.zeros(capacity, np.int32)
+        self._end = np.zeros(capacity, np.uint8)
+        self._obs_dtype = torch.empty(0, dtype=obs_dtype).numpy().dtype
+        self._offsets = np.arange(1 - stack, 1)
+        self._buffers: list[Tensor] = []
+        self.written = 0  # slots ever written, so the next one is `written % capacity`
+        self._oldest = 0  # transitions before it have lost a frame
+        self._ready = 0  # transitions before it have been offered to the sampler
+        self._restored_from = 0
+        self._open = False
+
+    def __len__(self) -> int:
+        """Return the number of transitions that can be sampled."""
+        return len(self._sampler)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for frames, metadata and the sampler; see `predict_bytes`."""
+        host = (self._action, self._reward, self._age, self._end)
+        return self._frame.nbytes + sum(array.nbytes for array in host) + self.capacity * self._sampler.bytes_per_slot
+
+    def begin(self, frame: np.ndarray) -> None:
+        """Start an episode at its first frame."""
+        self._check(frame)
+        if self._open:
+            self._release(self.written - 1)
+        self._write(frame, 0, 0.0, 0, 0)
+        self._ready = self.written - 1
+        self._open = True
+
+    def add(
+        self, action: np.ndarray | int, reward: float, terminated: bool, truncated: bool, frame: np.ndarray
+    ) -> None:
+        """Append a step and the frame it led to, which at an episode's end is that episode's own last frame.
+
+        Raises RuntimeError outside an episode, ValueError for a frame or action of another shape or type, or a reward
+        that is not finite; nothing is stored then.
+        """
+        if not self._open:
+            raise RuntimeError("no episode is running: call begin(frame) with the reset's frame before add()")
+        self._check(frame)
+        if np.shape(action) != self._action.shape[1:]:
+            raise ValueError(f"the replay stores actions {self._action.shape[1:]}, got {np.shape(action)}")
+        if not math.isfinite(reward):
+            raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
+        age = int(self._age[(self.written - 1) % self.capacity]) + 1
+        self._write(frame, action, reward, age, _TERMINATED if terminated else _TRUNCATED if truncated else 0)
+        self._open = not (terminated or truncated)
+        self._release(self.written - self._n_step if self._open else self.written - 1)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw transitions; RuntimeError while there is none.
+
+        Images are views of one of two buffers used in turn: valid until the second next call, and obs and next_obs of a
+        one-step batch share frames in memory, so write to neither. On CUDA nothing waits for the device.
+        """
+        index, weight = self._sampler.sample(batch_size, rng)
+        steps, reward, discount = self._returns(index)
+        action = self._action[(index + 1) % self.capacity]
+        rows = self._rows(index, steps)
+        small = _move((action, reward, discount, weight, index, rows), self._device)
+        images = self._gather(rows, small[-1])
+        channels = self._stack * self._frame.shape[1]
+        obs, next_obs = images[:, :channels], images[:, -channels:]
+        return Batch(obs, small[0], small[1], small[2], next_obs, small[3], small[4])
+
+    def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
+        """Hand new priorities (B,) of the sampled slots (B,) to the sampler; waits for the device."""
+        self._sampler.update(index.cpu().numpy(), priorities.detach().float().cpu().numpy())
+
+    def journal(self, since: int) -> dict[str, Tensor]:
+        """Copy the live ones of the slots since..written, one row each, to the CPU."""
+        start = max(since, self.written - self.capacity, 0)
+        slots = torch.arange(start, self.written) % self.capacity
+        rows = {name: torch.from_numpy(array[slots.numpy()]) for name, array in self._metadata().items()}
+        return {"frame": self._frame.index_select(0, slots.to(self._frame.device)).cpu(), **rows}
+
+    def restore_journal(self, start: int, chunk: Mapping[str, Tensor]) -> None:
+        """Write slots start, start + 1, ... back, in ascending order without gaps; `load_state_dict` comes after.
+
+        Raises ValueError for rows of another shape or type, or a gap.
+        """
+        frame = chunk["frame"]
+        if frame.shape[1:] != self._frame.shape[1:] or frame.dtype != self._frame.dtype or len(frame) > self.capacity:
+            raise ValueError(f"a journal of {_describe(frame)} does not fit a replay of {_describe(self._frame[:-1])}")
+        if self.written == 0 or len(frame) == self.capacity:  # nothing older is live
+            self._restored_from = self.written = start
+        if start != self.written:
+            raise ValueError(f"the journal misses the slots {self.written} to {start}")
+        slots = torch.arange(start, start + len(frame)) % self.capacity
+        self._frame[slots.to(self._frame.device)] = frame.to(self._frame.device)
+        for name, array in self._metadata().items():
+            array[slots.numpy()] = chunk[name].numpy()
+        self.written = start + len(frame)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters and the sampler's state; frames are in the journal."""
+        return {
+            "capacity": self.capacity,
+            "written": self.written,
+            "oldest": self._oldest,
+            "ready": self._ready,
+            "open": self._open,
+            "sampler": self._sampler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ValueError if capacities differ or slots have not been restored."""
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"the state is of a replay of capacity {state['capacity']}, this one has {self.capacity}")
+        missing = self._restored_from > max(0, state["written"] - self.capacity)
+        if self.written != state["written"] or missing:
+            raise ValueError(
+                f"the state needs the slots up to {state['written']}, restored are {self._restored_from} to "
+                f"{self.written}; call restore_journal() first"
+            )
+        self._oldest, self._ready, self._open = state["oldest"], state["ready"], state["open"]
+        self._sampler.load_state_dict(state["sampler"])
+
+    def _metadata(self) -> dict[str, np.ndarray]:
+        return {"action": self._action, "reward": self._reward, "age": self._age, "end": self._end}
+
+    def _check(self, frame: np.ndarray) -> None:
+        if frame.shape != self._frame.shape[1:] or frame.dtype != self._obs_dtype:
+            expected = f"{tuple(self._frame.shape[1:])} {self._obs_dtype}"
+            raise ValueError(f"the replay stores frames {expected}, got {frame.shape} {frame.dtype}")
+
+    def _write(self, frame: np.ndarray, action: Any, reward: float, age: int, end: int) -> None:
+        self._forget(self.written - self.capacity)
+        slot = self.written % self.capacity
+        if self._frame.is_cuda:
+            source = torch.empty(frame.shape, dtype=self._frame.dtype, pin_memory=True)
+            source.numpy()[...] = frame
+            self._frame[slot].copy_(source, non_blocking=True)  # the block is not reused before the copy is done
+        else:
+            self._frame[slot].numpy()[...] = frame
+        self._action[slot] = action
+        self._reward[slot] = reward
+        self._age[slot] = age
+        self._end[slot] = end
+        self.written += 1
+
+    def _release(self, stop: int) -> None:
+        """Offer the transitions before `stop` to the sampler."""
+        for transition in range(self._ready, stop):
+            self._sampler.add(transition % self.capacity)
+        self._ready = max(self._ready, stop)
+
+    def _forget(self, dead: int) -> None:
+        """Take the transitions that need the frame of slot `dead` from the sampler before it is overwritten."""
+        if dead < 0:
+            return
+        while True:
+            slot = self._oldest % self.capacity
+            if self._oldest - min(int(self._age[slot]), self._stack - 1) > dead:
+                return
+            last = self._end[slot] or self._age[(slot + 1) % self.capacity] == 0
+            if not last:  # hence sampleable: the capacity leaves room for a stack and an n-step window
+                self._sampler.remove(slot)
+            self._oldest += 1
+
+    def _returns(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the steps taken (B,), the discounted sum of their rewards and the discount that follows."""
+        slots = (index[:, None] + np.arange(1, self._n_step + 1)) % self.capacity
+        end, taken = self._end[slots], np.ones(slots.shape, bool)
+        # Age 0 after a slot without an end: the episode was cut off there.
+        goes_on = (end[:, :-1] == 0) & (self._age[slots[:, 1:]] > 0)
+        taken[:, 1:] = np.logical_and.accumulate(goes_on, axis=1)
+        steps = taken.sum(1)
+        reward = (np.where(taken, self._reward[slots], 0) * self._powers[:-1]).sum(1)
+        last = end[np.arange(len(index)), steps - 1]
+        discount = np.where(last == _TERMINATED, 0, self._powers[steps])
+        return steps, reward.astype(np.float32), discount.astype(np.float32)
+
+    def _rows(self, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        """Return the frames' rows (B, R): those of obs first, those of next_obs last, shared if that is one step on."""
+        age = self._age[index][:, None]
+        if self._n_step == 1:
+            offsets = np.arange(1 - self._stack, 2)[None]
+        else:
+            offsets = np.concatenate((self._offsets + np.zeros_like(age), self._offsets + steps[:, None]), 1)
+        rows = (index[:, None] + np.maximum(offsets, -age)) % self.capacity
+        return np.where(offsets < -age, self.capacity, rows) if self._zero else rows
+
+    def _gather(self, rows: np.ndarray, device_rows: Tensor) -> Tensor:
+        """Copy frames side by side, (B, R * C, H, W) on the training device."""
+        shape = (rows.shape[0], rows.shape[1] * self._frame.shape[1], *self._frame.shape[2:])
+        if self._frame.device.type == self._device.type:
+            return self._select(device_rows, self._next_buffer(shape))
+        # Pinned blocks come from a cache that waits for their copies, so these need no turn.
+        host = torch.empty(shape, dtype=self._frame.dtype, pin_memory=True)
+        return self._select(torch.from_numpy(rows), host).to(self._device, non_blocking=True)
+
+    def _select(self, rows: Tensor, out: Tensor) -> Tensor:
+        torch.index_select(self._frame.flatten(1), 0, rows.flatten(), out=out.view(rows.numel(), -1))
+        return out
+
+    def _next_buffer(self, shape: tuple[int, ...]) -> Tensor:
+        # Fresh memory costs more in page faults than the copy itself, hence two buffers in turn.
+        if len(self._buffers) < 2 or self._buffers[0].shape != shape:
+            self._buffers = [torch.empty(shape, dtype=self._frame.dtype, device=self._device) for _ in range(2)]
+        self._buffers.reverse()
+        return self._buffers[0]
+
+
+def _move(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Return arrays as tensors on `device`, sent in one transfer."""
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    starts = np.cumsum([0, *(-(-array.nbytes // 8) * 8 for array in arrays)])  # aligned for every type
+    host = torch.empty(int(starts[-1]), dtype=torch.uint8, pin_memory=True)
+    for start, array in zip(starts, arrays, strict=False):
+        host.numpy()[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    there = host.to(device, non_blocking=True)
+    dtypes = [torch.from_numpy(array).dtype for array in arrays]
+    return [
+        there[start : start + array.nbytes].view(dtype).view(array.shape)
+        for start, array, dtype in zip(starts, arrays, dtypes, strict=False)
+    ]
+
+
+def _describe(frames: Tensor) -> str:
+    return f"{len(frames)} slots of {tuple(frames.shape[1:])} {frames.dtype}"

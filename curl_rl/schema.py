@@ -1,0 +1,72 @@
+"""Frozen dataclasses as schemas that Hydra and OmegaConf check, and the way back."""
+
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf import MISSING
+from omegaconf.errors import OmegaConfBaseException
+
+from curl_rl.types import ConfigError
+
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra, OmegaConf and our own checks raise
+
+
+@functools.cache
+def schema(cls: type) -> type:
+    """Return a mutable twin of a frozen dataclass: OmegaConf makes frozen ones read-only and knows no tuples."""
+    hints, fields = typing.get_type_hints(cls), []
+    for f in dataclasses.fields(cls):
+        hint = hints[f.name]
+        default = MISSING if f.default is dataclasses.MISSING else f.default
+        if dataclasses.is_dataclass(hint):
+            twin = schema(typing.cast(type, hint))
+            fields.append((f.name, twin, field(default_factory=twin)))
+        elif typing.get_origin(hint) is tuple:
+            items = list(typing.cast(tuple, f.default))
+            fields.append((f.name, list[typing.get_args(hint)[0]], field(default_factory=items.copy)))
+        else:
+            fields.append((f.name, hint, field(default=default)))
+    return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+def frozen(cls: type, data: Mapping[str, Any]) -> Any:
+    """Build a frozen dataclass from the plain form of its schema. Raises ConfigError where the names differ."""
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in dataclasses.fields(cls)]
+    if set(names) != set(data):
+        raise ConfigError(f"{cls.__name__} has the fields {', '.join(names)}, got {', '.join(data)}")
+    values: dict[str, Any] = {}
+    for name in names:
+        value = data[name]
+        if dataclasses.is_dataclass(hints[name]):
+            value = frozen(typing.cast(type, hints[name]), value)
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def explained(error: BaseException) -> ConfigError:
+    """Turn Hydra's chain of exceptions into one line: which key, and what is wrong with it."""
+    if isinstance(error, ConfigError):
+        return error
+    innermost: BaseException = error
+    while innermost.__cause__ is not None:
+        innermost = innermost.__cause__
+    message = str(innermost).strip().split("\n")[0]
+    key = getattr(innermost, "full_key", None)
+    return ConfigError(f"{key}: {message}" if key else message)

@@ -1,0 +1,321 @@
+"""The training loop: act, learn while the environment steps, evaluate, checkpoint, and resume."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curl_rl.assembly import (
+    Purpose,
+    RunEnv,
+    choose_device,
+    derive_seed,
+    evaluation_workers,
+    make_agent,
+    make_environment,
+    make_replay,
+    make_stack,
+    prepare_torch,
+)
+from curl_rl.checkpoint import Checkpoints
+from curl_rl.config import Config, check_resumable, load_config, save_config
+from curl_rl.evaluate import FrameStack, Interrupted, evaluate
+from curl_rl.logger import (
+    MetricMeans,
+    Progress,
+    RunLogger,
+    image_grid,
+    raise_on_nonfinite,
+    write_metadata,
+    write_mp4,
+)
+from curl_rl.types import Clock, ConfigError, Episode
+
+
+def to_film(frames: list[np.ndarray]) -> np.ndarray:
+    """Turn frames (3, H, W) into a film (T, H, W, 3)."""
+    return np.stack(frames).transpose(0, 2, 3, 1)
+
+
+class _Stop:
+    """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, _: Any) -> None:
+        self.signal = number
+        print("stopping after this step; once more stops at once", file=sys.stderr)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+class Trainer:
+    """One run: its agent, environment, replay and clock, all of which a checkpoint keeps."""
+
+    def __init__(self, config: Config, stack: ExitStack):
+        self.config, self.run_dir = config, Path(config.run_dir)
+        self.device = choose_device(config.device)
+        prepare_torch(config.threads, spare_core=config.env.overlap and self.device.type == "cpu")
+        self.env = make_environment(config, remote=config.env.overlap)
+        stack.callback(self.env.close)
+        self.judges: list[RunEnv] = []
+        stack.callback(lambda: [env.close() for env in self.judges])
+        self.agent = make_agent(config, self.env, self.device)
+        self.replay = make_replay(config, self.env, self.device)
+        self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
+        self.means = MetricMeans()
+        self.stack = self._make_stack()
+        self.clock = Clock()
+        self.evaluated = self.saved = 0  # frames at the last evaluation and the last checkpoint
+        self.seconds, self._resumed_at = 0.0, time.monotonic()
+        self._logged = 0, self._resumed_at
+        self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        self.stop = _Stop()
+
+    def run(self) -> int:
+        """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
+        state = self.checkpoints.load(self.replay)
+        if state is not None:
+            self.load_state_dict(state)
+        if self.finished:
+            print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
+            return 0
+        write_metadata(self.run_dir, {"seed": self.config.seed, **self.env.render_info})
+        self.logger = RunLogger(self.run_dir, resume=self.clock if state is not None else None)
+        self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
+        with self.stop.listening():
+            try:
+                self._begin_or_replay_episode()
+                self._loop()
+            finally:
+                self.progress.close()
+                self.logger.close()
+        if self.stop():
+            print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
+            return 128 + self.stop.signal
+        return 0
+
+    @property
+    def finished(self) -> bool:
+        budget = self.config.budget_frames
+        return self.clock.frame >= budget and self.evaluated >= budget
+
+    def _loop(self) -> None:
+        while not self.finished and not self.stop():
+            if self.clock.frame < self.config.budget_frames:
+                self._step()
+            if self._due(self.config.evaluation.every_frames, self.evaluated):
+                self._evaluate()
+            if self._due(self.config.checkpoint.every_frames, self.saved):
+                self._save()
+        if self.saved < self.clock.frame:
+            self._save()
+
+    def _due(self, every: int, last: int) -> bool:
+        frame = self.clock.frame
+        return frame // every > last // every or (frame >= self.config.budget_frames and last < frame)
+
+    def _step(self) -> None:
+        """Send an action, learn while the environment steps and renders, and store what it answers."""
+        action = self._choose_action()
+        self.env.send(action)
+        if self.clock.agent_step >= self.config.random_steps:
+            for _ in range(self.config.updates_per_step):
+                self._update()
+        frame, reward, terminated, truncated, _ = self.env.receive()
+        self.replay.add(action, reward, terminated, truncated, frame)
+        self.stack.push(frame)
+        self.actions.append(action)
+        self.score += reward
+        step = self.clock.agent_step + 1
+        self.clock = self.clock._replace(agent_step=step, frame=step * self.config.env.action_repeat)
+        self.progress.update(self.clock.frame)
+        if terminated or truncated:
+            self.progress.update(self.clock.frame, self.score)
+            self.logger.scalars(self.clock, {"return": self.score, "length": len(self.actions)})
+            self.episode += 1
+            self._begin_episode()
+
+    def _choose_action(self) -> np.ndarray:
+        if self.clock.agent_step < self.config.random_steps:
+            return self.rng.uniform(-1, 1, self.env.action_space.shape).astype(np.float32)
+        action = self.agent.act(self.stack.observation()[None], explore=True)[0]
+        if not np.isfinite(action).all():
+            raise_on_nonfinite({**self.means.take(), "action": float(action.sum())}, self.clock)
+        return action
+
+    def _update(self) -> None:
+        batch = self.replay.sample(self.config.batch_size, self.rng)
+        result = self.agent.update(batch)
+        if result.priorities is not None:
+            self.replay.update_priorities(batch.index, result.priorities)
+        self.means.add(result.metrics)
+        self.clock = self.clock._replace(update=self.clock.update + 1)
+        if self.clock.update % self.config.log.every_updates == 0:
+            self._log_means()
+
+    def _log_means(self) -> None:
+        means = self.means.take()
+        raise_on_nonfinite(means, self.clock)
+        now = time.monotonic()
+        speed = (self.clock.frame - self._logged[0]) / (now - self._logged[1])
+        self._logged = self.clock.frame, now
+        self.logger.scalars(self.clock, {**means, "frames_per_second": speed})
+
+    def _begin_episode(self) -> None:
+        frame, _ = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
+        self.replay.begin(frame)
+        self.stack.reset(frame)
+        self.score, self.actions = 0.0, []
+
+    def _evaluate(self) -> None:
+        """Play evaluation episodes in environments of their own, with seeds of their own."""
+        settings = self.config.evaluation
+        seeds = [
+            derive_seed(self.config.seed, Purpose.EVALUATION, self.clock.frame, i) for i in range(settings.episodes)
+        ]
+        self._open_judges(evaluation_workers(self.config, settings.episodes))
+        film: list[np.ndarray] | None = [] if settings.video else None
+        try:
+            episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, interrupted=self.stop)
+        except Interrupted:
+            return
+        self.evaluated = self.clock.frame
+        self.logger.evaluation(self.clock, episodes, self._elapsed())
+        mean = np.mean([episode.score for episode in episodes])
+        self.progress.note(f"frame {self.clock.frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
+        if film:
+            self.logger.video(self.clock, "evaluation", to_film(film), fps=15)
+        batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
+        for name, images in self.agent.snapshot(batch).items():
+            self.logger.images(self.clock, f"crops/{name}", image_grid(images.cpu(), 4))
+
+    def _open_judges(self, count: int) -> None:
+        while len(self.judges) < count:
+            self.judges.append(make_environment(self.config, remote=self.config.env.overlap))
+
+    def _make_stack(self) -> FrameStack:
+        return make_stack(self.config)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self._resumed_at
+
+    def _save(self) -> None:
+        seen = MetricMeans()
+        seen.load_state_dict(self.means.state_dict())
+        raise_on_nonfinite(seen.take(), self.clock)  # no broken weights replace good ones
+        self.logger.flush()
+        self.saved = self.clock.frame
+        self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resume needs but the replay's frames, which the journal keeps."""
+        return {
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "means": self.means.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "clock": list(self.clock),
+            "marks": {"evaluated": self.evaluated, "saved": self.saved, "seconds": self._elapsed()},
+            "episode": {
+                "index": self.episode,
+                "score": self.score,
+                "actions": torch.from_numpy(np.array(self.actions)),
+                "frame": torch.from_numpy(self.stack.frames[-1].copy()),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a checkpoint's state; the running episode is played again by `run`."""
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        self.means.load_state_dict(state["means"])
+        self.rng.bit_generator.state = state["rng"]
+        self.clock = Clock(*state["clock"])
+        marks = state["marks"]
+        self.evaluated, self.saved, self.seconds = marks["evaluated"], marks["saved"], marks["seconds"]
+        self._resumed_at = time.monotonic()
+        self._logged = self.clock.frame, self._resumed_at
+        self.episode = state["episode"]["index"]
+        self._episode_state = state["episode"]
+
+    def _begin_or_replay_episode(self) -> None:
+        """Start the first episode, or bring the environment back to where the checkpoint left it.
+
+        An environment is exact in its seed and actions, so the checkpoint keeps those and not its inner state.
+        """
+        if self.clock.agent_step == 0:
+            self._begin_episode()
+            return
+        saved = self._episode_state
+        frame, _ = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
+        self.stack.reset(frame)
+        for action in saved["actions"].numpy():
+            self.env.send(action)
+            frame, reward, *_ = self.env.receive()
+            self.stack.push(frame)
+            self.score += reward
+            self.actions.append(action)
+        if self.score != saved["score"] or not np.array_equal(frame, saved["frame"].numpy()):
+            print(
+                "warning: the environment did not repeat the interrupted episode bit for bit (another renderer or "
+                "machine?); training goes on, but not exactly as it would have",
+                file=sys.stderr,
+            )
+
+
+def train(config: Config) -> int:
+    """Train, or go on with, the run in `config.run_dir`; return the exit status.
+
+    Raises ConfigError where another configuration lives there, OSError where it cannot be written.
+    """
+    check_resumable(config)
+    try:
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+        save_config(config, config.run_dir)
+    except OSError as error:
+        raise OSError(f"cannot write to {config.run_dir}: {error.strerror}; choose another run_dir") from error
+    with ExitStack() as cleanup:
+        return Trainer(config, cleanup).run()
+
+
+def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, device: str) -> list[Episode]:
+    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode."""
+    config = load_config(run_dir)
+    state = Checkpoints(Path(run_dir) / "checkpoints").load()
+    if state is None:
+        raise ConfigError(f"{run_dir} holds no checkpoint: train there first, or name another run")
+    chosen = choose_device(device)
+    prepare_torch(config.threads, spare_core=False)
+    with ExitStack() as cleanup:
+        workers = evaluation_workers(config, episodes)
+        envs = [make_environment(config, remote=config.env.overlap) for _ in range(workers)]
+        for env in envs:
+            cleanup.callback(env.close)
+        agent = make_agent(config, envs[0], chosen)
+        agent.load_state_dict(state["agent"])
+        seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
+        film: list[np.ndarray] | None = [] if video else None
+        played = evaluate(agent, envs, seeds, lambda: make_stack(config), film=film)
+        if video and film:
+            write_mp4(video, to_film(film), fps=15)
+    return played
