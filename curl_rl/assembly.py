@@ -6,6 +6,7 @@ import sys
 from enum import IntEnum
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 
@@ -75,12 +76,18 @@ def make_environment(config: Config, *, remote: bool) -> RunEnv:
     return RemoteEnv(config.task, kwargs, timeout=config.env.timeout) if remote else LocalEnv(config.task, kwargs)
 
 
+def _shape(space: gym.Space) -> tuple[int, ...]:
+    if space.shape is None:
+        raise ConfigError(f"an agent here needs spaces of arrays, not {space}")
+    return space.shape
+
+
 def make_agent(config: Config, env: RunEnv, device: torch.device) -> Agent:
     """Build encoder, objective and agent for an environment's spaces, initialised from the run's seed."""
-    channels, *image = env.observation_space.shape
+    channels, *image = _shape(env.observation_space)
     if config.agent.augmentation == "crop":
         image = [config.agent.crop_size] * 2
-    action_dim = env.action_space.shape[0]
+    (action_dim,) = _shape(env.action_space)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         shape = (channels * config.env.frame_stack, *image)

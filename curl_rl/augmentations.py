@@ -56,9 +56,15 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Crop:
 
 def pad_by_replication(images: Tensor, pad: int) -> Tensor:
     """Repeat each image's border `pad` times on every side: (B, C, H, W) to (B, C, H + 2 pad, W + 2 pad)."""
-    if images.device.type == "cpu":  # a fortieth of the gather's time there
-        borders = ((0, 0), (0, 0), (pad, pad), (pad, pad))
-        return torch.from_numpy(np.pad(images.numpy(), borders, mode="edge"))
+    return (_pad_by_slices if images.device.type == "cpu" else _pad_by_index)(images, pad)
+
+
+def _pad_by_slices(images: Tensor, pad: int) -> Tensor:
+    # Through NumPy: a fortieth of the time of a gather on a CPU.
+    return torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge"))
+
+
+def _pad_by_index(images: Tensor, pad: int) -> Tensor:
     height, width = images.shape[-2:]
     rows = torch.arange(-pad, height + pad, device=images.device).clamp(0, height - 1)
     columns = torch.arange(-pad, width + pad, device=images.device).clamp(0, width - 1)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,10 @@ import torch
 from torch import Tensor
 
 from curl_rl.sampling import Sampler
-from curl_rl.types import Batch, ConfigError, option
+from curl_rl.types import Batch, ConfigError
 
 _TERMINATED, _TRUNCATED = 1, 2  # how a slot ends its episode; 0: it does not
 _CUDA_RESERVE = 4 << 30  # left on the accelerator for networks, activations and captured graphs
-
-
-@dataclass(frozen=True)
-class ReplayConfig:
-    """How much to remember, and where."""
-
-    capacity: int = option(100_000, "frames kept; a step needs one and the start of an episode one more")
-    device: str = option("auto", "where frames live: auto (on the training device if they fit), cpu or cuda")
-
-    def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"replay.device={self.device} is none of auto, cpu, cuda")
-        if self.capacity < 2:
-            raise ConfigError(f"replay.capacity={self.capacity} cannot hold one transition; raise it")
 
 
 def predict_bytes(

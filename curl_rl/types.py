@@ -18,7 +18,7 @@ class Batch(NamedTuple):
     discount: Tensor  # (B,) float32: gamma^m, 0 where terminated
     next_obs: Tensor  # as obs, m steps later
     weight: Tensor  # (B,) float32 importance weights
-    index: Tensor  # (B,) int64 replay slots
+    index: Tensor  # (B,) int64 replay slots  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 class Crop(NamedTuple):
@@ -65,7 +65,7 @@ class Clock(NamedTuple):
 class Episode(NamedTuple):
     """One finished evaluation episode."""
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
     score: float  # undiscounted return
     length: int  # agent steps
 

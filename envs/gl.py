@@ -9,8 +9,8 @@ from typing import Any
 
 BACKENDS = ("egl", "osmesa", "glfw")
 MEND = (
-    "install a software renderer with `apt-get install libegl1` (or `libosmesa6`), name another backend with "
-    "MUJOCO_GL=egl, osmesa or glfw, or train from obs=state, which renders nothing"
+    "install a software renderer with `apt-get install libegl1 libgl1-mesa-dri libopengl0` (or `libosmesa6`), name "
+    "another backend with MUJOCO_GL=egl, osmesa or glfw, or train from obs=state, which renders nothing"
 )
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swr", "software")
 _EGL_PLATFORM_DEVICE = 0x313F
@@ -60,6 +60,8 @@ def _loads(*names: str) -> bool:
 
 def _egl_starts() -> bool:
     """Tell whether some EGL device initialises; libEGL also loads where no driver stands behind it."""
+    if not _loads("libOpenGL.so.0", "libGLESv2.so.2"):  # PyOpenGL 3.1.10 cannot be imported for EGL without either
+        return False
     try:
         egl = ctypes.CDLL("libEGL.so.1")
         egl.eglGetProcAddress.restype = ctypes.c_void_p

@@ -182,7 +182,7 @@ class RemoteEnv:
     def _lose(self, lost: "_LostError") -> None:
         """Kill the process, and give up if that was once too often."""
         assert self._child is not None
-        reason = f"{self._task}: {lost.args[0]}{self._child.end(patience=0.2)}"
+        reason = f"{self._task}: {lost}{self._child.end(patience=_CLOSE_SECONDS if lost.ended else 0.0)}"
         self._child = None
         self._failures += 1
         if self._failures > self._restarts:
@@ -196,7 +196,11 @@ class RemoteEnv:
 
 
 class _LostError(Exception):
-    """The process at the other end has ended or does not answer."""
+    """The process at the other end has `ended`, or does not answer."""
+
+    def __init__(self, message: str, *, ended: bool = False):
+        super().__init__(message)
+        self.ended = ended
 
 
 class _Failure(NamedTuple):
@@ -256,7 +260,7 @@ def _write(channel: socket.socket, message: Any, timeout: float | None) -> None:
     except TimeoutError:
         raise _LostError(f"the environment's process did not take a request within {timeout:g} s") from None
     except OSError:
-        raise _LostError("the environment's process ended") from None
+        raise _LostError("the environment's process ended", ended=True) from None
 
 
 def _read(channel: socket.socket, timeout: float | None) -> Any:
@@ -267,7 +271,7 @@ def _read(channel: socket.socket, timeout: float | None) -> Any:
     except TimeoutError:
         raise _LostError(f"the environment's process did not answer within {timeout:g} s") from None
     except OSError:
-        raise _LostError("the environment's process ended") from None
+        raise _LostError("the environment's process ended", ended=True) from None
 
 
 def _read_exactly(channel: socket.socket, size: int, deadline: float | None) -> bytearray:

@@ -121,8 +121,7 @@ class Sac:
         # The key's crops have a generator of their own, so that the control without an objective sees the same others.
         self.generator = torch.Generator(device).manual_seed(seed)
         self.key_generator = torch.Generator(device).manual_seed(seed + 1)
-        step = self._joint_step if config.update == "joint" else self._sequential_step
-        self._step = Captured(step) if config.capture and device.type == "cuda" else _eager(step)
+        self._step = self._make_step()
 
     def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
         c = self.config
@@ -144,6 +143,10 @@ class Sac:
             name: torch.optim.Adam([g for g in group if g["params"]], lr=c.learning_rate, fused=True, capturable=on_gpu)
             for name, group in groups.items()
         }
+
+    def _make_step(self) -> Any:
+        step = self._joint_step if self.config.update == "joint" else self._sequential_step
+        return Captured(step) if self.config.capture and self.device.type == "cuda" else _eager(step)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -287,6 +290,7 @@ class Sac:
         self.generator.set_state(state["generator"].cpu())
         self.key_generator.set_state(state["key_generator"].cpu())
         self.updates = state["updates"]
+        self._step = self._make_step()  # a captured graph would go on with the optimisers' former moments
 
 
 def _eager(step: Any) -> Any:

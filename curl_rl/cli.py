@@ -1,0 +1,187 @@
+"""The command line: train, evaluate, export, doctor; each imports what it needs only when it runs."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from curl_rl import __version__
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 2 for a setting that cannot be honoured, 130 when interrupted."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return 0
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        status = _status(error)
+        if status is None:
+            raise
+        print(f"curl-rl: {error}", file=sys.stderr)
+        return status
+
+
+def _status(error: Exception) -> int | None:
+    """Return the exit status of an error whose message says all, None for one that needs its traceback."""
+    from curl_rl.types import ConfigError
+
+    if isinstance(error, ConfigError):
+        return 2
+    known = isinstance(error, OSError | FloatingPointError | MemoryError)
+    # envs shares no error class with us, but what it raises itself names the mend: install OpenGL, another camera.
+    ours = isinstance(error, RuntimeError | ValueError) and _raised_in(error) == "envs"
+    return 1 if str(error) and (known or ours) else None
+
+
+def _raised_in(error: Exception) -> str:
+    """Return the top-level package that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return str(trace.tb_frame.f_globals["__name__"]).partition(".")[0] if trace else ""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="curl-rl", description="Train agents from pixels with encoders that learn by contrast."
+    )
+    parser.add_argument("--version", action="version", version=f"curl-rl {__version__}")
+    parser.set_defaults(run=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    train = _command(commands, "train", _train, "train an agent, or go on with a run", add_help=False)
+    train.add_argument("-h", "--help", action="store_true", dest="show_settings")
+    train.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+
+    evaluate = _command(commands, "evaluate", _evaluate, "play episodes with a run's newest checkpoint")
+    evaluate.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
+    evaluate.add_argument("--episodes", type=_positive, default=10, help="how many (default: %(default)s)")
+    evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, e.g. out.mp4")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+
+    export = _command(commands, "export", _export, "write a run's encoder as a folder that load_encoder reads")
+    export.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write it")
+
+    _command(commands, "doctor", _doctor, "check this machine: versions, devices, OpenGL")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, **options: Any
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", **options)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from curl_rl.overrides import configure
+
+    if arguments.show_settings:
+        print("\n".join(_settings(arguments.overrides)))
+        return 0
+    config = configure(arguments.overrides)
+    from curl_rl.trainer import train
+
+    return train(config)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from curl_rl.trainer import evaluate_run
+
+    run = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
+    episodes = evaluate_run(*run)
+    for episode in episodes:
+        print(f"episode {episode.index}: return {episode.score:.1f}, {episode.length} agent steps")
+    scores = [episode.score for episode in episodes]
+    mean = sum(scores) / len(scores)
+    deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
+    print(f"mean return {mean:.1f}, standard deviation {deviation:.1f}, over {len(scores)} episodes")
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from curl_rl.export import export_run
+
+    print(f"wrote {export_run(arguments.run_dir, arguments.out)}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from curl_rl.doctor import main as doctor
+
+    return doctor()
+
+
+_INTRODUCTION = """\
+usage: curl-rl train [KEY=VALUE ...]
+
+Train an agent, or go on with a run.
+
+  curl-rl train                                               cartpole_swingup, made for a CPU
+  curl-rl train task=dmc/cheetah_run preset=paper seed=1      the published settings
+  curl-rl train run_dir=runs/x                                go on with the run in runs/x
+"""
+
+
+def _settings(overrides: Sequence[str]) -> Iterator[str]:
+    """Describe every group, option and field, with the values that these overrides compose to."""
+    from curl_rl.config import GROUPS
+    from curl_rl.overrides import compose, presets
+    from curl_rl.suites import SUITES
+
+    config = compose(overrides)
+    yield _INTRODUCTION
+    yield "Groups, chosen by name:"
+    yield _row("preset", "; ".join(f"{suite}: {', '.join(presets(suite))}" for suite in SUITES))
+    for group, registry in GROUPS.items():
+        yield _row(group, ", ".join(sorted(registry)))
+    yield f"\nSettings, with their values for {' '.join(['task=' + config.task, 'preset=' + config.preset])}:"
+    yield from _fields(config, "")
+    for group, registry in GROUPS.items():
+        chosen = getattr(config, group)
+        for name, cls in sorted(registry.items(), key=lambda item: item[0] != chosen.name):
+            title = (cls.__doc__ or "").strip().split("\n")[0]
+            yield f"\n{group}={name}{' (chosen)' if name == chosen.name else ''}  {title}".rstrip()
+            yield from _fields(chosen if name == chosen.name else cls.Config(), f"{group}.")
+
+
+def _fields(config: Any, prefix: str) -> Iterator[str]:
+    import dataclasses
+
+    nested = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if "help" in field.metadata:
+            yield _row(f"{prefix}{field.name}={_shown(value)}", field.metadata["help"])
+        elif dataclasses.is_dataclass(value) and field.default_factory is not dataclasses.MISSING:
+            nested.append((field.name, value))
+    for name, value in nested:
+        yield ""
+        yield from _fields(value, f"{prefix}{name}.")
+
+
+def _row(left: str, right: str) -> str:
+    return f"  {left:<38} {right}"
+
+
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

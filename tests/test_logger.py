@@ -1,0 +1,342 @@
+"""Logs hold what was written, survive kills and resumes, and fail with one clear message."""
+
+import io
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from curl_rl import logger
+from curl_rl.logger import (
+    LogError,
+    MetricMeans,
+    Progress,
+    RunLogger,
+    image_grid,
+    raise_on_nonfinite,
+    write_metadata,
+    write_mp4,
+)
+from curl_rl.types import Clock, Episode
+
+
+def events(run_dir: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    return accumulator.Reload()
+
+
+def steps(run_dir: Path, tag: str) -> list[int]:
+    return [event.step for event in events(run_dir).Scalars(tag)]
+
+
+def write_steps(log: RunLogger, agent_steps: range) -> None:
+    for step in agent_steps:
+        clock = Clock(step, 4 * step, step // 2)
+        log.scalars(clock, {"critic/loss": 0.1 * step, "temperature": 1 / (step + 3)})
+        if step % 5 == 0:
+            log.evaluation(clock, [Episode(0, 0.1 + step, 125), Episode(1, 100.0, 124)], step / 3)
+
+
+def test_tables_hold_what_was_written(tmp_path: Path):
+    log = RunLogger(tmp_path / "new" / "run")
+    log.scalars(Clock(3, 12, 2), {"critic/loss": 0.1, "q": float("nan")})
+    log.evaluation(Clock(4, 16, 3), [Episode(0, np.float64(871.25), 125), Episode(1, 1 / 3, 100)], 7.5)
+    log.close()
+    run_dir = tmp_path / "new" / "run"
+    assert (run_dir / "train.csv").read_text() == (
+        "agent_step,frame,update,name,value\n3,12,2,critic/loss,0.1\n3,12,2,q,nan\n"
+    )
+    assert (run_dir / "eval.csv").read_text() == (
+        "agent_step,frame,update,episode,return,length,seconds\n"
+        "4,16,3,0,871.25,125,7.5\n4,16,3,1,0.3333333333333333,100,7.5\n"
+    )
+    scalars = events(run_dir).Scalars("eval/return")
+    assert [(event.step, event.value) for event in scalars] == [(4, pytest.approx((871.25 + 1 / 3) / 2))]
+
+
+def test_a_name_that_would_break_the_table_is_refused(tmp_path: Path):
+    log = RunLogger(tmp_path)
+    with pytest.raises(ValueError, match="cannot hold commas"):
+        log.scalars(Clock(), {"a,b": 1.0})
+    log.close()
+    assert (tmp_path / "train.csv").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("torn", [b"", b"16,64,8,critic/lo", b"1", b"7,28\n", b"\x00\x00\xff\x00\n"])
+def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(tmp_path: Path, torn: bytes):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    log = RunLogger(whole)
+    write_steps(log, range(21))
+    log.close()
+
+    log = RunLogger(resumed)
+    write_steps(log, range(16))  # the checkpoint was at step 10, the kill at 15
+    log.close()
+    for name in ("eval.csv", "train.csv"):
+        with open(resumed / name, "ab") as file:
+            file.write(torn)
+    log = RunLogger(resumed, resume=Clock(10, 40, 5))
+    write_steps(log, range(11, 21))
+    log.close()
+    for name in ("eval.csv", "train.csv"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+    assert steps(resumed, "critic/loss") == steps(whole, "critic/loss") == list(range(21))
+    assert steps(resumed, "eval/return") == [0, 5, 10, 15, 20]
+
+
+def test_a_run_without_a_checkpoint_starts_anew(tmp_path: Path):
+    log = RunLogger(tmp_path)
+    write_steps(log, range(6))
+    log.close()
+    log = RunLogger(tmp_path)
+    write_steps(log, range(2))
+    log.close()
+    assert (tmp_path / "train.csv").read_text().count("\n") == 1 + 2 * 2
+    assert steps(tmp_path, "temperature") == [0, 1]
+
+
+def test_other_columns_are_refused_and_kept(tmp_path: Path):
+    (tmp_path / "eval.csv").write_text("step,score\n1,2\n")
+    with pytest.raises(ValueError, match=r"eval.csv has the columns step,score, this version writes agent_step"):
+        RunLogger(tmp_path, resume=Clock(5))
+    assert (tmp_path / "eval.csv").read_text() == "step,score\n1,2\n"
+
+
+def test_flush_reaches_the_disk_and_every_row_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    synced = []
+    monkeypatch.setattr(
+        logger.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    log = RunLogger(tmp_path)
+    synced.clear()
+    log.scalars(Clock(1), {"x": 1.0})
+    assert (tmp_path / "train.csv").read_text().endswith("1,0,0,x,1.0\n")
+    assert synced == []
+    log.flush()
+    assert {Path(path).name.split(".")[0] for path in synced} == {"eval", "train", "events"}
+    log.close()
+
+
+def test_images_and_video_reach_tensorboard(tmp_path: Path):
+    frames = np.random.default_rng(0).integers(0, 255, (300, 10, 12, 3), dtype=np.uint8)
+    grid = torch.randint(0, 255, (3, 8, 9), dtype=torch.uint8)
+    log = RunLogger(tmp_path)
+    log.images(Clock(1), "crops", grid)
+    log.video(Clock(2), "eval/video", frames, fps=25)
+    with pytest.raises(ValueError, match=r"expected frames \(T, H, W, 3\) uint8"):
+        log.video(Clock(2), "eval/video", frames[..., 0], fps=25)
+    log.close()
+    found = events(tmp_path)
+    picture = Image.open(io.BytesIO(found.Images("crops")[0].encoded_image_string))
+    assert np.array_equal(np.asarray(picture), grid.permute(1, 2, 0).numpy())
+    (video,) = found.Images("eval/video")
+    assert (video.step, video.height, video.width) == (2, 10, 12)
+    gif = Image.open(io.BytesIO(video.encoded_image_string))
+    assert gif.n_frames == 100  # every third of 300
+    assert gif.info["duration"] == 120
+    assert np.abs(np.asarray(gif.convert("RGB"), int) - frames[0]).mean() < 10
+
+
+def test_image_grid_puts_each_image_in_its_cell():
+    batch = torch.randint(1, 255, (5, 3, 4, 6), dtype=torch.uint8)
+    grid = image_grid(batch, columns=3)
+    assert grid.shape == (3, 4 * 2 + 2, 6 * 3 + 4)
+    for index in range(5):
+        top, left = 6 * (index // 3), 8 * (index % 3)
+        assert torch.equal(grid[:, top : top + 4, left : left + 6], batch[index])
+    assert grid[:, 6:, 16:].sum() == 0
+    assert grid[:, 4:6].sum() == 0
+    assert image_grid(batch[:2], columns=8).shape == (3, 4, 14)
+    with pytest.raises(ValueError, match=r"expected images \(B, 3, h, w\)"):
+        image_grid(torch.zeros(2, 9, 4, 4, dtype=torch.uint8), 2)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(84, 84, 4), (100, 100, 3), (85, 85, 4), (301, 401, 2), (256, 256, 1)]
+)
+def test_mp4_is_read_back(tmp_path: Path, height: int, width: int, scale: int):
+    import av
+
+    frames = np.empty((4, height, width, 3), np.uint8)
+    frames[:, : height // 2] = (200, 40, 40)
+    frames[:, height // 2 :] = np.array([20, 90, 160, 230])[:, None, None, None]
+    write_mp4(tmp_path / "videos" / "out.mp4", frames, fps=25)
+    with av.open(str(tmp_path / "videos" / "out.mp4")) as container:
+        (stream,) = container.streams.video
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
+        back = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+    assert back.shape == (4, height * scale, width * scale, 3)
+    assert np.abs(back[:, 4, 4].astype(int) - (200, 40, 40)).max() < 12
+    assert np.abs(back[:, -4, -4].astype(int) - frames[:, -1, -1]).max() < 12
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["out.mp4"]
+
+
+def test_mp4_without_pyav_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(RuntimeError, match="pip install 'av"):
+        write_mp4(tmp_path / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10)
+
+
+def test_metadata_lists_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/curl-rl", "train", "task=dmc/cartpole_swingup", "name=a b"])
+    write_metadata(tmp_path, {"seed": 3, "gl_renderer": "llvmpipe"})
+    first = json.loads((tmp_path / "metadata.json").read_text())["starts"]
+    write_metadata(tmp_path, {"seed": 3, "gl_renderer": "other"})
+    starts = json.loads((tmp_path / "metadata.json").read_text())["starts"]
+    assert starts[0] == first[0]
+    assert [start["gl_renderer"] for start in starts] == ["llvmpipe", "other"]
+    start = starts[0]
+    assert start["command"] == "curl-rl train task=dmc/cartpole_swingup 'name=a b'"
+    assert start["versions"]["torch"] == torch.__version__
+    assert start["versions"]["mujoco"] == "3.17.0"
+    assert start["time"].endswith("+00:00")
+    assert start["seed"] == 3
+    assert start["cores"] >= 1
+    assert start["cpu"]
+
+
+def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
+    (tmp_path / "metadata.json").write_text("{}")
+    with pytest.raises(ValueError, match="move it away"):
+        write_metadata(tmp_path, {})
+    assert (tmp_path / "metadata.json").read_text() == "{}"
+
+
+def test_git_state_of_a_checkout(tmp_path: Path):
+    assert logger._git_state(tmp_path) is None
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert logger._git_state(tmp_path) is None  # no commit yet
+    (tmp_path / "file").write_text("one")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert logger._git_state(tmp_path) == {"commit": commit, "dirty": False}
+    (tmp_path / "file").write_text("two")
+    assert logger._git_state(tmp_path) == {"commit": commit, "dirty": True}
+
+
+def test_means_are_those_of_each_name():
+    means = MetricMeans()
+    means.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
+    means.add({"b": torch.tensor([30.0]).bfloat16()})
+    means.add({"a": torch.tensor(4.0, requires_grad=True), "b": torch.tensor(50.0)})
+    means.add({})
+    assert means.take() == {"a": 2.5, "b": 30.0}
+    assert means.take() == {}
+
+
+def test_means_do_not_keep_the_graph_or_follow_the_buffer():
+    means, buffer = MetricMeans(), torch.tensor(1.0)
+    means.add({"a": buffer})
+    buffer.fill_(100.0)  # as a replayed CUDA graph does
+    assert means.take() == {"a": 1.0}
+    means.add({"a": torch.ones((), requires_grad=True) * 2})
+    assert not means.state_dict()["groups"][0][1].requires_grad
+
+
+def test_means_resume_exactly():
+    values = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    straight, before = MetricMeans(), MetricMeans()
+    resumed = before
+
+    def metrics(index: int):
+        pair = {"a": values[index, 0], "b": values[index, 1]}
+        return pair if index % 2 == 0 else {"a": pair["a"]}
+
+    for index in range(40):
+        straight.add(metrics(index))
+        if index == 17:
+            resumed = MetricMeans()
+            resumed.load_state_dict(before.state_dict())
+            before.add({"a": torch.tensor(1e9)})  # the saved run goes on without touching what was saved
+        resumed.add(metrics(index))
+    taken = straight.take()
+    assert resumed.take() == taken
+    assert taken["a"] == pytest.approx(values[:, 0].double().mean().item(), abs=1e-12)
+    assert taken["b"] == pytest.approx(values[::2, 1].double().mean().item(), abs=1e-12)
+
+
+def test_a_nonfinite_loss_is_named():
+    raise_on_nonfinite({"critic/loss": 1.0}, Clock())
+    bad = {"critic/loss": math.nan, "actor/loss": 1.0, "objective/loss": math.inf}
+    with pytest.raises(FloatingPointError) as error:
+        raise_on_nonfinite(bad, Clock(7, 28, 5))
+    message = str(error.value)
+    assert message.startswith("critic/loss is nan, objective/loss is inf at agent step 7 (frame 28, update 5)")
+    assert "last good checkpoint is kept" in message
+    assert "precision=float32" in message
+
+
+def test_progress_prints_plain_lines_off_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    now, stream = [100.0], io.StringIO()
+    monkeypatch.setattr(logger.time, "monotonic", lambda: now[0])
+    progress = Progress(1000, initial=200, stream=stream)
+    for done in range(210, 610, 10):  # 10 steps a second for 40 seconds
+        now[0] += 1.0
+        progress.update(done, 12.345 if done == 300 else None)
+    progress.note("hello")
+    progress.close()
+    first, hello, last = stream.getvalue().splitlines()
+    assert first == "500/1000 steps, return 12.3, 10.0 steps/s, 0:00:50 left"
+    assert hello == "hello"
+    assert last == "600/1000 steps, return 12.3, 10.0 steps/s, 0:00:40 left"
+
+
+def test_progress_shows_a_bar_on_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress(100, initial=10, stream=stream)
+    progress.update(60, 871.26)
+    progress.note("hello")
+    progress.update(100)
+    progress.close()
+    shown = stream.getvalue()
+    assert "return 871.3" in shown
+    assert "100/100" in shown
+    assert "hello\n" in shown
+
+
+def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for attempt in (
+        lambda: RunLogger(tmp_path / "file" / "run"),
+        lambda: write_metadata(tmp_path / "file" / "run", {}),
+        lambda: write_mp4(tmp_path / "file" / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10),
+    ):
+        with pytest.raises(LogError, match=r"cannot write .*file.*free space or make the directory writable"):
+            attempt()
+
+
+def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
+    log = RunLogger(tmp_path)
+    write_steps(log, range(3))
+    log.flush()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "train.csv").stat().st_size + 10, hard))
+    try:
+        with pytest.raises(LogError, match=r"cannot write .*train.csv: File too large; free space"):
+            write_steps(log, range(3, 5))
+        log.close()  # has nothing left that could fail again
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log = RunLogger(tmp_path, resume=Clock(2))
+    write_steps(log, range(3, 5))
+    log.close()
+    whole = RunLogger(tmp_path / "whole")
+    write_steps(whole, range(5))
+    whole.close()
+    assert (tmp_path / "train.csv").read_bytes() == (tmp_path / "whole" / "train.csv").read_bytes()

@@ -1,0 +1,198 @@
+"""The objectives' contract, the seam that takes a new one, and CURL against its formula written out."""
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+from tiny import CROP, assert_equal_states, moved, run, tiny_batch, tiny_encoder, tiny_sac, watch_inputs, watch_steps
+from torch import Tensor, nn
+
+from curl_rl.encoders import Encoder, Remembering
+from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives.base import Objective
+from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views, option
+
+SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2, discrete=False)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def inputs() -> tuple[Batch, Views, Encoder, Encoder]:
+    batch = tiny_batch(obs_shape=(9, 20, 20))
+    offsets = torch.zeros((len(batch.obs), 2), dtype=torch.int64)
+    views = Views(Crop(batch.obs, offsets), Crop(batch.next_obs, offsets))
+    return batch, views, tiny_encoder(), tiny_encoder()
+
+
+def test_objectives_are_found_by_name():
+    assert {"none", "curl"} <= set(OBJECTIVES)
+    for name, cls in OBJECTIVES.items():
+        assert cls.Config().name == name
+        assert isinstance(make_objective(cls.Config(), SHAPES), cls)
+
+
+def test_an_unknown_objective_names_the_known_ones():
+    @dataclasses.dataclass(frozen=True)
+    class Config:
+        name: str = "crul"
+        coefficient: float = 1.0
+
+    with pytest.raises(ConfigError, match=r"unknown objective 'crul'; there are .*curl.*none"):
+        make_objective(Config(), SHAPES)
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_every_objective_keeps_the_contract(name, inputs):
+    batch, views, online, target = inputs
+    cls = OBJECTIVES[name]
+    assert [field.name for field in dataclasses.fields(cls.Config)][:2] == ["name", "coefficient"]
+    objective = make_objective(cls.Config(), SHAPES)
+    assert not any(isinstance(module, Encoder) for module in objective.modules())
+    before = [p.clone() for p in target.parameters()]
+    loss, metrics = objective(batch, views, Remembering(online), Remembering(target))
+    objective.after_step()
+    assert loss.shape == ()
+    assert loss.dtype == torch.float32
+    assert not any(value.requires_grad for value in metrics.values())
+    if objective.coefficient:
+        loss.backward()
+        assert any(p.grad is not None and p.grad.any() for p in online.parameters())
+        assert all(p.grad is not None for p in objective.parameters())
+    assert all(p.grad is None for p in target.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, target.parameters(), strict=True))
+
+
+def test_none_is_a_zero_without_parameters(inputs):
+    objective = make_objective(OBJECTIVES["none"].Config(), SHAPES)
+    loss, metrics = objective(*inputs)
+    assert float(loss) == 0.0
+    assert metrics == {}
+    assert objective.coefficient == 0
+    assert list(objective.parameters()) == []
+    assert inputs[2].convs[0].weight.grad is None
+
+
+def test_curl_is_the_formula_written_out(inputs):
+    batch, views, online, target = inputs
+    curl = make_objective(OBJECTIVES["curl"].Config(), SHAPES)
+    loss, metrics = curl(batch, views, online, target)
+    with torch.no_grad():
+        query, key = online(views.query.images).double(), target(views.key.images).double()
+        logits = query @ curl.weight.double() @ key.T
+        log_share = logits - logits.logsumexp(1, keepdim=True)
+    assert float(loss.detach()) == pytest.approx(float(-log_share.diagonal().mean()), rel=1e-5)
+    assert float(metrics["accuracy"]) == float((logits.argmax(1) == torch.arange(len(logits))).float().mean())
+
+
+def test_curl_cannot_tell_crops_apart_that_look_alike(inputs):
+    batch, views, online, target = inputs
+    alike = views.query._replace(images=batch.obs[:1].expand_as(batch.obs))
+    curl = make_objective(OBJECTIVES["curl"].Config(), SHAPES)
+    loss, _ = curl(batch, Views(alike, alike), online, target)
+    assert float(loss.detach()) == pytest.approx(math.log(len(batch.obs)), rel=1e-4)
+
+
+def test_curl_ignores_the_order_of_the_batch(inputs):
+    batch, views, online, target = inputs
+    curl = make_objective(OBJECTIVES["curl"].Config(), SHAPES)
+    order = torch.randperm(len(batch.obs))
+    turned = Views(*(Crop(images[order], offsets[order]) for images, offsets in views))
+    loss, _ = curl(batch, views, online, target)
+    torch.testing.assert_close(curl(batch, turned, online, target)[0], loss, rtol=1e-4, atol=1e-5)
+
+
+def test_curl_trains_the_query_side_only(inputs):
+    batch, views, online, target = inputs
+    curl = make_objective(OBJECTIVES["curl"].Config(), SHAPES)
+    curl(batch, views, online, target)[0].backward()
+    assert curl.weight.grad.any()
+    assert all(p.grad is not None for p in online.parameters())
+    assert all(p.grad is None for p in target.parameters())  # though they could take one here
+
+
+def test_curl_starts_uniform_between_zero_and_one():
+    weight = make_objective(OBJECTIVES["curl"].Config(), SHAPES._replace(feature_dim=50)).weight.detach()
+    assert weight.shape == (50, 50)
+    assert 0 <= float(weight.min()) < 0.05
+    assert 0.95 < float(weight.max()) < 1
+    assert float(weight.mean()) == pytest.approx(0.5, abs=0.03)
+
+
+def test_an_objective_without_a_loss_says_so():
+    class Unfinished(Objective):
+        @dataclasses.dataclass(frozen=True)
+        class Config:
+            name: str = "unfinished"
+            coefficient: float = 1.0
+
+    objective = Unfinished(Unfinished.Config(), SHAPES)
+    nothing: tuple[Tensor | nn.Module | None, ...] = (None, None, None, None)
+    with pytest.raises(TypeError, match="Unfinished gives no loss"):
+        objective(*nothing)
+
+
+@dataclasses.dataclass(frozen=True)
+class BrightnessConfig:
+    name: str = "brightness"
+    coefficient: float = option(0.5, "weight of the loss")
+
+
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register an objective for one test: predict the query's brightness; nothing else of the project knows of it."""
+
+    class Brightness(Objective):
+        Config = BrightnessConfig
+
+        def __init__(self, config, shapes):
+            super().__init__(config, shapes)
+            self.head = nn.Linear(shapes.feature_dim, 1)
+            self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+        def forward(self, batch, views, online, target):
+            goal = views.query.images.float().mean((1, 2, 3)) / 255
+            loss = (self.head(online(views.query.images))[:, 0] - goal).square().mean()
+            return loss, {"goal": goal.mean()}
+
+        def after_step(self):
+            self.steps += 1
+
+    monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
+
+
+@pytest.mark.parametrize("update", ["joint", "sequential"])
+def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
+    agent, control = tiny_sac("brightness", update=update), tiny_sac("none", update=update)
+    steps, seen = watch_steps(agent), watch_inputs(agent.encoder.convs)
+    start = copy.deepcopy(agent.objective.head)
+    result = agent.update(tiny_batch())
+    control.update(tiny_batch())
+    name = "critic" if update == "joint" else "objective"
+    assert {"encoder", "objective"} <= moved(*next(s[1:] for s in reversed(steps) if s[0] == name))
+    assert not torch.equal(start.weight, agent.objective.head.weight)
+    assert not torch.equal(agent.encoder.convs[0].weight, control.encoder.convs[0].weight)
+    assert {"objective_loss", "goal"} <= set(result.metrics)
+    assert len(seen) == (2 if update == "joint" else 3)  # what the critic computed is read, not computed again
+    assert int(agent.objective.steps) == 1
+
+    resumed = tiny_sac("brightness", update=update, seed=3)
+    resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
+    run(agent, range(1, 4))
+    run(resumed, range(1, 4))
+    assert int(resumed.objective.steps) == 4
+    assert_equal_states(agent, resumed)
+
+
+def test_an_objectives_gradient_is_scaled_by_its_coefficient(brightness):
+    agent, batch = tiny_sac("brightness", augmentation="none"), tiny_batch(obs_shape=(9, CROP, CROP))
+    encoder, head = copy.deepcopy((agent.encoder, agent.objective.head))
+    agent.update(batch)
+    goal = batch.obs.float().mean((1, 2, 3)) / 255
+    (0.5 * (head(encoder(batch.obs))[:, 0] - goal).square().mean()).backward()
+    torch.testing.assert_close(agent.objective.head.weight.grad, head.weight.grad, rtol=1e-4, atol=1e-6)

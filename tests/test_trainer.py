@@ -1,0 +1,253 @@
+"""The loop on the toy task: it learns, it repeats itself, and it survives being killed."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from curl_rl import trainer
+from curl_rl.checkpoint import Checkpoints
+from curl_rl.config import Config
+from curl_rl.overrides import compose
+from curl_rl.types import ConfigError
+
+# Checkpoints fall in mid-episode (episodes take 20 steps), evaluations at neither.
+SMALL = (
+    "task=toy/reach",
+    "device=cpu",
+    "threads=1",
+    "budget_frames=330",
+    "random_steps=40",
+    "batch_size=8",
+    "agent.hidden_dim=16",
+    "encoder.filters=4",
+    "encoder.feature_dim=8",
+    "evaluation.every_frames=110",
+    "evaluation.episodes=3",
+    "evaluation.workers=2",
+    "checkpoint.every_frames=50",
+    "log.every_updates=30",
+)
+
+
+def small(run_dir: Path, *more: str) -> Config:
+    return compose([*SMALL, f"run_dir={run_dir}", *more])
+
+
+def rows(run_dir: Path) -> list[tuple[str, ...]]:
+    """eval.csv without its clock on the wall."""
+    with (run_dir / "eval.csv").open() as file:
+        return [tuple(value for key, value in row.items() if key != "seconds") for row in csv.DictReader(file)]
+
+
+def state(run_dir: Path) -> dict:
+    found = Checkpoints(run_dir / "checkpoints").load()
+    assert found is not None
+    return found
+
+
+def assert_same(a, b, path: str = "state") -> None:
+    """Compare nested states bit for bit, but for the seconds that passed."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a.keys() - {"seconds"}:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """An uninterrupted run."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    assert trainer.train(small(run_dir)) == 0
+    return run_dir
+
+
+def start(run_dir: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "curl_rl", "train", *SMALL, f"run_dir={run_dir}", *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def manifests(run_dir: Path) -> set[str]:
+    return {path.name for path in (run_dir / "checkpoints").glob("manifest-*")}
+
+
+def test_rows_carry_the_three_counts(finished):
+    read = rows(finished)
+    assert [row[:3] for row in read[::3]] == [("110", "110", "70"), ("220", "220", "180"), ("330", "330", "290")]
+    assert [row[3] for row in read[:3]] == ["0", "1", "2"]
+    metadata = json.loads((finished / "metadata.json").read_text())
+    assert metadata["starts"][0]["seed"] == 1
+    assert (finished / "tensorboard").is_dir()
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(finished, tmp_path):
+    run_dir, rng = tmp_path / "run", np.random.default_rng(3)
+    for kill in range(3):
+        before = manifests(run_dir)
+        process = start(run_dir)
+        wait_for(lambda before=before: manifests(run_dir) - before, process)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"run ended before kill {kill}"
+    process = start(run_dir)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "bit for bit" not in output
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir), state(finished))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, number):
+    run_dir = tmp_path / "run"
+    process = start(run_dir)
+    wait_for(lambda: manifests(run_dir), process)
+    os.kill(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert "goes on" in output
+    assert state(run_dir)["clock"][0] < 330
+    assert trainer.train(small(run_dir)) == 0
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir)["agent"], state(finished)["agent"])
+
+
+def test_a_finished_run_says_so(finished, capsys):
+    before = rows(finished)
+    assert trainer.train(small(finished)) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert rows(finished) == before
+
+
+def test_a_run_in_processes_of_their_own_is_the_same(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    assert trainer.train(small(run_dir, "env.overlap=true")) == 0
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir)["agent"], state(finished)["agent"])
+
+
+def test_one_seed_repeats_and_another_differs(finished, tmp_path):
+    assert trainer.train(small(tmp_path / "again")) == 0
+    assert trainer.train(small(tmp_path / "other", "seed=2")) == 0
+    assert_same(state(tmp_path / "again"), state(finished))
+    assert rows(tmp_path / "other") != rows(finished)
+    weights = [state(run_dir)["agent"]["encoder"]["convs.0.weight"] for run_dir in (finished, tmp_path / "other")]
+    assert not torch.equal(*weights)
+
+
+def test_another_configuration_is_refused_and_nothing_lost(finished):
+    before = rows(finished)
+    with pytest.raises(ConfigError, match="batch_size: 8 -> 16"):
+        trainer.train(small(finished, "batch_size=16"))
+    assert rows(finished) == before
+
+
+def test_a_broken_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    good = trainer.make_agent
+
+    def poisoned(*arguments):
+        agent = good(*arguments)
+        update = agent.update
+
+        def update_then_break(batch):
+            result = update(batch)
+            if agent.updates == 100:
+                result.metrics["critic_loss"].fill_(float("nan"))
+            return result
+
+        agent.update = update_then_break
+        return agent
+
+    monkeypatch.setattr(trainer, "make_agent", poisoned)
+    with pytest.raises(FloatingPointError, match="critic_loss is nan"):
+        trainer.train(small(run_dir))
+    assert state(run_dir)["clock"][0] == 100
+
+
+def test_the_checkpoint_before_a_torn_one_is_used(finished, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    assert trainer.train(small(run_dir)) == 0
+    newest = max((run_dir / "checkpoints").glob("state-*"))
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert trainer.train(small(run_dir)) == 0
+    assert "using checkpoint" in capsys.readouterr().err
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir), state(finished))
+
+
+def test_an_unwritable_run_dir_is_one_clear_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="choose another run_dir"):
+        trainer.train(small(tmp_path / "file" / "run"))
+
+
+def test_an_absent_device_is_one_clear_error(tmp_path):
+    with pytest.raises(ConfigError, match="use device=cpu"):
+        trainer.train(small(tmp_path / "run", "device=cuda:99"))
+
+
+def test_a_replay_larger_than_memory_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"smaller replay\.capacity"):
+        trainer.train(small(tmp_path / "run", "replay.capacity=10_000_000_000"))
+
+
+def test_evaluation_of_a_run_is_reproducible_and_filmed(finished, tmp_path):
+    video = tmp_path / "out.mp4"
+    episodes = trainer.evaluate_run(finished, 4, video, seed=5, device="cpu")
+    assert [episode.index for episode in episodes] == [0, 1, 2, 3]
+    assert all(episode.length == 20 for episode in episodes)
+    assert episodes == trainer.evaluate_run(finished, 4, None, seed=5, device="cpu")
+    assert episodes != trainer.evaluate_run(finished, 4, None, seed=6, device="cpu")
+    assert video.stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["curl", "none"])
+def test_the_toy_task_is_learned(tmp_path, objective):
+    config = compose(["task=toy/reach", "device=cpu", "threads=1", f"objective={objective}", f"run_dir={tmp_path}"])
+    assert trainer.train(config) == 0
+    final = [float(row[4]) for row in rows(tmp_path) if row[0] == str(config.budget_frames)]
+    random = _random_return()
+    assert np.mean(final) > max(8.0, 2 * random), f"{final} against {random} of a random policy"
+
+
+def _random_return() -> float:
+    from envs import make_env
+
+    env, rng = make_env("toy/reach"), np.random.default_rng(0)
+    total = 0.0
+    for seed in range(50):
+        env.reset(seed=seed)
+        ended = False
+        while not ended:
+            _, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
+            total, ended = total + float(reward), terminated or truncated
+    return total / 50

@@ -1,0 +1,120 @@
+"""Agents, encoders and batches small enough for a test, and what watches them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.agents.sac import Sac, SacConfig
+from curl_rl.encoders import Encoder, encoder_config, make_encoder
+from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.types import Batch, Shapes
+
+ACTIONS = 2
+FRAMES = (9, 24, 24)
+CROP = 20
+ONLINE = ("encoder", "critic", "actor", "objective")
+
+Steps = list[tuple[str, dict[str, Tensor], dict[str, Tensor]]]
+
+
+def tiny_encoder(obs_shape: tuple[int, ...] = (9, CROP, CROP), *, bf16: bool = False) -> Encoder:
+    name, fields = ("state", {}) if len(obs_shape) == 1 else ("paper", {"filters": 4, "depth": 2})
+    return make_encoder(encoder_config(name, feature_dim=8, **fields), obs_shape, bf16=bf16)
+
+
+def tiny_batch(seed: int = 0, *, size: int = 6, obs_shape: tuple[int, ...] = FRAMES, device: str = "cpu") -> Batch:
+    """Draw a batch of noise: uint8 frames for a shape (C, H, W), float32 states for (D,)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def observations() -> Tensor:
+        if len(obs_shape) == 1:
+            return torch.randn((size, *obs_shape), generator=generator)
+        return torch.randint(256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
+
+    batch = Batch(
+        obs=observations(),
+        action=torch.rand((size, ACTIONS), generator=generator) * 2 - 1,
+        reward=torch.rand(size, generator=generator),
+        discount=torch.where(torch.arange(size) == 1, 0.0, 0.99),
+        next_obs=observations(),
+        weight=torch.ones(size),
+        index=torch.arange(size),
+    )
+    return Batch(*(tensor.to(device) for tensor in batch))
+
+
+def tiny_sac(
+    objective: str = "curl",
+    *,
+    seed: int = 0,
+    obs_shape: tuple[int, ...] = (9, CROP, CROP),
+    bf16: bool = False,
+    device: str = "cpu",
+    **fields: Any,
+) -> Sac:
+    """Build an agent as the trainer does: torch's global generator is seeded first."""
+    torch.manual_seed(seed)
+    encoder = tiny_encoder(obs_shape, bf16=bf16)
+    shapes = Shapes(encoder.feature_dim, encoder.conv_shape, ACTIONS, discrete=False)
+    config = SacConfig(**{"crop_size": CROP, "hidden_dim": 16, "learning_rate": 1e-3, **fields})
+    loss = make_objective(OBJECTIVES[objective].Config(), shapes)
+    return Sac(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)
+
+
+def parameters(agent: Sac, *modules: str) -> dict[str, Tensor]:
+    """Return the parameters of these modules, or of all that exist, under full names."""
+    names = modules or (*ONLINE, "target_encoder", "target_critic")
+    named = {f"{m}.{n}": p for m in names for n, p in getattr(agent, m).named_parameters()}
+    return named if modules else named | {"log_alpha": agent.log_alpha}
+
+
+def watch_steps(agent: Sac) -> Steps:
+    """Return a list that grows by (optimiser, parameters before, parameters after) at each optimiser step."""
+    seen: Steps = []
+
+    def copies() -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in parameters(agent).items()}
+
+    for name, optimizer in agent.optimizers.items():
+        optimizer.register_step_pre_hook(lambda *_, name=name: seen.append((name, copies(), {})))
+        optimizer.register_step_post_hook(lambda *_: seen[-1][2].update(copies()))
+    return seen
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """Return the modules that a step changed, be it by one bit."""
+    return {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+
+
+def watch_inputs(module: nn.Module) -> list[Tensor]:
+    """Return a list that grows by the module's input at each call."""
+    seen: list[Tensor] = []
+    module.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].detach().clone()))
+    return seen
+
+
+def leaves(state: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(state, dict | list):
+        for key, value in state.items() if isinstance(state, dict) else enumerate(state):
+            yield from ((f"{key}.{name}", leaf) for name, leaf in leaves(value))
+    else:
+        yield "", state
+
+
+def assert_equal_states(one: Sac, other: Sac) -> None:
+    first, second = dict(leaves(one.state_dict())), dict(leaves(other.state_dict()))
+    assert first.keys() == second.keys()
+    differ = [n for n, v in first.items() if not (v.equal(second[n]) if torch.is_tensor(v) else v == second[n])]
+    assert differ == []
+
+
+def run(agent: Sac, updates: range) -> list[dict[str, Tensor]]:
+    """Act and update as a trainer does, and return every update's metrics."""
+    results = []
+    for i in updates:
+        batch = tiny_batch(i)
+        agent.act(batch.obs[:1].numpy(), explore=True)
+        results.append(agent.update(batch).metrics)
+    return results
