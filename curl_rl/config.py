@@ -131,6 +131,8 @@ class Config:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Config":
         """Read what `to_dict` gave. Raises ConfigError for an unknown name, key or type."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"a configuration is a mapping, got {type(data).__name__}")
         try:
             return from_node(to_node(data))
         except REFUSALS as error:

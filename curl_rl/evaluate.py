@@ -18,6 +18,8 @@ class Environment(Protocol):
 
     def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
 
+    def render(self) -> np.ndarray: ...
+
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
     """The caller asked for a stop before the last episode ended."""
@@ -59,6 +61,10 @@ class _Lane:
         self.stack.push(frame)
         return terminated or truncated
 
+    def picture(self) -> np.ndarray:
+        frame = self.stack.frames[-1]
+        return frame.transpose(1, 2, 0) if frame.ndim == 3 else self.env.render()
+
 
 def evaluate(
     agent: Agent,
@@ -71,7 +77,7 @@ def evaluate(
 ) -> list[Episode]:
     """Play one episode a seed, as many at once as there are environments.
 
-    The agent acts for all running episodes in one batch. `film` receives the first episode's newest frames. Returns the
+    The agent acts for all running episodes in one batch. `film` receives pictures (H, W, 3) of the first episode. Returns the
     episodes in the order of their seeds. Raises Interrupted as soon as `interrupted()` says so.
     """
     waiting = deque(enumerate(seeds))
@@ -93,5 +99,5 @@ def evaluate(
             else:
                 lanes.remove(lane)
         if film is not None and lanes and lanes[0].index == 0:
-            film.append(lanes[0].stack.frames[-1])
+            film.append(lanes[0].picture())
     return sorted(episodes)

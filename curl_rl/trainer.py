@@ -38,11 +38,6 @@ from curl_rl.logger import (
 from curl_rl.types import Clock, ConfigError, Episode
 
 
-def to_film(frames: list[np.ndarray]) -> np.ndarray:
-    """Turn frames (3, H, W) into a film (T, H, W, 3)."""
-    return np.stack(frames).transpose(0, 2, 3, 1)
-
-
 class _Stop:
     """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
 
@@ -204,7 +199,7 @@ class Trainer:
         mean = np.mean([episode.score for episode in episodes])
         self.progress.note(f"frame {self.clock.frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film:
-            self.logger.video(self.clock, "evaluation", to_film(film), fps=15)
+            self.logger.video(self.clock, "evaluation", np.stack(film), fps=15)
         batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
         for name, images in self.agent.snapshot(batch).items():
             self.logger.images(self.clock, f"crops/{name}", image_grid(images.cpu(), 4))
@@ -317,5 +312,5 @@ def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, de
         film: list[np.ndarray] | None = [] if video else None
         played = evaluate(agent, envs, seeds, lambda: make_stack(config), film=film)
         if video and film:
-            write_mp4(video, to_film(film), fps=15)
+            write_mp4(video, np.stack(film), fps=15)
     return played

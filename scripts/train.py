@@ -2,7 +2,7 @@
 
 python scripts/train.py --multirun task=dmc/cartpole_swingup seed=1,2,3
 
-The overrides are those of `curl-rl train`; --cfg job shows what they compose to, hydra/launcher=... sends jobs elsewhere.
+The overrides are those of `curl-rl train`; --cfg job shows what they compose to, hydra/launcher=... picks a launcher.
 """
 
 import sys

@@ -1,0 +1,176 @@
+"""The command line: what it prints, which status it returns, and that it imports no more than it needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+import envs
+from curl_rl import __version__, cli, doctor, export, trainer
+from curl_rl.config import GROUPS, from_node, save_config
+from curl_rl.overrides import compose
+from curl_rl.schema import flat
+from curl_rl.types import ConfigError, Episode
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_without_a_command_it_shows_them_and_imports_nothing_heavy():
+    code = (
+        "import sys; from curl_rl.cli import main; assert main([]) == 0; "
+        "print(sorted({'torch', 'hydra', 'numpy', 'gymnasium', 'dm_control', 'mujoco', 'envs'} & set(sys.modules)))"
+    )
+    done = run("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert all(f"\n    {command} " in done.stdout for command in ("train", "evaluate", "export", "doctor"))
+    assert done.stdout.endswith("\n[]\n")
+
+
+def test_version_and_module_entry():
+    done = run("-m", "curl_rl", "--version")
+    assert (done.returncode, done.stdout) == (0, f"curl-rl {__version__}\n")
+
+
+def test_train_help_shows_every_group_option_and_field(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for group, registry in GROUPS.items():
+        for name, cls in registry.items():
+            assert f"\n{group}={name}" in shown
+            for field in vars(cls.Config()):
+                assert field == "name" or f"\n  {group}.{field}=" in shown
+    for key, value in flat(compose([]).to_dict()).items():
+        if not key.endswith(".name"):
+            assert f"\n  {key}={str(value).lower() if isinstance(value, bool) else value} " in shown
+    # Every line of a setting says what it means.
+    settings = [line for line in shown.splitlines() if line.startswith("  ") and "=" in line.split()[0]]
+    assert len(settings) > 40
+    assert all(len(line.split()) > 1 for line in settings)
+
+
+def test_train_help_shows_the_values_of_what_is_asked(capsys):
+    assert cli.main(["train", "task=dmc/cheetah_run", "preset=paper", "-h"]) == 0
+    shown = capsys.readouterr().out
+    assert "agent.learning_rate=0.0002 " in shown
+    assert "encoder=paper (chosen)" in shown
+
+
+def test_train_passes_the_configuration_and_its_status_on(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(trainer, "train", lambda config: seen.append(config) or 7)
+    overrides = ["task=toy/reach", "seed=3", f"run_dir={tmp_path}"]
+    assert cli.main(["train", *overrides]) == 7
+    assert seen == [compose(overrides)]
+
+
+def test_a_wrong_setting_is_one_line_and_status_two(capsys):
+    assert cli.main(["train", "env.image_sise=84"]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("curl-rl: unknown key 'env.image_sise'; did you mean env.image_size")
+    assert output.err.count("\n") == 1
+
+
+def test_another_configuration_of_a_run_is_refused_with_the_difference(capsys, tmp_path):
+    save_config(compose(["task=toy/reach", "seed=3"]), tmp_path)
+    assert cli.main(["train", "task=toy/reach", "seed=4", f"run_dir={tmp_path}"]) == 2
+    assert "\n  seed: 3 -> 4\n" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (ConfigError("crop too large"), 2, "curl-rl: crop too large\n"),
+        (OSError(28, "No space left on device", "runs/x"), 1, "No space left on device: 'runs/x'\n"),
+        (FloatingPointError("critic_loss is nan"), 1, "curl-rl: critic_loss is nan\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_known_errors_become_one_line(monkeypatch, capsys, error, status, words):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(trainer, "train", fail)
+    assert cli.main(["train", "task=toy/reach"]) == status
+    assert capsys.readouterr().err.endswith(words)
+
+
+def test_an_environment_says_itself_what_to_mend(monkeypatch, capsys):
+    monkeypatch.setattr(trainer, "train", lambda _: envs.make_env("toy/reach", image_size=1))
+    assert cli.main(["train", "task=toy/reach"]) == 1
+    assert capsys.readouterr().err == "curl-rl: image_size must be at least 8, not 1\n"
+
+
+def test_an_unknown_error_keeps_its_traceback(monkeypatch):
+    def fail(_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(trainer, "train", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(["train", "task=toy/reach"])
+
+
+def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
+    seen = []
+
+    def evaluate_run(*arguments):
+        seen.append(arguments)
+        return [Episode(0, 10.0, 20), Episode(1, 14.0, 18)]
+
+    monkeypatch.setattr(trainer, "evaluate_run", evaluate_run)
+    video = tmp_path / "out.mp4"
+    assert (
+        cli.main(["evaluate", "runs/x", "--episodes", "2", "--video", str(video), "--seed", "4", "--device", "cpu"])
+        == 0
+    )
+    assert seen == [(Path("runs/x"), 2, video, 4, "cpu")]
+    assert capsys.readouterr().out.splitlines() == [
+        "episode 0: return 10.0, 20 agent steps",
+        "episode 1: return 14.0, 18 agent steps",
+        "mean return 12.0, standard deviation 2.0, over 2 episodes",
+    ]
+
+
+def test_evaluate_takes_a_positive_number_of_episodes(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", "runs/x", "--episodes", "0"])
+    assert "'0' is not a positive number" in capsys.readouterr().err
+
+
+def test_a_missing_run_is_one_line(capsys, tmp_path):
+    assert cli.main(["evaluate", str(tmp_path)]) == 1
+    assert cli.main(["export", str(tmp_path), "--out", str(tmp_path / "enc")]) == 1
+    assert capsys.readouterr().err.count(f"curl-rl: {tmp_path} is no run directory") == 2
+
+
+def test_export_and_doctor_call_their_modules(monkeypatch, capsys):
+    monkeypatch.setattr(export, "export_run", lambda run_dir, out: out / run_dir.name)
+    monkeypatch.setattr(doctor, "main", lambda: 1)
+    assert cli.main(["export", "runs/x", "--out", "enc"]) == 0
+    assert capsys.readouterr().out == "wrote enc/x\n"
+    assert cli.main(["doctor"]) == 1
+
+
+def test_the_hydra_entry_composes_the_same_configuration():
+    done = run(
+        "scripts/train.py", "--cfg", "job", "task=toy/reach", "preset=quick", "objective=none", "agent.hidden_dim=9"
+    )
+    assert done.returncode == 0, done.stderr
+    node = OmegaConf.create(done.stdout)
+    expected = compose(["task=toy/reach", "objective=none", "agent.hidden_dim=9"])
+    assert from_node(node) == expected
+
+
+def test_the_hydra_entry_refuses_in_one_line():
+    done = run("scripts/train.py", "task=toy/raech", "seed=1,2", "--multirun")
+    assert done.returncode == 2
+    assert done.stderr == "scripts/train.py: unknown task 'toy/raech'; did you mean toy/reach\n"

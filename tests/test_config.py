@@ -1,0 +1,302 @@
+"""Configurations: what the presets compose to, and what is refused with which words."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import pytest
+from omegaconf import OmegaConf
+
+from curl_rl import config as config_module
+from curl_rl import suites
+from curl_rl.config import Config, check_resumable, difference, load_config, save_config
+from curl_rl.overrides import compose, config_dir, configure, hydra_arguments, presets
+from curl_rl.schema import frozen, schema
+from curl_rl.types import ConfigError, option
+from envs import list_tasks
+
+TOY = "task=toy/reach"
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as error:
+        compose(overrides)
+    return str(error.value)
+
+
+def test_the_paper_preset_is_the_published_table():
+    config = compose(["preset=paper"])
+    assert (config.batch_size, config.random_steps, config.replay.capacity) == (512, 1000, 100_000)
+    assert (config.env.image_size, config.env.frame_stack, config.env.action_repeat) == (100, 3, 8)
+    assert dataclasses.asdict(config.encoder) == {"name": "paper", "feature_dim": 50, "filters": 32, "depth": 4}
+    agent = config.agent
+    assert (agent.augmentation, agent.crop_size, agent.hidden_dim, agent.discount) == ("crop", 84, 1024, 0.99)
+    assert (agent.learning_rate, agent.alpha_learning_rate, agent.init_temperature) == (1e-3, 1e-4, 0.1)
+    assert (agent.critic_tau, agent.encoder_tau, agent.actor_period, agent.target_period) == (0.01, 0.05, 2, 2)
+    assert config.objective.name == "curl"
+
+
+@pytest.mark.parametrize(
+    ("task", "repeat", "rate"),
+    [
+        ("dmc/finger_spin", 2, 1e-3),
+        ("dmc/cartpole_swingup", 8, 1e-3),
+        ("dmc/reacher_easy", 4, 1e-3),
+        ("dmc/cheetah_run", 4, 2e-4),
+        ("dmc/walker_walk", 2, 1e-3),
+        ("dmc/ball_in_cup_catch", 4, 1e-3),
+        ("dmc/humanoid_walk", 4, 1e-3),
+    ],
+)
+def test_repeats_and_learning_rates_of_the_papers(task, repeat, rate):
+    assert (suites.action_repeat(task), suites.learning_rate(task)) == (repeat, rate)
+    assert task in list_tasks()
+
+
+def test_the_six_tasks_exist():
+    assert len(set(suites.PLANET_SIX)) == 6
+    assert set(suites.PLANET_SIX) <= set(list_tasks())
+
+
+def test_what_is_left_to_the_task_is_made_explicit():
+    config = compose(["task=dmc/cheetah_run", "preset=paper", "replay.capacity=0", "seed=7"])
+    assert (config.agent.learning_rate, config.env.action_repeat) == (2e-4, 4)
+    assert config.replay.capacity == config.budget_frames / 4
+    assert config.run_dir == "runs/dmc_cheetah_run/paper-curl-seed7"
+    given = compose(["task=dmc/cheetah_run", "env.action_repeat=2", "agent.learning_rate=0.5", "run_dir=x"])
+    assert (given.agent.learning_rate, given.env.action_repeat, given.run_dir) == (0.5, 2, "x")
+
+
+def test_every_preset_composes_and_records_its_name():
+    first = {"dmc": "dmc/walker_walk", "toy": "toy/reach"}
+    names = {suite: presets(suite) for suite in suites.SUITES}
+    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick"]}
+    for suite, task in first.items():
+        for name in names[suite]:
+            assert compose([f"task={task}", f"preset={name}"]).preset == name
+    assert {path.stem for path in config_dir().glob("*.yaml")} == {*suites.SUITES, "launch"}
+
+
+def test_the_command_line_beats_the_preset():
+    config = compose(
+        ["preset=paper", "encoder=nature", "encoder.feature_dim=64", "agent.crop_size=64", "objective=none"]
+    )
+    assert dataclasses.asdict(config.encoder) == {"name": "nature", "feature_dim": 64}
+    assert (config.agent.crop_size, config.agent.hidden_dim, config.objective.name) == (64, 1024, "none")
+
+
+def test_states_have_a_preset_that_needs_no_pixels():
+    config = compose(["preset=state"])
+    assert (config.env.obs, config.env.frame_stack, config.encoder.name) == ("state", 1, "state")
+    assert (config.objective.name, config.agent.augmentation) == ("none", "none")
+
+
+def test_configurations_are_frozen_all_the_way():
+    config = compose([TOY])
+    for part, name in ((config, "seed"), (config.env, "obs"), (config.agent, "name"), (config.objective, "name")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(part, name, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("task=dmc/cheetah_rnu", ["unknown task 'dmc/cheetah_rnu'", "did you mean dmc/cheetah_run"]),
+        ("task=walker_walk", ["did you mean dmc/walker_walk"]),
+        ("task=doom/corridor", ["unknown task", "dmc/..., toy/..."]),
+        ("preset=papr", ["unknown preset 'papr'", "paper, quick, state"]),
+        ("task=toy/reach preset=paper", ["unknown preset 'paper'; there are quick"]),
+        ("objective=curly", ["unknown objective 'curly'", "curl, none"]),
+        ("encoder=resnet", ["unknown encoder 'resnet'", "strided"]),
+        ("agent=3", ["unknown agent '3'", "sac"]),
+        ("image_size=84", ["unknown key 'image_size'", "did you mean env.image_size"]),
+        ("agent.learning_rat=1", ["unknown key 'agent.learning_rat'", "agent.learning_rate"]),
+        ("encoder.depth=3", ["encoder=strided has none, encoder=paper has"]),
+        ("encoder.name=paper", ["choose with encoder=paper"]),
+        ("preset/dmc=paper", ["unknown key 'preset/dmc'"]),
+        ("seed=abc", ["seed: ", "'abc'", "Integer"]),
+        ("batch_size=1.5", ["batch_size: ", "1.5", "Integer"]),
+        ("env.overlap=maybe", ["env.overlap: ", "maybe", "bool"]),
+        ("seed=null", ["seed"]),
+        ("env=3", ["env: ", "3"]),
+        ("run_dir=${nowhere}", ["nowhere"]),
+        ("env.image_size=40", ["agent.crop_size=64", "env.image_size=40"]),
+        ("batch_size=0", ["batch_size must be at least 1, got 0"]),
+        ("budget_frames=-5", ["budget_frames must be at least 1"]),
+        ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
+        ("env.timeout=0", ["env.timeout must be positive"]),
+        ("env.obs=text", ["env.obs='text' is none of pixels, state"]),
+        ("env.obs=state", ["preset=state"]),
+        ("encoder=state", ["preset=state"]),
+        ("agent.update=both", ["joint, sequential"]),
+        ("device=gpu", ["device='gpu' is none of auto, cpu, cuda, cuda:N"]),
+        ("replay.device=disk", ["replay.device='disk'"]),
+        ("task=toy/reach env.action_repeat=2", ["env.action_repeat is always 1 in toy/reach, got 2"]),
+        ("seed=1,2", ["one run takes one value", "--multirun"]),
+        ("+a=1", ["cannot read '+a=1'", "key=value"]),
+        ("~seed", ["cannot read '~seed'"]),
+        ("seed", ["cannot read 'seed'", "key=value"]),
+        ("run_dir=a=b", ["cannot read 'run_dir=a=b'", "quote"]),
+    ],
+)
+def test_mistakes_are_explained_in_one_line(overrides, words):
+    message = refusal(*overrides.split())
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert "HYDRA" not in message.upper()
+
+
+def test_a_new_objective_is_an_option_without_a_file(monkeypatch):
+    @dataclass(frozen=True)
+    class GuessConfig:
+        name: str = "guess"
+        coefficient: float = option(1.0, "weight of the loss")
+        scales: tuple[int, ...] = option((1, 2), "a field that is a tuple")
+
+    class Guess:
+        Config = GuessConfig
+
+    monkeypatch.setitem(config_module.OBJECTIVES, "guess", Guess)
+    config = compose([TOY, "objective=guess", "objective.scales=[3,4]", "objective.coefficient=2"])
+    assert config.objective == GuessConfig(coefficient=2.0, scales=(3, 4))
+    assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert "objective.scales" in refusal(TOY, "objective=guess", "objective.scales=[a]")
+
+
+def test_a_schema_refuses_what_its_dataclass_does_not_have():
+    @dataclass(frozen=True)
+    class Leaf:
+        size: int = 1
+
+    @dataclass(frozen=True)
+    class Tree:
+        leaf: Leaf = dataclasses.field(default_factory=Leaf)
+        rates: tuple[float, ...] = (0.5,)
+
+    node = OmegaConf.merge(OmegaConf.structured(schema(Tree)), {"leaf": {"size": 3}})
+    data = OmegaConf.to_container(node)
+    assert data == {"leaf": {"size": 3}, "rates": [0.5]}
+    assert frozen(Tree, data) == Tree(Leaf(3), (0.5,))
+    with pytest.raises(ConfigError, match=r"Leaf has the fields size, got width"):
+        frozen(Tree, {"leaf": {"width": 3}, "rates": []})
+
+
+def test_dictionaries_go_there_and_back():
+    for overrides in ([], ["preset=paper"], ["preset=state"], [TOY]):
+        config = compose(overrides)
+        assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_dictionary_with_a_wrong_name_or_type_is_refused():
+    data = compose([TOY]).to_dict()
+    for change, words in (
+        ({"seeds": 1}, "seeds"),
+        ({"seed": "x"}, "seed: "),
+        ({"encoder": {"name": "gone"}}, "unknown encoder 'gone'"),
+        ({"agent": {**data["agent"], "width": 1}}, "width"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Config.from_dict({**data, **change})
+
+
+def test_difference_names_what_changes_results_and_nothing_else():
+    old = compose([TOY, "run_dir=a"])
+    new = compose([TOY, "run_dir=b", "device=cpu", "threads=2", "replay.device=cpu", "seed=2", "encoder=impala"])
+    assert difference(old, old) == []
+    assert difference(old, new) == [
+        "seed: 1 -> 2",
+        "encoder.name: strided -> impala",
+        "encoder.feature_dim: 50 -> 256",
+        "encoder.filters: 32 -> absent",
+        "encoder.width: absent -> 1",
+    ]
+
+
+def test_a_run_directory_alone_means_its_stored_configuration(tmp_path):
+    started = compose([TOY, "seed=5", "agent.hidden_dim=8", f"run_dir={tmp_path}"])
+    save_config(started, tmp_path)
+    assert configure([f"run_dir={tmp_path}"]) == started
+    moved = configure([f"run_dir={tmp_path}", "device=cpu", "threads=3"])
+    assert moved == dataclasses.replace(started, device="cpu", threads=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_more_overrides_must_compose_to_the_stored_configuration(tmp_path):
+    overrides = [TOY, "seed=5", f"run_dir={tmp_path}"]
+    save_config(compose(overrides), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    assert configure(overrides) == load_config(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        configure([TOY, "seed=6", f"run_dir={tmp_path}"])
+    assert "another configuration:\n  seed: 5 -> 6\n" in str(error.value)
+    with pytest.raises(ConfigError, match="task: toy/reach -> dmc/cartpole_swingup"):
+        configure(["seed=5", f"run_dir={tmp_path}"])
+    with pytest.raises(ConfigError, match="device='gpu'"):
+        configure([f"run_dir={tmp_path}", "device=gpu"])
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_new_run_directory_starts_a_run(tmp_path):
+    config = configure([TOY, f"run_dir={tmp_path / 'new'}"])
+    check_resumable(config)
+    assert (config.task, config.run_dir) == ("toy/reach", str(tmp_path / "new"))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_moved_run_knows_where_it_lies(tmp_path):
+    save_config(compose([TOY, "run_dir=elsewhere"]), tmp_path)
+    assert load_config(tmp_path).run_dir == str(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", '{"task": "toy/reach"}', "[]"])
+def test_a_broken_stored_configuration_says_which_file(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json cannot be read"):
+        configure([f"run_dir={tmp_path}"])
+
+
+def test_a_directory_without_a_run_is_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no run directory"):
+        load_config(tmp_path)
+
+
+def test_replay_slots_hold_the_transitions():
+    for task, transitions, repeat in (
+        ("dmc/cheetah_run", 100_000, 4),
+        ("toy/reach", 317, 1),
+        ("dmc/walker_walk", 1, 2),
+    ):
+        episode = suites.SUITES[suites.suite_of(task)].episode_frames // repeat
+        slots = suites.replay_slots(task, transitions, repeat)
+        assert slots >= transitions + -(-transitions // episode)
+        assert slots <= transitions * (1 + 1 / episode) + 2
+
+
+def test_hydra_arguments_keep_sweeps_and_flags():
+    suite, arguments = hydra_arguments(
+        [
+            "--multirun",
+            "task=toy/reach,toy/grid",
+            "preset=quick",
+            "seed=range(3)",
+            "hydra/launcher=basic",
+            "--cfg",
+            "job",
+        ]
+    )
+    assert suite == "toy"
+    assert sorted(arguments) == sorted(
+        [
+            "--multirun",
+            "task=toy/reach,toy/grid",
+            "preset/toy=quick",
+            "seed=range(3)",
+            "hydra/launcher=basic",
+            "--cfg",
+            "job",
+        ]
+    )
+    with pytest.raises(ConfigError, match="cannot share a sweep"):
+        hydra_arguments(["task=toy/reach,dmc/walker_walk"])
+    with pytest.raises(ConfigError, match="unknown objective 'curly'"):
+        hydra_arguments(["objective=curl,curly"])

@@ -1,0 +1,93 @@
+"""Evaluation against scripted environments."""
+
+import numpy as np
+import pytest
+
+from curl_rl.evaluate import FrameStack, Interrupted, evaluate
+from curl_rl.types import Episode
+
+
+class Scripted:
+    """Episodes of 2 + seed % 3 steps whose rewards are the seed; frames count the steps."""
+
+    def __init__(self):
+        self.seeds: list[int] = []
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+        self.seed, self.age, self.pending = seed, 0, False
+        return self.frame(), {}
+
+    def frame(self):
+        return np.full((1, 2, 2), self.age, np.uint8)
+
+    def send(self, action):
+        assert not self.pending
+        self.pending = True
+
+    def receive(self):
+        assert self.pending
+        self.pending = False
+        self.age += 1
+        return self.frame(), float(self.seed), False, self.age == 2 + self.seed % 3, {}
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+class Watcher:
+    """An agent that remembers what it was shown."""
+
+    def __init__(self):
+        self.seen: list[np.ndarray] = []
+
+    def act(self, obs, *, explore):
+        assert not explore
+        self.seen.append(obs)
+        return np.zeros((len(obs), 1), np.float32)
+
+
+def repeat_three():
+    return FrameStack(3, "repeat")
+
+
+def test_every_seed_is_played_once_whatever_the_number_of_environments():
+    seeds = [4, 9, 2, 7, 5]
+    wanted = [Episode(i, float(seed * (2 + seed % 3)), 2 + seed % 3) for i, seed in enumerate(seeds)]
+    for count in (1, 2, 3, 5, 8):
+        envs = [Scripted() for _ in range(count)]
+        assert evaluate(Watcher(), envs, seeds, repeat_three) == wanted
+        assert sorted(seed for env in envs for seed in env.seeds) == sorted(seeds)
+
+
+def test_running_episodes_share_one_batch():
+    agent = Watcher()
+    evaluate(agent, [Scripted(), Scripted()], [0, 2], repeat_three)  # 2 and 4 steps
+    assert [len(obs) for obs in agent.seen] == [2, 2, 1, 1]
+    assert agent.seen[1][:, :, 0, 0].tolist() == [[0, 0, 1], [0, 0, 1]]
+    assert agent.seen[3][:, :, 0, 0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(("padding", "first"), [("repeat", [7, 7, 7]), ("zero", [0, 0, 7])])
+def test_a_stack_begins_with_its_padding_and_forgets_the_last_episode(padding, first):
+    stack = FrameStack(3, padding)
+    for _ in range(2):
+        stack.reset(np.full((1, 1, 1), 7, np.uint8))
+        assert stack.observation().ravel().tolist() == first
+        stack.push(np.full((1, 1, 1), 8, np.uint8))
+        assert stack.observation().ravel().tolist() == [*first[1:], 8]
+
+
+def test_the_film_shows_the_first_episode_alone():
+    film: list[np.ndarray] = []
+    evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
+    assert [picture[0, 0, 0] for picture in film] == [1, 2]
+    assert film[0].shape == (2, 2, 1)
+
+
+def test_an_interruption_is_obeyed():
+    calls = iter([False, False, True])
+    agent = Watcher()
+    with pytest.raises(Interrupted):
+        evaluate(agent, [Scripted()], [2, 2], repeat_three, interrupted=lambda: next(calls))
+    assert len(agent.seen) == 2
