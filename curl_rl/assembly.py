@@ -87,6 +87,8 @@ def make_agent(config: Config, env: RunEnv, device: torch.device) -> Agent:
     channels, *image = _shape(env.observation_space)
     if config.agent.augmentation == "crop":
         image = [config.agent.crop_size] * 2
+    if not isinstance(env.action_space, gym.spaces.Box):
+        raise ConfigError(f"agent={config.agent.name} needs continuous actions, and {config.task} has others")
     (action_dim,) = _shape(env.action_space)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -77,8 +77,8 @@ def evaluate(
 ) -> list[Episode]:
     """Play one episode a seed, as many at once as there are environments.
 
-    The agent acts for all running episodes in one batch. `film` receives pictures (H, W, 3) of the first episode. Returns the
-    episodes in the order of their seeds. Raises Interrupted as soon as `interrupted()` says so.
+    The agent acts for all running episodes in one batch. `film` receives pictures (H, W, 3) of the first episode.
+    Returns the episodes in the order of their seeds. Raises Interrupted as soon as `interrupted()` says so.
     """
     waiting = deque(enumerate(seeds))
     lanes = [_Lane(env, make_stack()) for env in envs[: len(seeds)]]

@@ -284,13 +284,21 @@ def train(config: Config) -> int:
     Raises ConfigError where another configuration lives there, OSError where it cannot be written.
     """
     check_resumable(config)
-    try:
+    with _writable(config.run_dir):
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-        save_config(config, config.run_dir)
-    except OSError as error:
-        raise OSError(f"cannot write to {config.run_dir}: {error.strerror}; choose another run_dir") from error
     with ExitStack() as cleanup:
-        return Trainer(config, cleanup).run()
+        trainer = Trainer(config, cleanup)
+        with _writable(config.run_dir):  # only now: what could not be built must not claim the directory
+            save_config(config, config.run_dir)
+        return trainer.run()
+
+
+@contextmanager
+def _writable(run_dir: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write to {run_dir}: {error.strerror}; choose another run_dir") from error
 
 
 def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, device: str) -> list[Episode]:

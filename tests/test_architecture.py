@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": set(),
     "checkpoint": set(),
     "logger": set(),
-    "doctor": set(),
+    "doctor": {"replay"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
     "losses": set(),
     "augmentations": set(),

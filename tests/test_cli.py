@@ -1,5 +1,6 @@
 """The command line: what it prints, which status it returns, and that it imports no more than it needs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
