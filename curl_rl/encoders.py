@@ -147,6 +147,22 @@ class StridedEncoder(Encoder):
 
 
 @dataclass(frozen=True)
+class SmallConfig:
+    name: str = "small"
+    feature_dim: int = option(50, "width of the features")
+    filters: int = option(16, "filters of each convolution")
+
+
+class SmallEncoder(Encoder):
+    """Two 3x3 convolutions, the first of stride 2, for images of some thirty pixels."""
+
+    Config = SmallConfig
+
+    def layers(self, config: SmallConfig) -> nn.Module:
+        return _conv_stack(self.obs_shape[0], [(config.filters, 3, 2), (config.filters, 3, 1)])
+
+
+@dataclass(frozen=True)
 class NatureConfig:
     name: str = "nature"
     feature_dim: int = option(512, "width of the features")
@@ -227,7 +243,8 @@ class StateEncoder(Encoder):
 
 
 ENCODERS: dict[str, type[Encoder]] = {
-    cls.Config().name: cls for cls in (PaperEncoder, StridedEncoder, NatureEncoder, ImpalaEncoder, StateEncoder)
+    cls.Config().name: cls
+    for cls in (PaperEncoder, StridedEncoder, SmallEncoder, NatureEncoder, ImpalaEncoder, StateEncoder)
 }
 
 

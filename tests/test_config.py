@@ -205,9 +205,9 @@ def test_difference_names_what_changes_results_and_nothing_else():
     assert difference(old, old) == []
     assert difference(old, new) == [
         "seed: 1 -> 2",
-        "encoder.name: strided -> impala",
+        "encoder.name: small -> impala",
         "encoder.feature_dim: 50 -> 256",
-        "encoder.filters: 32 -> absent",
+        "encoder.filters: 16 -> absent",
         "encoder.width: absent -> 1",
     ]
 

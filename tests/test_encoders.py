@@ -15,6 +15,7 @@ from curl_rl.types import ConfigError
 SMALL = {
     "paper": {"filters": 4, "feature_dim": 8},
     "strided": {"filters": 4, "feature_dim": 8},
+    "small": {"filters": 4, "feature_dim": 8},
     "nature": {"feature_dim": 8},
     "impala": {"feature_dim": 8},
 }
@@ -35,7 +36,7 @@ def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False
 
 
 def test_the_registry_holds_every_encoder_by_its_own_name():
-    assert set(ENCODERS) == {"paper", "strided", "nature", "impala", "state"}
+    assert set(ENCODERS) == {"paper", "strided", "small", "nature", "impala", "state"}
     for name in ENCODERS:
         assert encoder_config(name).name == name
 
@@ -67,7 +68,7 @@ def test_any_image_size_and_channel_count(name, shape):
     assert torch.equal(obs, kept)
 
 
-@pytest.mark.parametrize(("name", "side"), [("paper", 14), ("strided", 27), ("nature", 35)])
+@pytest.mark.parametrize(("name", "side"), [("paper", 14), ("small", 6), ("strided", 27), ("nature", 35)])
 def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
     assert build(name, (3, side + 1, side + 1)).conv_shape[1:] == (1, 1)
     with pytest.raises(ConfigError, match=rf"too small for encoder={name}: enlarge them"):
@@ -75,7 +76,7 @@ def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
 
 
 def test_unknown_names_fields_and_observations_are_refused():
-    with pytest.raises(ConfigError, match="unknown encoder 'papr'; there are impala, nature, paper, state, strided"):
+    with pytest.raises(ConfigError, match="unknown encoder 'papr'; there are impala, nature, paper, small, state, strided"):
         encoder_config("papr")
     with pytest.raises(ConfigError, match="encoder 'nature' has no filters"):
         encoder_config("nature", filters=3)
@@ -159,7 +160,7 @@ def test_each_head_is_fresh(name):
 
 
 def test_the_paper_starts_from_delta_orthogonal_kernels_and_the_others_do_not():
-    for name in ("paper", "strided", "nature", "impala"):
+    for name in ("paper", "strided", "small", "nature", "impala"):
         kernel = next(p for p in build(name).parameters() if p.dim() == 4).detach().clone()
         middle = kernel.shape[-1] // 2
         centre = kernel[:, :, middle, middle].clone()

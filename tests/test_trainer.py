@@ -27,7 +27,6 @@ SMALL = (
     "budget_frames=330",
     "random_steps=40",
     "batch_size=8",
-    "encoder=strided",
     "agent.augmentation=crop",
     "agent.crop_size=24",
     "agent.hidden_dim=16",
