@@ -24,6 +24,17 @@ class Features(Protocol):
 _Memory = dict[int, tuple[Tensor, Tensor, bool]]  # id of an input -> (the input, its value, whether in the graph)
 
 
+def _scaled(obs: Tensor) -> Tensor:
+    """Return images (B, C, H, W) in [0, 1], float32 and channels last."""
+    if obs.device.type != "cpu":
+        return obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
+    # On a CPU a product with the identity moves the channels last in half of the copy's time, and is exact.
+    batch, channels, height, width = obs.shape
+    pixels = obs.reshape(batch, channels, -1).float().transpose(1, 2)
+    pixels = torch.matmul(pixels, torch.eye(channels)).div_(255)
+    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
 class Remembering:
     """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
 
@@ -82,8 +93,7 @@ class Encoder(nn.Module):
 
     def conv(self, obs: Tensor) -> Tensor:
         """Return the convolutional map (B, c, h, w) in float32."""
-        dtype = torch.bfloat16 if self.bf16 else torch.float32
-        images = obs.to(dtype=dtype, memory_format=torch.channels_last, copy=True).div_(255)
+        images = _scaled(obs)
         with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             return self.convs(images).float()
 
