@@ -24,30 +24,22 @@ class Features(Protocol):
 _Memory = dict[int, tuple[Tensor, Tensor, bool]]  # id of an input -> (the input, its value, whether in the graph)
 
 
-def _scaled(obs: Tensor) -> Tensor:
-    """Return images (B, C, H, W) in [0, 1], float32 and channels last."""
-    if obs.device.type != "cpu":
-        return obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
-    # On a CPU a product with the identity moves the channels last in half of the copy's time, and is exact.
-    batch, channels, height, width = obs.shape
-    pixels = obs.reshape(batch, channels, -1).float().transpose(1, 2)
-    pixels = torch.matmul(pixels, torch.eye(channels)).div_(255)
-    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
 class Remembering:
     """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
 
-    It lives within one update: the encoder's parameters must not change between two reads.
+    It lives within one update: the encoder's parameters must not change between two reads. Scaled images do not depend
+    on them and are shared with the encoder `beside` it.
     """
 
-    def __init__(self, encoder: "Encoder"):
+    def __init__(self, encoder: "Encoder", beside: "Remembering | None" = None):
         self.encoder = encoder
+        self._images: _Memory = beside._images if beside else {}
         self._maps: _Memory = {}
         self._features: _Memory = {}
 
     def conv(self, obs: Tensor) -> Tensor:
-        return self._recall(self._maps, obs, lambda: self.encoder.conv(obs))
+        images = self._recall(self._images, obs, lambda: self.encoder.scale(obs))
+        return self._recall(self._maps, obs, lambda: self.encoder.map(images))
 
     def __call__(self, obs: Tensor) -> Tensor:
         return self._recall(self._features, obs, lambda: self.encoder.head(self.conv(obs)))
@@ -91,11 +83,24 @@ class Encoder(nn.Module):
         width = torch.Size(self.conv_shape).numel()
         return nn.Sequential(nn.Flatten(), nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim))
 
-    def conv(self, obs: Tensor) -> Tensor:
-        """Return the convolutional map (B, c, h, w) in float32."""
-        images = _scaled(obs)
-        with torch.autocast(obs.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+    def scale(self, obs: Tensor) -> Tensor:
+        """Return uint8 images (B, C, H, W) in [0, 1], float32 and channels last."""
+        if obs.device.type != "cpu":
+            return obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
+        # On a CPU a product with the identity moves the channels last in half of the copy's time, and is exact.
+        batch, channels, height, width = obs.shape
+        pixels = obs.reshape(batch, channels, -1).float().transpose(1, 2)
+        pixels = torch.matmul(pixels, torch.eye(channels)).div_(255)
+        return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+
+    def map(self, images: Tensor) -> Tensor:
+        """Return the convolutional map (B, c, h, w) of scaled images, in float32."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             return self.convs(images).float()
+
+    def conv(self, obs: Tensor) -> Tensor:
+        """Return the convolutional map (B, c, h, w) of raw frames, in float32."""
+        return self.map(self.scale(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.head(self.conv(obs))
@@ -247,7 +252,7 @@ class StateEncoder(Encoder):
         width = self.conv_shape[0]
         return nn.Sequential(nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim), nn.Tanh())
 
-    def conv(self, obs: Tensor) -> Tensor:
+    def scale(self, obs: Tensor) -> Tensor:
         """Return the observations as they are, (B, D)."""
         return obs.float()
 

@@ -76,7 +76,9 @@ def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
 
 
 def test_unknown_names_fields_and_observations_are_refused():
-    with pytest.raises(ConfigError, match="unknown encoder 'papr'; there are impala, nature, paper, small, state, strided"):
+    with pytest.raises(
+        ConfigError, match="unknown encoder 'papr'; there are impala, nature, paper, small, state, strided"
+    ):
         encoder_config("papr")
     with pytest.raises(ConfigError, match="encoder 'nature' has no filters"):
         encoder_config("nature", filters=3)

@@ -190,7 +190,7 @@ def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
 
 
 def test_an_objectives_gradient_is_scaled_by_its_coefficient(brightness):
-    agent, batch = tiny_sac("brightness", augmentation="none"), tiny_batch(obs_shape=(9, CROP, CROP))
+    agent, batch = tiny_sac("brightness", augmentation="none", update="joint"), tiny_batch(obs_shape=(9, CROP, CROP))
     encoder, head = copy.deepcopy((agent.encoder, agent.objective.head))
     agent.update(batch)
     goal = batch.obs.float().mean((1, 2, 3)) / 255

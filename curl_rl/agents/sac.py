@@ -183,7 +183,8 @@ class Sac:
     def _joint_step(self, *tensors: Any) -> Metrics:
         """Step encoder, critic and objective on one backward pass, then the actor on the same convolutional map."""
         batch, views, noise, train_actor, average = _unpack(*tensors)
-        online, target = Remembering(self.encoder), Remembering(self.target_encoder)
+        online = Remembering(self.encoder)
+        target = Remembering(self.target_encoder, online)
         critic_loss, metrics = self._critic_loss(batch, online, target, noise[0])
         loss = critic_loss
         if self.objective.coefficient:
@@ -202,17 +203,18 @@ class Sac:
     def _sequential_step(self, *tensors: Any) -> Metrics:
         """Step in the original's order: critic, actor and temperature, moving averages, objective."""
         batch, views, noise, train_actor, average = _unpack(*tensors)
-        online, target = Remembering(self.encoder), Remembering(self.target_encoder)
+        online = Remembering(self.encoder)
+        target = Remembering(self.target_encoder, online)
         critic_loss, metrics = self._critic_loss(batch, online, target, noise[0])
         self._descend("critic", critic_loss)
         metrics["encoder_grad_norm"] = grad_norm(list(self.encoder.parameters()))
-        online = Remembering(self.encoder)
+        online = Remembering(self.encoder, online)  # the critic's step moved the encoder
         if train_actor:
             metrics |= self._train_actor(online.conv(batch.obs).detach(), noise[1])
         if average:
             self._average()
         if self.objective.coefficient:
-            loss, more = self.objective(batch, views, online, Remembering(self.target_encoder))
+            loss, more = self.objective(batch, views, online, Remembering(self.target_encoder, online))
             self._descend("objective", self.objective.coefficient * loss)
             metrics |= {"objective_loss": loss.detach(), **more}
         self.objective.after_step()
@@ -222,7 +224,7 @@ class Sac:
         self, batch: Batch, online: Remembering, target: Remembering, noise: Tensor
     ) -> tuple[Tensor, Metrics]:
         with torch.no_grad():
-            next_action, next_log_prob = self.actor(self.encoder.conv(batch.next_obs), noise)
+            next_action, next_log_prob = self.actor(online.conv(batch.next_obs), noise)
             next_q = self.target_critic(target(batch.next_obs), next_action)
             goal = soft_q_target(batch.reward, batch.discount, next_q, next_log_prob, self.log_alpha.exp())
         q = self.critic(online(batch.obs), batch.action)
