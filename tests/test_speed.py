@@ -1,0 +1,28 @@
+"""The speed script on the toy task: its JSON is whole and its figures agree with each other."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "speed.py"
+
+
+def test_the_report_is_whole_and_consistent():
+    command = [sys.executable, str(SCRIPT), "task=toy/reach", "device=cpu", "threads=1", "batch_size=16"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    stages = report["seconds_per_update"]
+    assert stages.keys() == {"sample", "crop", "forward_backward", "optimizer", "total"}
+    assert all(seconds > 0 for seconds in stages.values())
+    parts = sum(seconds for name, seconds in stages.items() if name != "total")
+    assert 0.3 < parts / stages["total"] < 3  # measured one after the other, on a machine that others share
+    assert report["updates_per_second"] * stages["total"] == pytest.approx(1)
+    assert report["gflops"] * stages["total"] == pytest.approx(report["gflop_per_update"])
+    frame = 3 * 28 * 28
+    assert frame < report["bytes_per_transition"] < 1.2 * frame
+    assert {"float32", "bfloat16"} == report["matmul_gflops"].keys()
+    assert report["environment"]["wait_beside_update"] > 0
