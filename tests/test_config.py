@@ -120,7 +120,7 @@ def test_configurations_are_frozen_all_the_way():
         ("seed=null", ["seed"]),
         ("env=3", ["env: ", "3"]),
         ("run_dir=${nowhere}", ["nowhere"]),
-        ("env.image_size=40", ["agent.crop_size=64", "env.image_size=40"]),
+        ("agent.augmentation=crop", ["agent.crop_size=84", "env.image_size=64"]),
         ("batch_size=0", ["batch_size must be at least 1, got 0"]),
         ("budget_frames=-5", ["budget_frames must be at least 1"]),
         ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
