@@ -60,7 +60,6 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
     """
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads or max(1, cores - spare_core))
-    torch.set_float32_matmul_precision("high")
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -94,7 +93,7 @@ def make_agent(config: Config, env: RunEnv, device: torch.device) -> Agent:
         torch.manual_seed(config.seed)
         shape = (channels * config.env.frame_stack, *image)
         encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
-        shapes = Shapes(encoder.feature_dim, encoder.conv_shape, action_dim, discrete=False)
+        shapes = Shapes(encoder.feature_dim, encoder.conv_shape, action_dim)
         return AGENTS[config.agent.name](
             config.agent,
             encoder=encoder,

@@ -24,11 +24,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        status = _status(error)
-        if status is None:
+        if (status := explain(error, "curl-rl")) is None:
             raise
-        print(f"curl-rl: {error}", file=sys.stderr)
         return status
+
+
+def explain(error: Exception, program: str) -> int | None:
+    """Print an error as one line and return its exit status; return None for one that needs its traceback."""
+    status = _status(error)
+    if status is not None:
+        print(f"{program}: {error}", file=sys.stderr)
+    return status
 
 
 def _status(error: Exception) -> int | None:

@@ -21,7 +21,8 @@ from curl_rl.types import ConfigError, option
 
 FILE = "config.json"
 GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
-# What may change from one start of a run to the next: where it lives and what the machine gives it, never its results.
+# What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads and
+# evaluation workers round floating-point sums in another order: they change a result's last bits, not what is computed.
 LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
 
 
@@ -56,7 +57,7 @@ class EnvConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    capacity: int = option(0, "transitions kept; 0: as many as the budget gives")
+    capacity: int = option(0, "transitions kept, at most as many as the budget gives; 0: as many")
     device: str = option("auto", "where frames are kept: auto (with the agent where they fit), cpu or cuda")
     n_step: int = option(1, "rewards summed before the bootstrap")
 
@@ -120,6 +121,13 @@ class Config:
     def __post_init__(self) -> None:
         _at_least(1, "", self, "budget_frames", "random_steps", "batch_size", "updates_per_step")
         _at_least(0, "", self, "seed", "threads")
+        if self.seed >= 2**63:
+            raise ConfigError(f"seed must be below 2**63, got {self.seed}")
+        if self.random_steps <= (n_step := self.replay.n_step):
+            raise ConfigError(
+                f"random_steps={self.random_steps} leaves the first update nothing to learn from: raise it to "
+                f"replay.n_step + 1 = {n_step + 1} or more"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
         _check_views(self)
@@ -198,7 +206,9 @@ def load_config(run_dir: str | Path) -> Config:
 
 def check_resumable(config: Config) -> None:
     """Raise ConfigError, with the difference, where another configuration lives in the run directory."""
-    if not (Path(config.run_dir) / FILE).is_file():
+    run_dir = Path(config.run_dir)
+    # A run that never reached a checkpoint has nothing to lose and claims nothing.
+    if not (run_dir / FILE).is_file() or not any((run_dir / "checkpoints").glob("manifest-*")):
         return
     if changes := difference(load_config(config.run_dir), config):
         lines = "".join(f"  {change}\n" for change in changes)
@@ -226,7 +236,9 @@ def _resolved(config: Config) -> Config:
     task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
     repeat = env.action_repeat or suites.action_repeat(task)
     stack = env.frame_stack or (1 if env.obs == "state" else suite.frame_stack)
-    capacity = config.replay.capacity or math.ceil(config.budget_frames / repeat)
+    # No memory for what the budget cannot fill, but always enough for a first transition.
+    capacity = max(math.ceil(config.budget_frames / repeat), stack + config.replay.n_step)
+    capacity = min(config.replay.capacity or capacity, capacity)
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))

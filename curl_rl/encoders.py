@@ -126,7 +126,17 @@ def _conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequenti
 
 
 @dataclass(frozen=True)
-class PaperConfig:
+class _Sizes:
+    """What every encoder's configuration checks: but for the name its fields are sizes, none below 1."""
+
+    def __post_init__(self) -> None:
+        for name, size in vars(self).items():
+            if name != "name" and size < 1:
+                raise ConfigError(f"encoder.{name} must be at least 1, got {size}")
+
+
+@dataclass(frozen=True)
+class PaperConfig(_Sizes):
     name: str = "paper"
     feature_dim: int = option(50, "width of the features")
     filters: int = option(32, "filters of each convolution")
@@ -145,7 +155,7 @@ class PaperEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class StridedConfig:
+class StridedConfig(_Sizes):
     name: str = "strided"
     feature_dim: int = option(50, "width of the features")
     filters: int = option(32, "filters of each convolution")
@@ -162,7 +172,7 @@ class StridedEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class SmallConfig:
+class SmallConfig(_Sizes):
     name: str = "small"
     feature_dim: int = option(50, "width of the features")
     filters: int = option(16, "filters of each convolution")
@@ -178,7 +188,7 @@ class SmallEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class NatureConfig:
+class NatureConfig(_Sizes):
     name: str = "nature"
     feature_dim: int = option(512, "width of the features")
 
@@ -196,7 +206,7 @@ class NatureEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class ImpalaConfig:
+class ImpalaConfig(_Sizes):
     name: str = "impala"
     feature_dim: int = option(256, "width of the features")
     width: int = option(1, "multiplier of the 16, 32 and 32 filters")
@@ -235,7 +245,7 @@ class ImpalaEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class StateConfig:
+class StateConfig(_Sizes):
     name: str = "state"
     feature_dim: int = option(256, "width of the features")
 

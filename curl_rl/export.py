@@ -60,7 +60,12 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
     """
     ExportedEncoder(encoder, obs_shape).check(tuple(obs_shape))
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    if (out / CONFIG).exists() and not (out / WEIGHTS).exists():
+        raise FileExistsError(f"{out} holds a {CONFIG} that is no encoder's, perhaps a run's: give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write to {out}: {error.strerror}; give another --out") from error
     described = {
         "encoder": dict(config),
         "obs_shape": list(obs_shape),

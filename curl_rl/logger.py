@@ -42,15 +42,16 @@ class LogError(OSError):
 class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
-    With `resume`, rows after its agent_step are cut off: at one agent_step, write rows first and the checkpoint after.
-    Without, the tables start anew. TensorBoard's axis is agent_step. LogError on a full disk.
+    With `resume`, rows after its agent_step are cut off, and evaluations after that of agent_step `evaluated`; without,
+    the tables start anew. TensorBoard's axis is agent_step. LogError on a full disk.
     """
 
-    def __init__(self, run_dir: Path, *, resume: Clock | None = None):
+    def __init__(self, run_dir: Path, *, resume: Clock | None = None, evaluated: int | None = None):
         last = -1 if resume is None else resume.agent_step
+        last_evaluated = last if evaluated is None else min(last, evaluated)
         with _writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
-        self._eval = _Table(run_dir / "eval.csv", EVAL_COLUMNS, last)
+        self._eval = _Table(run_dir / "eval.csv", EVAL_COLUMNS, last_evaluated)
         self._train = _Table(run_dir / "train.csv", TRAIN_COLUMNS, last)
         self._events = _Events(run_dir / "tensorboard", last)
 
@@ -248,8 +249,8 @@ def raise_on_nonfinite(means: Mapping[str, float], clock: Clock) -> None:
     bad = ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
     if bad:
         raise FloatingPointError(
-            f"{bad} at agent step {clock.agent_step} (frame {clock.frame}, update {clock.update}); the last good "
-            "checkpoint is kept. Try a lower learning rate or precision=float32 in a new run_dir"
+            f"{bad} at agent step {clock.agent_step} (frame {clock.frame}, update {clock.update}); no checkpoint "
+            "was written of this. Try a lower agent.learning_rate or agent.precision=float32 in a new run_dir"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the papers fix for each suite and task: action repeats, learning rates, frame stacks, task lists and budgets."""
+"""What the papers fix for each suite and task: action repeats, learning rates, frame stacks and task lists."""
 
 from typing import NamedTuple
 
@@ -32,9 +32,6 @@ PLANET_SIX = (
 # Laskin et al. 2020, table 3; the original code leaves them to its user.
 _ACTION_REPEAT = {"dmc/finger_spin": 2, "dmc/walker_walk": 2, "dmc/cartpole_swingup": 8}
 _LEARNING_RATE = {"dmc/cheetah_run": 2e-4}
-
-# "Environment steps" of the papers are simulator frames.
-BUDGET_FRAMES = {"100K": 100_000, "500K": 500_000}
 
 
 def suite_of(task: str) -> str:

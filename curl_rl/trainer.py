@@ -1,5 +1,6 @@
 """The training loop: act, learn while the environment steps, evaluate, checkpoint, and resume."""
 
+import fcntl
 import signal
 import sys
 import time
@@ -95,7 +96,8 @@ class Trainer:
             print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
             return 0
         write_metadata(self.run_dir, {"seed": self.config.seed, **self.env.render_info})
-        self.logger = RunLogger(self.run_dir, resume=self.clock if state is not None else None)
+        evaluated = self.evaluated // self.config.env.action_repeat
+        self.logger = RunLogger(self.run_dir, resume=self.clock if state is not None else None, evaluated=evaluated)
         self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
         with self.stop.listening():
             try:
@@ -115,15 +117,16 @@ class Trainer:
         return self.clock.frame >= budget and self.evaluated >= budget
 
     def _loop(self) -> None:
-        while not self.finished and not self.stop():
-            if self.clock.frame < self.config.budget_frames:
-                self._step()
+        # What is due comes before the next step: a run stopped in an evaluation takes it up again where it was.
+        while True:
             if self._due(self.config.evaluation.every_frames, self.evaluated):
                 self._evaluate()
             if self._due(self.config.checkpoint.every_frames, self.saved):
                 self._save()
-        if self.saved < self.clock.frame:
-            self._save()
+            if self.finished or self.stop():
+                break
+            self._step()
+        self._save()
 
     def _due(self, every: int, last: int) -> bool:
         frame = self.clock.frame
@@ -200,6 +203,8 @@ class Trainer:
         self.progress.note(f"frame {self.clock.frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film:
             self.logger.video(self.clock, "evaluation", np.stack(film), fps=15)
+        if not len(self.replay):
+            return
         batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
         for name, images in self.agent.snapshot(batch).items():
             self.logger.images(self.clock, f"crops/{name}", image_grid(images.cpu(), 4))
@@ -287,6 +292,7 @@ def train(config: Config) -> int:
     with _writable(config.run_dir):
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
+        cleanup.enter_context(_alone(Path(config.run_dir)))
         trainer = Trainer(config, cleanup)
         with _writable(config.run_dir):  # only now: what could not be built must not claim the directory
             save_config(config, config.run_dir)
@@ -294,11 +300,22 @@ def train(config: Config) -> int:
 
 
 @contextmanager
-def _writable(run_dir: str) -> Iterator[None]:
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Hold a run directory: two processes that train in one would prune each other's checkpoints."""
+    with (run_dir / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process trains in {run_dir}: wait for it or give another run_dir") from error
+        yield
+
+
+@contextmanager
+def _writable(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OSError(f"cannot write to {run_dir}: {error.strerror}; choose another run_dir") from error
+        raise OSError(f"cannot write to {path}: {error.strerror}; choose another place") from error
 
 
 def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, device: str) -> list[Episode]:
@@ -308,6 +325,9 @@ def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, de
     if state is None:
         raise ConfigError(f"{run_dir} holds no checkpoint: train there first, or name another run")
     chosen = choose_device(device)
+    if video is not None:  # before anything is played
+        with _writable(str(video)):
+            video.touch()
     prepare_torch(config.threads, spare_core=False)
     with ExitStack() as cleanup:
         workers = evaluation_workers(config, episodes)

@@ -5,7 +5,6 @@ from dataclasses import field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 
@@ -50,8 +49,7 @@ class Shapes(NamedTuple):
 
     feature_dim: int
     conv: tuple[int, ...]  # (c, h, w) of the encoder's convolutional map, (D,) for state observations
-    action_dim: int  # dimensions of a continuous action, number of discrete ones
-    discrete: bool
+    action_dim: int
 
 
 class Clock(NamedTuple):
@@ -99,8 +97,3 @@ class ConfigError(ValueError):
 def option(default: Any, help: str) -> Any:
     """Declare a configuration field with its meaning, which `--help` prints."""
     return field(default=default, metadata={"help": help})
-
-
-def generator_state(generator: torch.Generator) -> Tensor:
-    """Return a generator's state as a tensor that a checkpoint can hold."""
-    return generator.get_state().clone()

@@ -10,7 +10,7 @@ from typing import Any
 BACKENDS = ("egl", "osmesa", "glfw")
 MEND = (
     "install a software renderer with `apt-get install libegl1 libgl1-mesa-dri libopengl0` (or `libosmesa6`), name "
-    "another backend with MUJOCO_GL=egl, osmesa or glfw, or train from obs=state, which renders nothing"
+    "another backend with MUJOCO_GL=egl, osmesa or glfw, or train with preset=state, which renders nothing"
 )
 _SOFTWARE = ("llvmpipe", "softpipe", "swrast", "swr", "software")
 _EGL_PLATFORM_DEVICE = 0x313F
@@ -27,6 +27,10 @@ def choose(*, required: bool = True) -> str:
         backend = "egl" if _egl_starts() else "osmesa" if _loads("libOSMesa.so.8", "libOSMesa.so.6") else "off"
     if required and backend == "off":
         raise RuntimeError(f"no OpenGL library can render here: {MEND}")
+    # Without a display GLFW fails late, under a heap of messages from what it leaves half made.
+    headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if required and backend.lower() == "glfw" and headless:
+        raise RuntimeError(f"MUJOCO_GL=glfw needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: {MEND}")
     os.environ["MUJOCO_GL"] = backend
     return backend
 

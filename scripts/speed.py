@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from curl_rl.assembly import RunEnv, choose_device, make_agent, make_environment, make_replay, prepare_torch
+from curl_rl.cli import explain
 from curl_rl.config import Config
 from curl_rl.overrides import compose
 from curl_rl.replay import Replay
@@ -164,4 +165,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:
+        if (status := explain(error, sys.argv[0])) is None:
+            raise
+        sys.exit(status)

@@ -11,15 +11,15 @@ from typing import Any
 
 def job(node: Any) -> None:
     """Train one composed configuration, or go on with its run."""
+    from curl_rl.cli import explain
     from curl_rl.config import from_node
     from curl_rl.trainer import train
-    from curl_rl.types import ConfigError
 
     try:
         status = train(from_node(node))
-    except ConfigError as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
-        status = 2
+    except Exception as error:
+        if (status := explain(error, sys.argv[0])) is None:
+            raise
     if status:
         sys.exit(status)
 
@@ -28,14 +28,16 @@ def main() -> None:
     # Inside a function: the processes of environments import this file too, and need none of it.
     import hydra
 
-    from curl_rl.overrides import config_dir, hydra_arguments, register
-    from curl_rl.types import ConfigError
+    from curl_rl.cli import explain
 
     try:
+        from curl_rl.overrides import config_dir, hydra_arguments, register
+
         suite, sys.argv[1:] = hydra_arguments(sys.argv[1:])
-    except ConfigError as error:
-        print(f"{sys.argv[0]}: {error}", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        if (status := explain(error, sys.argv[0])) is None:
+            raise
+        sys.exit(status)
     register()
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=suite)(job)()
 

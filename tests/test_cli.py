@@ -24,6 +24,11 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.fixture(autouse=True)
+def _away_from_the_users_runs(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
 def test_without_a_command_it_shows_them_and_imports_nothing_heavy():
     code = (
         "import sys; from curl_rl.cli import main; assert main([]) == 0; "
@@ -82,9 +87,11 @@ def test_a_wrong_setting_is_one_line_and_status_two(capsys):
 
 def test_another_configuration_of_a_run_is_refused_with_the_difference(capsys, tmp_path):
     save_config(compose(["task=toy/reach", "seed=3"]), tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "manifest-1").touch()
     assert cli.main(["train", "task=toy/reach", "seed=4", f"run_dir={tmp_path}"]) == 2
     assert "\n  seed: 3 -> 4\n" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "checkpoints"}
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ import json
 from dataclasses import dataclass
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from curl_rl import config as config_module
 from curl_rl import suites
+from curl_rl.assembly import Purpose, derive_seed
 from curl_rl.config import Config, check_resumable, difference, load_config, save_config
 from curl_rl.overrides import compose, config_dir, configure, hydra_arguments, presets
 from curl_rl.schema import frozen, schema
@@ -26,7 +28,7 @@ def refusal(*overrides: str) -> str:
 
 def test_the_paper_preset_is_the_published_table():
     config = compose(["preset=paper"])
-    assert (config.batch_size, config.random_steps, config.replay.capacity) == (512, 1000, 100_000)
+    assert (config.batch_size, config.random_steps, config.replay.capacity) == (512, 1000, 12_500)
     assert (config.env.image_size, config.env.frame_stack, config.env.action_repeat) == (100, 3, 8)
     assert dataclasses.asdict(config.encoder) == {"name": "paper", "feature_dim": 50, "filters": 32, "depth": 4}
     agent = config.agent
@@ -65,6 +67,16 @@ def test_what_is_left_to_the_task_is_made_explicit():
     assert config.run_dir == "runs/dmc_cheetah_run/paper-curl-seed7"
     given = compose(["task=dmc/cheetah_run", "env.action_repeat=2", "agent.learning_rate=0.5", "run_dir=x"])
     assert (given.agent.learning_rate, given.env.action_repeat, given.run_dir) == (0.5, 2, "x")
+
+
+def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
+    def capacity(*overrides: str) -> int:
+        return compose(["task=dmc/cheetah_run", *overrides]).replay.capacity
+
+    assert capacity("replay.capacity=100_000", "budget_frames=1001") == 251
+    assert capacity("replay.capacity=250", "budget_frames=1001") == 250
+    assert capacity("budget_frames=1001") == 251
+    assert capacity("budget_frames=1", "replay.n_step=5") == 3 + 5  # a first transition always fits
 
 
 def test_every_preset_composes_and_records_its_name():
@@ -129,6 +141,24 @@ def test_configurations_are_frozen_all_the_way():
         ("env.obs=state", ["preset=state"]),
         ("encoder=state", ["preset=state"]),
         ("agent.update=both", ["joint, sequential"]),
+        ("random_steps=5 replay.n_step=5", ["random_steps=5", "replay.n_step + 1 = 6"]),
+        ("agent.learning_rate=-1e-3", ["agent.learning_rate must be finite and at least 0, got -0.001"]),
+        ("agent.learning_rate=nan", ["agent.learning_rate must be finite"]),
+        ("agent.alpha_learning_rate=-1", ["agent.alpha_learning_rate must be finite and at least 0"]),
+        ("agent.shift_pad=-1", ["agent.shift_pad must be finite and at least 0, got -1"]),
+        ("agent.init_temperature=0", ["agent.init_temperature must be finite and positive, got 0.0"]),
+        ("agent.log_std_min=2", ["agent.log_std_min=2.0 and agent.log_std_max=2.0", "below"]),
+        ("agent.critic_tau=0", ["agent.critic_tau must be in (0, 1], got 0.0"]),
+        ("agent.encoder_tau=1.5", ["agent.encoder_tau must be in (0, 1], got 1.5"]),
+        ("agent.hidden_dim=65537", ["agent.hidden_dim must be at most 65536, got 65537"]),
+        ("seed=9223372036854775808", ["seed must be below 2**63"]),
+        ("objective.coefficient=-1", ["objective.coefficient must be finite and at least 0, got -1.0"]),
+        ("objective.coefficient=inf", ["objective.coefficient must be finite"]),
+        ("objective=none objective.coefficient=1", ["objective.coefficient=1.0", "there is no loss to weigh"]),
+        ("encoder=paper encoder.depth=0", ["encoder.depth must be at least 1, got 0"]),
+        ("encoder=strided encoder.filters=0", ["encoder.filters must be at least 1, got 0"]),
+        ("encoder=nature encoder.feature_dim=-2", ["encoder.feature_dim must be at least 1, got -2"]),
+        ("encoder=impala encoder.width=0", ["encoder.width must be at least 1, got 0"]),
         ("device=gpu", ["device='gpu' is none of auto, cpu, cuda, cuda:N"]),
         ("replay.device=disk", ["replay.device='disk'"]),
         ("task=toy/reach env.action_repeat=2", ["env.action_repeat is always 1 in toy/reach, got 2"]),
@@ -144,6 +174,18 @@ def test_mistakes_are_explained_in_one_line(overrides, words):
     assert all(word in message for word in words), message
     assert "\n" not in message
     assert "HYDRA" not in message.upper()
+
+
+def test_the_limits_themselves_are_allowed():
+    config = compose(
+        [
+            *(TOY, "seed=9223372036854775807", "random_steps=6", "replay.n_step=5", "objective.coefficient=0"),
+            *("agent.shift_pad=0", "agent.critic_tau=1", "encoder.filters=1", "encoder.feature_dim=1"),
+        ]
+    )
+    torch.manual_seed(config.seed)
+    assert torch.initial_seed() == config.seed
+    assert derive_seed(config.seed, Purpose.LOOP) != derive_seed(config.seed - 1, Purpose.LOOP)
 
 
 def test_a_new_objective_is_an_option_without_a_file(monkeypatch):
@@ -224,6 +266,8 @@ def test_a_run_directory_alone_means_its_stored_configuration(tmp_path):
 def test_more_overrides_must_compose_to_the_stored_configuration(tmp_path):
     overrides = [TOY, "seed=5", f"run_dir={tmp_path}"]
     save_config(compose(overrides), tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "manifest-1").touch()
     before = (tmp_path / "config.json").read_bytes()
     assert configure(overrides) == load_config(tmp_path)
     with pytest.raises(ConfigError) as error:

@@ -25,7 +25,7 @@ def test_choice_of_a_backend(monkeypatch, libraries, egl, chosen):
     monkeypatch.setattr(gl, "_egl_starts", lambda: egl)
     monkeypatch.setattr(gl, "_loads", lambda *names: bool(set(names) & set(libraries)))
     if chosen == "off":
-        with pytest.raises(RuntimeError, match=r"apt-get install libegl1 .*libosmesa6.*MUJOCO_GL.*obs=state"):
+        with pytest.raises(RuntimeError, match=r"apt-get install libegl1 .*libosmesa6.*MUJOCO_GL.*preset=state"):
             gl.choose()
     assert gl.choose(required=False) == chosen
     assert os.environ["MUJOCO_GL"] == chosen
@@ -33,6 +33,19 @@ def test_choice_of_a_backend(monkeypatch, libraries, egl, chosen):
 
 def test_choice_of_a_backend_is_the_users_first(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert gl.choose() == "glfw"
+
+
+def test_glfw_needs_a_display(monkeypatch):
+    monkeypatch.setattr(gl.sys, "platform", "linux")
+    monkeypatch.setenv("MUJOCO_GL", "glfw")
+    monkeypatch.setenv("DISPLAY", "")
+    monkeypatch.setenv("WAYLAND_DISPLAY", "")
+    with pytest.raises(RuntimeError, match=r"MUJOCO_GL=glfw needs a display.*MUJOCO_GL=egl"):
+        gl.choose()
+    assert gl.choose(required=False) == "glfw"
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
     assert gl.choose() == "glfw"
 
 

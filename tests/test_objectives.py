@@ -3,18 +3,21 @@
 import copy
 import dataclasses
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import CROP, assert_equal_states, moved, run, tiny_batch, tiny_encoder, tiny_sac, watch_inputs, watch_steps
 from torch import Tensor, nn
 
+from curl_rl import objectives
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.base import Objective
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views, option
 
-SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2, discrete=False)
+SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +48,46 @@ def test_an_unknown_objective_names_the_known_ones():
 
     with pytest.raises(ConfigError, match=r"unknown objective 'crul'; there are .*curl.*none"):
         make_objective(Config(), SHAPES)
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return an empty folder in which objectives are looked for besides their own, while one test lasts."""
+    monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    return tmp_path
+
+
+def test_objectives_are_found_at_any_depth_of_inheritance(folder):
+    (folder / "deep.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from curl_rl.objectives.contrastive import Curl, CurlConfig\n"
+        "class Between(Curl):\n    pass\n"
+        "@dataclass(frozen=True)\nclass DeepConfig(CurlConfig):\n    name: str = 'deep'\n"
+        "class Deep(Between):\n    Config = DeepConfig\n"
+    )
+    found = objectives._discover()
+    assert found["deep"].__name__ == "Deep"
+    assert found["curl"] is OBJECTIVES["curl"]  # and not the class between, which inherits its Config
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"), [("1 / 0", "ZeroDivisionError: division by zero"), ("def", "SyntaxError: invalid syntax")]
+)
+def test_a_broken_module_is_named_with_its_error(folder, text, problem):
+    (folder / "broken.py").write_text(text)
+    with pytest.raises(ConfigError, match=rf"curl_rl\.objectives\.broken cannot be imported \({problem}") as error:
+        objectives._discover()
+    assert type(error.value.__cause__).__name__ == problem.split(":")[0]
+
+
+def test_a_weight_must_be_finite_and_none_has_nothing_to_weigh():
+    for coefficient in (-0.5, math.nan, math.inf):
+        with pytest.raises(ConfigError, match=r"objective\.coefficient must be finite and at least 0"):
+            OBJECTIVES["curl"].Config(coefficient=coefficient)
+    assert OBJECTIVES["curl"].Config(coefficient=0.0).coefficient == 0
+    with pytest.raises(ConfigError, match="there is no loss to weigh"):
+        OBJECTIVES["none"].Config(coefficient=1.0)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

@@ -50,7 +50,7 @@ def part(values: Values, prefix: str) -> Values:
 @pytest.fixture
 def agent(original: Values) -> Sac:
     encoder = make_encoder(encoder_config("paper", filters=4, feature_dim=16), (9, 84, 84))
-    objective = make_objective(OBJECTIVES["curl"].Config(), Shapes(16, encoder.conv_shape, 6, discrete=False))
+    objective = make_objective(OBJECTIVES["curl"].Config(), Shapes(16, encoder.conv_shape, 6))
     config = SacConfig(augmentation="none", hidden_dim=32, learning_rate=1e-3)
     agent = Sac(config, encoder=encoder, objective=objective, action_dim=6, device=torch.device("cpu"), seed=0)
     for source, encoder_name, critic_name in (

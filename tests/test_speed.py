@@ -10,6 +10,13 @@ import pytest
 SCRIPT = Path(__file__).parents[1] / "scripts" / "speed.py"
 
 
+def test_a_wrong_setting_is_one_line_and_status_two():
+    done = subprocess.run([sys.executable, str(SCRIPT), "preset=foo"], check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown preset 'foo'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_report_is_whole_and_consistent():
     command = [sys.executable, str(SCRIPT), "task=toy/reach", "device=cpu", "threads=1", "batch_size=16"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)

@@ -141,6 +141,55 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, n
     assert_same(state(run_dir)["agent"], state(finished)["agent"])
 
 
+def test_a_signal_in_an_evaluation_leaves_it_to_the_resumed_run(finished, tmp_path, monkeypatch):
+    run_dir, play = tmp_path / "run", trainer.evaluate
+
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return play(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    assert trainer.train(small(run_dir)) == 128 + signal.SIGTERM
+    assert rows(run_dir) == []
+    monkeypatch.setattr(trainer, "evaluate", play)
+    assert trainer.train(small(run_dir)) == 0
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir), state(finished))
+
+
+def test_rows_of_an_evaluation_that_no_checkpoint_knows_are_written_once(finished, tmp_path, monkeypatch):
+    run_dir, saves = tmp_path / "run", trainer.Trainer._save
+
+    def die_after_the_evaluation(self):
+        if self.clock.frame >= 110:
+            raise KeyboardInterrupt
+        saves(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_save", die_after_the_evaluation)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(small(run_dir))
+    assert len(rows(run_dir)) == 3
+    monkeypatch.setattr(trainer.Trainer, "_save", saves)
+    assert trainer.train(small(run_dir)) == 0
+    assert rows(run_dir) == rows(finished)
+
+
+def test_two_processes_do_not_train_in_one_directory(tmp_path):
+    with trainer._alone(tmp_path), pytest.raises(ConfigError, match="another process trains"):
+        trainer.train(small(tmp_path))
+
+
+def test_a_run_without_a_checkpoint_claims_nothing(tmp_path):
+    tmp_path.joinpath("config.json").write_text(json.dumps(small(tmp_path, "batch_size=16").to_dict()))
+    assert trainer.train(small(tmp_path, "budget_frames=60")) == 0
+    assert state(tmp_path)["clock"][0] == 60
+
+
+def test_a_film_that_cannot_be_written_is_refused_before_playing(finished, tmp_path):
+    with pytest.raises(OSError, match="choose another place"):
+        trainer.evaluate_run(finished, 2, tmp_path / "absent" / "out.mp4", seed=0, device="cpu")
+
+
 def test_a_finished_run_says_so(finished, capsys):
     before = rows(finished)
     assert trainer.train(small(finished)) == 0
@@ -207,7 +256,7 @@ def test_the_checkpoint_before_a_torn_one_is_used(finished, tmp_path, capsys):
 
 def test_an_unwritable_run_dir_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="choose another run_dir"):
+    with pytest.raises(OSError, match="choose another place"):
         trainer.train(small(tmp_path / "file" / "run"))
 
 
@@ -218,7 +267,7 @@ def test_an_absent_device_is_one_clear_error(tmp_path):
 
 def test_a_replay_larger_than_memory_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"smaller replay\.capacity"):
-        trainer.train(small(tmp_path / "run", "replay.capacity=10_000_000_000"))
+        trainer.train(small(tmp_path / "run", "replay.capacity=10_000_000_000", "budget_frames=10_000_000_000"))
 
 
 def test_evaluation_of_a_run_is_reproducible_and_filmed(finished, tmp_path):

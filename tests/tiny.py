@@ -57,7 +57,7 @@ def tiny_sac(
     """Build an agent as the trainer does: torch's global generator is seeded first."""
     torch.manual_seed(seed)
     encoder = tiny_encoder(obs_shape, bf16=bf16)
-    shapes = Shapes(encoder.feature_dim, encoder.conv_shape, ACTIONS, discrete=False)
+    shapes = Shapes(encoder.feature_dim, encoder.conv_shape, ACTIONS)
     config = SacConfig(**{"crop_size": CROP, "hidden_dim": 16, "learning_rate": 1e-3, **fields})
     loss = make_objective(OBJECTIVES[objective].Config(), shapes)
     return Sac(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)

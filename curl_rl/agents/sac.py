@@ -5,6 +5,7 @@ Sources: Haarnoja et al. 2018 (SAC), Laskin et al. 2020 (CURL).
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views
 AUGMENTATIONS = ("crop", "shift", "none")
 UPDATES = ("joint", "sequential")
 PRECISIONS = ("float32", "bf16")
+MAX_HIDDEN_DIM = 65_536  # one hidden layer of that width takes 16 GiB
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,19 @@ class SacConfig:
         for name in ("crop_size", "hidden_dim", "actor_period", "target_period"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.discount <= 1:
-            raise ConfigError(f"agent.discount must be in (0, 1], got {self.discount}")
+        for name in ("learning_rate", "alpha_learning_rate", "shift_pad"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"agent.{name} must be finite and at least 0, got {getattr(self, name)}")
+        for name in ("discount", "critic_tau", "encoder_tau"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
+        if not 0 < self.init_temperature < math.inf:
+            raise ConfigError(f"agent.init_temperature must be finite and positive, got {self.init_temperature}")
+        if not -math.inf < self.log_std_min < self.log_std_max < math.inf:
+            bounds = f"agent.log_std_min={self.log_std_min} and agent.log_std_max={self.log_std_max}"
+            raise ConfigError(f"{bounds} must be finite, the first below the second")
+        if self.hidden_dim > MAX_HIDDEN_DIM:
+            raise ConfigError(f"agent.hidden_dim must be at most {MAX_HIDDEN_DIM}, got {self.hidden_dim}")
 
 
 class Actor(nn.Module):

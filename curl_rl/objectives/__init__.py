@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from typing import Any
 
 from curl_rl.objectives.base import Objective
@@ -10,8 +11,19 @@ from curl_rl.types import ConfigError, Shapes
 
 def _discover() -> dict[str, type[Objective]]:
     for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
-    return {cls.Config().name: cls for cls in Objective.__subclasses__()}
+        name = f"{__name__}.{module.name}"
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"{name} cannot be imported ({problem}): mend it or move it out of the folder") from error
+    return {cls.Config().name: cls for cls in _descendants(Objective) if "Config" in vars(cls)}
+
+
+def _descendants(cls: type[Objective]) -> Iterator[type[Objective]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from _descendants(child)
 
 
 OBJECTIVES = _discover()

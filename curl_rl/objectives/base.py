@@ -1,11 +1,18 @@
 """The contract of a self-supervised objective."""
 
+import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features
-from curl_rl.types import Batch, Metrics, Shapes, Views
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
+
+
+def check_coefficient(config: Any) -> None:
+    """Raise ConfigError for a weight that is negative or not finite; made for a `Config`'s `__post_init__`."""
+    if not 0 <= config.coefficient < math.inf:
+        raise ConfigError(f"objective.coefficient must be finite and at least 0, got {config.coefficient}")
 
 
 class Objective(nn.Module):
@@ -17,7 +24,6 @@ class Objective(nn.Module):
     """
 
     Config: ClassVar[type]
-    uses_target: ClassVar[bool] = False  # whether it reads the moving-average encoder
 
     def __init__(self, config: Any, shapes: Shapes):
         super().__init__()
