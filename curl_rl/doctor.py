@@ -80,6 +80,7 @@ def _check_package(requirement: Requirement, *, needed: bool) -> Check:
 
 
 def check_devices() -> Iterator[Check]:
+    """Describe processor, memory and CUDA devices."""
     flags = _cpu_flags()
     fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     yield Check(

@@ -140,6 +140,7 @@ def time_environment(config: Config, env: RunEnv, agent: Any, replay: Replay, de
 
 
 def main() -> None:
+    """Measure the configuration that the command line describes."""
     config = compose(sys.argv[1:])
     device = choose_device(config.device)
     prepare_torch(config.threads, spare_core=config.env.overlap and device.type == "cpu")

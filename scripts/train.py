@@ -25,6 +25,7 @@ def job(node: Any) -> None:
 
 
 def main() -> None:
+    """Hand Hydra the command line in its own words."""
     # Inside a function: the processes of environments import this file too, and need none of it.
     import hydra
 
