@@ -45,7 +45,7 @@ class SacConfig:
     target_period: int = option(2, "updates from one moving average to the next")
     log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation")
     log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation")
-    update: str = option("sequential", "sequential: the original's order; joint: one backward pass, faster")
+    update: str = option("sequential", "sequential: the original's order; joint: one backward pass, see README")
     precision: str = option("float32", "of the convolutions: float32 or bf16; losses are always float32")
     capture: bool = option(False, "replay the update as a CUDA graph")
 
