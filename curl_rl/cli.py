@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
     evaluate.add_argument("--episodes", type=_positive, default=10, help="how many (default: %(default)s)")
     evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, e.g. out.mp4")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the episodes (default: %(default)s)")
+    evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
     export = _command(commands, "export", _export, "write a run's encoder as a folder that load_encoder reads")
@@ -95,6 +95,12 @@ def _command(
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0")
     return int(text)
 
 

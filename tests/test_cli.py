@@ -151,6 +151,8 @@ def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
 def test_evaluate_takes_a_positive_number_of_episodes(capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", "runs/x", "--episodes", "0"])
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", "runs/x", "--seed", "-1"])
     assert "'0' is not a positive number" in capsys.readouterr().err
 
 
