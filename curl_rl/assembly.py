@@ -10,18 +10,20 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+import envs
 from curl_rl import suites
 from curl_rl.agents import AGENTS
 from curl_rl.config import Config
 from curl_rl.encoders import make_encoder
-from curl_rl.evaluate import FrameStack
+from curl_rl.evaluate import Environment, FrameStack
 from curl_rl.objectives import make_objective
 from curl_rl.replay import Replay, choose_storage, predict_bytes
-from curl_rl.sampling import UniformSampler
+from curl_rl.sampling import PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.types import Agent, ConfigError, Shapes
 from envs import LocalEnv, RemoteEnv
 
 RunEnv = LocalEnv | RemoteEnv
+_GAMES_AT_ONCE = 32  # of one evaluation on Atari: enough to fill the cores, few enough to have little idle at the end
 
 
 class Purpose(IntEnum):
@@ -67,12 +69,38 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
             libc.mallopt(parameter, value)
 
 
-def make_environment(config: Config, *, remote: bool) -> RunEnv:
-    """Create the configured environment, in a process of its own where `remote`."""
-    kwargs: dict[str, Any] = {"obs": config.env.obs, "image_size": config.env.image_size}
-    if suites.suite_of(config.task) == "dmc":
-        kwargs |= {"camera": config.env.camera, "action_repeat": config.env.action_repeat}
-    return RemoteEnv(config.task, kwargs, timeout=config.env.timeout) if remote else LocalEnv(config.task, kwargs)
+def _settings(config: Config) -> dict[str, Any]:
+    """Return what an environment's constructor takes of the configuration."""
+    env = config.env
+    match suites.suite_of(config.task):
+        case "dmc":
+            names = ("obs", "image_size", "camera", "action_repeat")
+        case "atari":
+            names = ("obs", "image_size", "protocol")
+        case _:
+            names = ("obs", "image_size")
+    return {name: getattr(env, name) for name in names}
+
+
+def make_protocol(config: Config) -> dict[str, Any]:
+    """Return what the configured environment measures, as plain data with its `hash`."""
+    return envs.protocol(config.task, **_settings(config))
+
+
+def make_environment(config: Config) -> RunEnv:
+    """Create the configured environment, in a process of its own where that is asked for."""
+    settings = _settings(config)
+    if config.env.overlap:
+        return RemoteEnv(config.task, settings, timeout=config.env.timeout)
+    return LocalEnv(config.task, settings)
+
+
+def make_judges(config: Config, episodes: int) -> list[Environment]:
+    """Create the environments that evaluate side by side: processes, or games of one vector environment."""
+    workers = config.evaluation.workers or len(os.sched_getaffinity(0))
+    if suites.suite_of(config.task) == "atari":
+        return envs.make_lanes(config.task, min(episodes, _GAMES_AT_ONCE), workers, **_settings(config))
+    return [make_environment(config) for _ in range(min(episodes, workers))]
 
 
 def _shape(space: gym.Space) -> tuple[int, ...]:
@@ -81,27 +109,37 @@ def _shape(space: gym.Space) -> tuple[int, ...]:
     return space.shape
 
 
-def make_agent(config: Config, env: RunEnv, device: torch.device) -> Agent:
+def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
     """Build encoder, objective and agent for an environment's spaces, initialised from the run's seed."""
+    cls = AGENTS[config.agent.name]
     channels, *image = _shape(env.observation_space)
-    if config.agent.augmentation == "crop":
-        image = [config.agent.crop_size] * 2
-    if not isinstance(env.action_space, gym.spaces.Box):
-        raise ConfigError(f"agent={config.agent.name} needs continuous actions, and {config.task} has others")
-    (action_dim,) = _shape(env.action_space)
+    if image:
+        image = [cls.image_size(config.agent, config.env.image_size)] * 2
+    actions = _count_actions(config, env.action_space, discrete=cls.discrete)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         shape = (channels * config.env.frame_stack, *image)
         encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
-        shapes = Shapes(encoder.feature_dim, encoder.conv_shape, action_dim)
-        return AGENTS[config.agent.name](
+        shapes = Shapes(encoder.feature_dim, encoder.conv_shape, actions)
+        return cls(
             config.agent,
             encoder=encoder,
             objective=make_objective(config.objective, shapes),
-            action_dim=action_dim,
+            action_dim=actions,
             device=device,
             seed=derive_seed(config.seed, Purpose.LOOP),
         )
+
+
+def _count_actions(config: Config, space: gym.Space, *, discrete: bool) -> int:
+    """Return how many actions there are, or their dimension. Raises ConfigError where the agent takes others."""
+    if isinstance(space, gym.spaces.Discrete) != discrete:
+        kind, other = ("discrete", "sac") if discrete else ("continuous", "rainbow")
+        raise ConfigError(
+            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose agent={other}, "
+            f"with a preset made for it ({config.preset} may not be)"
+        )
+    return int(space.n) if isinstance(space, gym.spaces.Discrete) else _shape(space)[0]
 
 
 def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
@@ -112,9 +150,10 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "obs_shape": frames.shape,
         "obs_dtype": torch.uint8 if frames.dtype == np.uint8 else torch.float32,
         "action_shape": actions.shape,
-        "action_dtype": torch.float32,
+        "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
     }
-    needed = predict_bytes(sampler=UniformSampler, **layout)
+    sampler = _make_sampler(config, layout["capacity"])
+    needed = predict_bytes(sampler=type(sampler), **layout)
     storage = choose_storage(config.replay.device, device, needed)
     print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
     return Replay(
@@ -125,15 +164,18 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         discount=config.agent.discount,
         device=device,
         storage=storage,
-        sampler=UniformSampler(layout["capacity"]),
+        sampler=sampler,
     )
+
+
+def _make_sampler(config: Config, capacity: int) -> Sampler:
+    replay = config.replay
+    if replay.sampler == "uniform":
+        return UniformSampler(capacity)
+    updates = (config.budget_frames // config.env.action_repeat - config.random_steps) * config.updates_per_step
+    return PrioritizedSampler(capacity, exponent=replay.exponent, beta=replay.beta, anneal_updates=max(updates, 0))
 
 
 def make_stack(config: Config) -> FrameStack:
     """Return the stack through which the agent sees single frames."""
     return FrameStack(config.env.frame_stack, suites.SUITES[suites.suite_of(config.task)].padding)
-
-
-def evaluation_workers(config: Config, episodes: int) -> int:
-    """Return how many environments evaluate at once; zero in the configuration means one a core."""
-    return min(episodes, config.evaluation.workers or len(os.sched_getaffinity(0)))

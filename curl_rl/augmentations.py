@@ -85,3 +85,20 @@ def center_crop(images: Tensor, size: int) -> Tensor:
     if top < 0 or left < 0:
         raise ConfigError(f"a {size}-pixel crop does not fit {tuple(images.shape[-2:])} images; lower the crop size")
     return images[..., top : top + size, left : left + size]
+
+
+def random_crop_shift(images: Tensor, margin: int, generator: torch.Generator) -> Crop:
+    """Crop each image by `margin` pixels, then shift what is left by up to as many, its border replicated.
+
+    Laskin et al.'s views on Atari: 84 to 80, padded to 88, cropped to 84. Offsets are relative to the image padded by
+    `margin`, as in `random_shift`.
+    """
+    size = images.shape[-1]
+    cropped = random_crop(images, size - margin, generator)
+    shifted = random_crop(pad_by_replication(cropped.images, margin), size, generator)
+    return Crop(shifted.images, cropped.offsets + shifted.offsets)
+
+
+def unmoved(images: Tensor) -> Crop:
+    """Return images as they are, as a view whose offsets are zero."""
+    return Crop(images, torch.zeros((len(images), 2), dtype=torch.int64, device=images.device))

@@ -10,6 +10,11 @@ Flags = tuple[bool, ...]
 Step = Callable[..., dict[str, Tensor]]
 
 
+def make_step(step: Step, *, capture: bool) -> Callable[..., dict[str, Tensor]]:
+    """Return `step` to be called as `f(*tensors, flags=...)`, captured or as it is."""
+    return Captured(step) if capture else lambda *tensors, flags=(): step(*tensors, *flags)
+
+
 class Captured:
     """Call `step(*tensors, *flags)` as a CUDA graph, one graph for each combination of flags.
 
@@ -24,7 +29,7 @@ class Captured:
         self._graphs: dict[Flags, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
         self._inputs: list[Tensor] = []
 
-    def __call__(self, *tensors: Tensor, flags: Flags) -> dict[str, Tensor]:
+    def __call__(self, *tensors: Tensor, flags: Flags = ()) -> dict[str, Tensor]:
         self._calls[flags] += 1
         if self._calls[flags] <= self.warmup:
             return self._eagerly(tensors, flags)
@@ -39,7 +44,7 @@ class Captured:
             self._graphs[flags] = graph, outputs
         graph, outputs = self._graphs[flags]
         graph.replay()
-        return outputs
+        return dict(outputs)
 
     def _eagerly(self, tensors: tuple[Tensor, ...], flags: Flags) -> dict[str, Tensor]:
         # Capture forbids what a first call does on the default stream, so warm up on another.

@@ -5,17 +5,18 @@ import json
 import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from curl_rl import suites
+from curl_rl import checks, suites
 from curl_rl.agents import AGENTS
 from curl_rl.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
+from curl_rl.sampling import SAMPLERS
 from curl_rl.schema import REFUSALS, explained, flat, frozen, schema
 from curl_rl.types import ConfigError, option
 
@@ -26,17 +27,6 @@ GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "obj
 LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
 
 
-def _at_least(least: int, prefix: str, config: Any, *names: str) -> None:
-    for name in names:
-        if getattr(config, name) < least:
-            raise ConfigError(f"{prefix}{name} must be at least {least}, got {getattr(config, name)}")
-
-
-def _one_of(choices: Sequence[str], key: str, value: str) -> None:
-    if value not in choices:
-        raise ConfigError(f"{key}={value!r} is none of {', '.join(choices)}")
-
-
 @dataclass(frozen=True)
 class EnvConfig:
     obs: str = option("pixels", "what the agent sees: pixels, or state (the upper-bound control; see preset=state)")
@@ -44,15 +34,15 @@ class EnvConfig:
     camera: int = option(0, "number of the simulator's camera")
     action_repeat: int = option(0, "simulator frames for which an action is held; 0: the papers' value for the task")
     frame_stack: int = option(0, "frames in one observation; 0: the papers' value for the suite")
+    protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
     timeout: float = option(60.0, "seconds after which a hanging render is given up and its process started again")
     overlap: bool = option(True, "step the environment in its own process while the update runs; same results")
 
     def __post_init__(self) -> None:
-        _one_of(("pixels", "state"), "env.obs", self.obs)
-        _at_least(1, "env.", self, "image_size")
-        _at_least(0, "env.", self, "action_repeat", "frame_stack")
-        if not self.timeout > 0:
-            raise ConfigError(f"env.timeout must be positive, got {self.timeout}")
+        checks.one_of(self, "env.", ("pixels", "state"), "obs")
+        checks.at_least(self, "env.", 1, "image_size")
+        checks.at_least(self, "env.", 0, "action_repeat", "frame_stack")
+        checks.positive(self, "env.", "timeout")
 
 
 @dataclass(frozen=True)
@@ -60,23 +50,34 @@ class ReplayConfig:
     capacity: int = option(0, "transitions kept, at most as many as the budget gives; 0: as many")
     device: str = option("auto", "where frames are kept: auto (with the agent where they fit), cpu or cuda")
     n_step: int = option(1, "rewards summed before the bootstrap")
+    sampler: str = option("uniform", "uniform, or prioritized by what the agent reports")
+    exponent: float = option(0.5, "of the priorities; 0: as if uniform")
+    beta: float = option(0.4, "exponent of the importance weights at the start; rises to 1 over the run")
 
     def __post_init__(self) -> None:
-        _at_least(0, "replay.", self, "capacity")
-        _at_least(1, "replay.", self, "n_step")
-        _one_of(("auto", "cpu", "cuda"), "replay.device", self.device)
+        checks.at_least(self, "replay.", 0, "capacity")
+        checks.at_least(self, "replay.", 1, "n_step")
+        checks.one_of(self, "replay.", ("auto", "cpu", "cuda"), "device")
+        checks.one_of(self, "replay.", tuple(SAMPLERS), "sampler")
+        for name in ("exponent", "beta"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"replay.{name} must be in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     every_frames: int = option(10_000, "simulator frames from one evaluation to the next")
     episodes: int = option(10, "episodes of one evaluation")
+    final_episodes: int = option(0, "episodes of the last evaluation, at the end of the budget; 0: as many")
+    epsilon: float = option(0.0, "share of random actions in evaluation")
     workers: int = option(0, "processes that evaluate; 0: as many as help")
     video: bool = option(True, "keep a video of each evaluation's first episode")
 
     def __post_init__(self) -> None:
-        _at_least(1, "evaluation.", self, "every_frames", "episodes")
-        _at_least(0, "evaluation.", self, "workers")
+        checks.at_least(self, "evaluation.", 1, "every_frames", "episodes")
+        checks.at_least(self, "evaluation.", 0, "workers", "final_episodes")
+        if not 0 <= self.epsilon <= 1:
+            raise ConfigError(f"evaluation.epsilon must be in [0, 1], got {self.epsilon}")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class CheckpointConfig:
     every_frames: int = option(10_000, "simulator frames from one checkpoint to the next")
 
     def __post_init__(self) -> None:
-        _at_least(1, "checkpoint.", self, "every_frames")
+        checks.at_least(self, "checkpoint.", 1, "every_frames")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class LogConfig:
     every_updates: int = option(100, "updates from one row of training metrics to the next")
 
     def __post_init__(self) -> None:
-        _at_least(1, "log.", self, "every_updates")
+        checks.at_least(self, "log.", 1, "every_updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +120,8 @@ class Config:
     objective: Any
 
     def __post_init__(self) -> None:
-        _at_least(1, "", self, "budget_frames", "random_steps", "batch_size", "updates_per_step")
-        _at_least(0, "", self, "seed", "threads")
+        checks.at_least(self, "", 1, "budget_frames", "random_steps", "batch_size", "updates_per_step")
+        checks.at_least(self, "", 0, "seed", "threads")
         if self.seed >= 2**63:
             raise ConfigError(f"seed must be below 2**63, got {self.seed}")
         if self.random_steps <= (n_step := self.replay.n_step):
@@ -159,10 +160,10 @@ def _check_views(config: Config) -> None:
         return
     if config.encoder.name == "state":
         raise ConfigError("encoder=state reads joint angles, not pixels: add env.obs=state, or take preset=state")
-    crop, image = config.agent.crop_size, config.env.image_size
-    if augmentation == "crop" and crop > image:
+    image, seen = config.env.image_size, AGENTS[config.agent.name].image_size(config.agent, config.env.image_size)
+    if seen > image:
         raise ConfigError(
-            f"agent.crop_size={crop} does not fit in images of env.image_size={image}: lower the one or raise the other"
+            f"agent.crop_size={seen} does not fit in images of env.image_size={image}: lower the one or raise the other"
         )
 
 
@@ -239,6 +240,8 @@ def _resolved(config: Config) -> Config:
     # No memory for what the budget cannot fill, but always enough for a first transition.
     capacity = max(math.ceil(config.budget_frames / repeat), stack + config.replay.n_step)
     capacity = min(config.replay.capacity or capacity, capacity)
+    objective, published = config.objective, suites.objective_defaults(task)
+    left_open = [f.name for f in dataclasses.fields(objective) if getattr(objective, f.name) is None]
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
@@ -247,6 +250,7 @@ def _resolved(config: Config) -> Config:
         config,
         env=dataclasses.replace(env, action_repeat=repeat, frame_stack=stack),
         agent=agent,
+        objective=dataclasses.replace(objective, **{name: published[name] for name in left_open}),
         replay=dataclasses.replace(config.replay, capacity=capacity),
         run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
     )

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from curl_rl.networks import initialise
+from curl_rl.networks import Initialisation, initialise
 from curl_rl.types import ConfigError, option
 
 
@@ -62,17 +64,17 @@ class Encoder(nn.Module):
     """
 
     Config: ClassVar[type]
-    delta_init: ClassVar[bool] = False
+    init: ClassVar[Initialisation] = "orthogonal"
 
     def __init__(self, config: Any, obs_shape: tuple[int, ...], *, bf16: bool = False):
         super().__init__()
         self.obs_shape = tuple(obs_shape)
-        self.feature_dim: int = config.feature_dim
         self.bf16 = bf16
-        self.convs = self.layers(config)
+        self.convs: Any = self.layers(config)
         self.conv_shape = self._dry_run(config.name)
+        self.feature_dim: int = getattr(config, "feature_dim", torch.Size(self.conv_shape).numel())
         self.head = self.make_head()
-        initialise(self, delta=self.delta_init)
+        initialise(self, self.init)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def layers(self, config: Any) -> nn.Module:
@@ -147,7 +149,7 @@ class PaperEncoder(Encoder):
     """CURL's encoder on DeepMind Control (Laskin et al. 2020, table 3): 3x3 convolutions, Linear and LayerNorm."""
 
     Config = PaperConfig
-    delta_init = True
+    init = "delta"
 
     def layers(self, config: PaperConfig) -> nn.Module:
         strides = [2] + [1] * (config.depth - 1)
@@ -203,6 +205,74 @@ class NatureEncoder(Encoder):
 
     def make_head(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(self.conv_shape).numel(), self.feature_dim), nn.ReLU())
+
+
+class _FlatEncoder(Encoder):
+    """An encoder whose features are its convolutional map; PyTorch's own initialisation, as in the original."""
+
+    init = "default"
+
+    def make_head(self) -> nn.Module:
+        return nn.Flatten()
+
+
+@dataclass(frozen=True)
+class DataEfficientConfig(_Sizes):
+    name: str = "data_efficient"
+
+
+class DataEfficientEncoder(_FlatEncoder):
+    """The encoder of data-efficient Rainbow (van Hasselt et al. 2019, appendix E): two 5x5 convolutions of stride 5.
+
+    Their windows do not overlap, so on a CPU they are matrix products of tiles: a sixth off an update.
+    """
+
+    Config = DataEfficientConfig
+
+    def layers(self, config: DataEfficientConfig) -> nn.Module:
+        return _conv_stack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)])
+
+    def scale(self, obs: Tensor) -> Tensor:
+        """Return on a CPU the tiles that the second convolution reaches, not yet divided by 255; else as elsewhere."""
+        if obs.device.type != "cpu":
+            return super().scale(obs)
+        return _tiles(obs, 5, *(5 * side for side in self.conv_shape[1:])).float()
+
+    def map(self, images: Tensor) -> Tensor:
+        """Return the convolutional map (B, 64, h, w) of what `scale` gave, in float32."""
+        if images.device.type != "cpu":
+            return super().map(images)
+        first, second = self.convs[0], self.convs[2]
+        height, width = self.conv_shape[1:]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            x = F.linear(images, first.weight.flatten(1) / 255, first.bias).relu_()
+            x = x.view(-1, height, 5, width, 5, 32).transpose(2, 3).reshape(-1, height, width, 800)
+            x = F.linear(x, second.weight.permute(0, 2, 3, 1).flatten(1), second.bias).relu_()
+        return x.float().permute(0, 3, 1, 2)
+
+
+def _tiles(images: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """Cut images (B, C, H, W) uint8 into their first tiles, (B, rows, columns, C * size * size)."""
+    batch, channels = images.shape[:2]
+    used = np.ascontiguousarray(images.numpy()[:, :, : rows * size, : columns * size])
+    # A tile's row moves as one item of `size` bytes: half of the time of moving pixels.
+    runs = used.view(f"V{size}").reshape(batch, channels, rows, size, columns).transpose(0, 2, 4, 1, 3)
+    pixels = np.ascontiguousarray(runs).view(np.uint8)
+    return torch.from_numpy(pixels.reshape(batch, rows, columns, channels * size * size))
+
+
+@dataclass(frozen=True)
+class CanonicalConfig(_Sizes):
+    name: str = "canonical"
+
+
+class CanonicalEncoder(_FlatEncoder):
+    """The convolutions of DQN and Rainbow (Mnih et al. 2015), their map as it is."""
+
+    Config = CanonicalConfig
+
+    def layers(self, config: CanonicalConfig) -> nn.Module:
+        return _conv_stack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
 
 
 @dataclass(frozen=True)
@@ -269,7 +339,16 @@ class StateEncoder(Encoder):
 
 ENCODERS: dict[str, type[Encoder]] = {
     cls.Config().name: cls
-    for cls in (PaperEncoder, StridedEncoder, SmallEncoder, NatureEncoder, ImpalaEncoder, StateEncoder)
+    for cls in (
+        PaperEncoder,
+        StridedEncoder,
+        SmallEncoder,
+        NatureEncoder,
+        DataEfficientEncoder,
+        CanonicalEncoder,
+        ImpalaEncoder,
+        StateEncoder,
+    )
 }
 
 

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 
 from curl_rl.types import Agent, Episode
@@ -12,6 +13,9 @@ from curl_rl.types import Agent, Episode
 class Environment(Protocol):
     """An environment whose step is sent and received apart, so that several can run at once."""
 
+    observation_space: gym.Space
+    action_space: gym.Space
+
     def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]: ...
 
     def send(self, action: np.ndarray) -> None: ...
@@ -19,6 +23,15 @@ class Environment(Protocol):
     def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
 
     def render(self) -> np.ndarray: ...
+
+    def close(self) -> None: ...
+
+
+def random_action(space: gym.Space, rng: np.random.Generator) -> Any:
+    """Draw a uniformly random action: one of Discrete's as int64, or float32 numbers in [-1, 1]."""
+    if isinstance(space, gym.spaces.Discrete):
+        return rng.integers(space.n)
+    return rng.uniform(-1, 1, space.shape).astype(np.float32)
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
@@ -52,7 +65,13 @@ class _Lane:
 
     def start(self, index: int, seed: int) -> None:
         self.index, self.score, self.length = index, 0.0, 0
+        self.rng = np.random.default_rng(seed)
         self.stack.reset(self.env.reset(seed)[0])
+
+    def send(self, action: Any, epsilon: float) -> None:
+        if epsilon and self.rng.random() < epsilon:
+            action = random_action(self.env.action_space, self.rng)
+        self.env.send(action)
 
     def receive(self) -> bool:
         frame, reward, terminated, truncated, _ = self.env.receive()
@@ -63,7 +82,9 @@ class _Lane:
 
     def picture(self) -> np.ndarray:
         frame = self.stack.frames[-1]
-        return frame.transpose(1, 2, 0) if frame.ndim == 3 else self.env.render()
+        if frame.ndim != 3:
+            return self.env.render()
+        return np.broadcast_to(frame.transpose(1, 2, 0), (*frame.shape[1:], 3))
 
 
 def evaluate(
@@ -72,13 +93,15 @@ def evaluate(
     seeds: Sequence[int],
     make_stack: Callable[[], FrameStack],
     *,
+    epsilon: float = 0.0,
     film: list[np.ndarray] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Episode]:
     """Play one episode a seed, as many at once as there are environments.
 
-    The agent acts for all running episodes in one batch. `film` receives pictures (H, W, 3) of the first episode.
-    Returns the episodes in the order of their seeds. Raises Interrupted as soon as `interrupted()` says so.
+    The agent acts for all running episodes in one batch, but for a share `epsilon` of random actions, drawn from each
+    episode's own seed: a result does not depend on how many run at once. `film` receives pictures (H, W, 3) of the
+    first episode. Returns the episodes in the order of their seeds; raises Interrupted once `interrupted()` says so.
     """
     waiting = deque(enumerate(seeds))
     lanes = [_Lane(env, make_stack()) for env in envs[: len(seeds)]]
@@ -90,7 +113,7 @@ def evaluate(
             raise Interrupted
         actions = agent.act(np.stack([lane.stack.observation() for lane in lanes]), explore=False)
         for lane, action in zip(lanes, actions, strict=True):
-            lane.env.send(action)
+            lane.send(action, epsilon)
         # Every step is received before any environment is reset: none is left with an answer unread.
         for lane in [lane for lane in lanes if lane.receive()]:
             episodes.append(Episode(lane.index, lane.score, lane.length))

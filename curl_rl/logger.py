@@ -25,14 +25,13 @@ from torch import Tensor
 
 from curl_rl.types import Clock, Episode
 
-EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds")
+EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", "protocol")
 TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
 
 _PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")
 _GIF_FRAMES = 128  # TensorBoard's checksum is pure Python (6 MB/s), so a long episode is shown with fewer frames
 _GRID_GAP = 2
-_PLAIN_SECONDS = 30.0
-_VIDEO_SIDE = 256
+_PLAIN_SECONDS, _VIDEO_SIDE = 30.0, 256
 
 
 class LogError(OSError):
@@ -42,11 +41,13 @@ class LogError(OSError):
 class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
-    With `resume`, rows after its agent_step are cut off, and evaluations after that of agent_step `evaluated`; without,
-    the tables start anew. TensorBoard's axis is agent_step. LogError on a full disk.
+    Rows of evaluations end with the hash of their `protocol`. With `resume`, rows after its agent_step are cut off, and
+    evaluations after that of agent_step `evaluated`; without, the tables start anew. TensorBoard's axis is agent_step.
+    LogError on a full disk.
     """
 
-    def __init__(self, run_dir: Path, *, resume: Clock | None = None, evaluated: int | None = None):
+    def __init__(self, run_dir: Path, protocol: str, *, resume: Clock | None = None, evaluated: int | None = None):
+        self._protocol = protocol
         last = -1 if resume is None else resume.agent_step
         last_evaluated = last if evaluated is None else min(last, evaluated)
         with _writing(run_dir):
@@ -62,7 +63,7 @@ class RunLogger:
 
     def evaluation(self, clock: Clock, episodes: Sequence[Episode], seconds: float) -> None:
         """Write one row for each of at least one episodes; `seconds` stands in every row."""
-        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds)) for e in episodes)
+        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds), self._protocol) for e in episodes)
         means = {"eval/return": fmean(e.score for e in episodes), "eval/length": fmean(e.length for e in episodes)}
         self._events.scalars(clock, means)
 
@@ -78,7 +79,7 @@ class RunLogger:
         self._events.image(clock, name, "GIF", frames[::stride], duration=duration, loop=0)
 
     def flush(self) -> None:
-        """Force everything to the disk; call it before a checkpoint."""
+        """Force everything to the disk, before a checkpoint."""
         for file in (self._eval, self._train, self._events):
             file.flush()
 
@@ -288,8 +289,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
                 container.mux(stream.encode(None))
             os.replace(temporary, path)
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_metadata(run_dir: Path, extra: Mapping[str, Any]) -> None:
@@ -361,7 +361,7 @@ def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str
 
 
 def _cell(value: float | str) -> str:
-    if isinstance(value, str) and any(character in value for character in ',"\n\r'):
+    if isinstance(value, str) and set(value) & set(',"\n\r'):
         raise ValueError(f"a metric's name cannot hold commas, quotes or line ends: {value!r}")
     return value if isinstance(value, str) else repr(value)
 

@@ -37,6 +37,25 @@ def twin_q_loss(q: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     return ((q - target).square() * weight).mean(1).sum()
 
 
+def project_distribution(probabilities: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
+    """Move a distribution over returns by r + discount * z and project it back onto its atoms, shape (B, atoms).
+
+    Args: probabilities (B, atoms), reward and discount (B,), evenly spaced support (atoms,). Source: Bellemare et al.
+    2017, equation 7, whose triangular kernel is written out: no scatter, so the sum's order is fixed on every device.
+    """
+    low, high = support[0], support[-1]
+    moved = (reward[:, None] + discount[:, None] * support).clamp(low, high)
+    place = (moved - low) / (high - low) * (len(support) - 1)
+    atoms = torch.arange(len(support), device=support.device)
+    share = (place[:, None] - atoms[:, None]).abs_().neg_().add_(1).clamp_(min=0)  # (B, to, from)
+    return (share @ probabilities[..., None]).squeeze(-1)
+
+
+def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's cross-entropy against a distribution over atoms, shape (B,); both arguments (B, atoms)."""
+    return -(target * logits.float().log_softmax(-1)).sum(-1)
+
+
 def bilinear_logits(query: Tensor, key: Tensor, weight: Tensor) -> Tensor:
     """Return the similarities q_i W k_j in float32, shape (B, B), each row's maximum subtracted.
 

@@ -1,7 +1,13 @@
 """Small networks, their initialisation, and the moving average that makes a target of them."""
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+Initialisation = Literal["orthogonal", "delta", "default"]
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
@@ -15,18 +21,52 @@ def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
     )
 
 
-def initialise(module: nn.Module, *, delta: bool = False) -> None:
-    """Initialise in place: orthogonal weights, zero biases.
+class NoisyLinear(nn.Module):
+    """A linear layer with factorised Gaussian noise of learned size (Fortunato et al. 2018, equation 9).
+
+    Its noise stays as it is until `draw`, and is part of the state.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, std: float):
+        super().__init__()
+        bound = 1 / math.sqrt(in_dim)
+        self.weight = nn.Parameter(torch.empty(out_dim, in_dim).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(out_dim).uniform_(-bound, bound))
+        self.weight_std = nn.Parameter(torch.full((out_dim, in_dim), std / math.sqrt(in_dim)))
+        self.bias_std = nn.Parameter(torch.full((out_dim,), std / math.sqrt(out_dim)))
+        self.noise_in: Tensor
+        self.noise_out: Tensor
+        self.register_buffer("noise_in", torch.zeros(in_dim))
+        self.register_buffer("noise_out", torch.zeros(out_dim))
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw new noise: the signed square root of a standard normal for each input and each output."""
+        for noise in (self.noise_in, self.noise_out):
+            noise.normal_(generator=generator)
+            noise.copy_(noise.sign() * noise.abs().sqrt())
+
+    def forward(self, x: Tensor, *, noisy: bool) -> Tensor:
+        if not noisy:
+            return F.linear(x, self.weight, self.bias)
+        weight = torch.addcmul(self.weight, self.weight_std, torch.outer(self.noise_out, self.noise_in))
+        return F.linear(x, weight, torch.addcmul(self.bias, self.bias_std, self.noise_out))
+
+
+def initialise(module: nn.Module, how: Initialisation = "orthogonal") -> None:
+    """Initialise in place: orthogonal weights and zero biases, or PyTorch's `default` left as it is.
 
     With `delta`, a convolution's kernel is zero but for an orthogonal centre (Xiao et al. 2018), as in the original
     CURL. It suits 3x3 kernels; a wide strided kernel would see one pixel in sixteen, so others start fully orthogonal.
     """
+    if how == "default":
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight)
         elif isinstance(layer, nn.Conv2d):
             gain = nn.init.calculate_gain("relu")
-            if delta:
+            if how == "delta":
                 nn.init.zeros_(layer.weight)
                 middle = layer.kernel_size[0] // 2
                 nn.init.orthogonal_(layer.weight.data[:, :, middle, middle], gain)

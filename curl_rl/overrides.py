@@ -18,7 +18,7 @@ from curl_rl import suites
 from curl_rl.config import FILE, GROUPS, LOCAL, Config, check_resumable, from_node, load_config, to_node
 from curl_rl.schema import REFUSALS, explained, flat, schema
 from curl_rl.types import ConfigError
-from envs import list_tasks
+from envs import canonical_task, list_tasks
 
 _CHOICES = ("task", "preset", *GROUPS)
 
@@ -118,9 +118,7 @@ def _values(override: Override) -> list[str]:
 def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
     chosen = {override.key_or_group: _values(override) for override in parsed if override.key_or_group in _CHOICES}
-    tasks = chosen.get("task", [Config.task])
-    for task in tasks:
-        _check_task(task)
+    tasks = [_canonical(task) for task in chosen.get("task", [Config.task])]
     entry_points = {suites.suite_of(task) for task in tasks}
     if len(entry_points) > 1:
         raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
@@ -128,16 +126,20 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     for key, names in chosen.items():
         for name in names if key != "task" else ():
             _known(name, GROUPS.get(key) or presets(suite), key)
-    return suite, [
-        f"preset/{suite}={o.get_value_string()}" if o.key_or_group == "preset" else str(o.input_line) for o in parsed
-    ]
+    translated = {
+        "preset": lambda o: f"preset/{suite}={o.get_value_string()}",
+        "task": lambda _: f"task={','.join(tasks)}",
+    }
+    return suite, [str(translated.get(o.key_or_group, lambda o: o.input_line)(o)) for o in parsed]
 
 
-def _check_task(task: str) -> None:
-    known = list_tasks()
-    if task not in known:
-        hint = _nearest(task, known) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
-        raise ConfigError(f"unknown task {task!r}{hint}")
+def _canonical(task: str) -> str:
+    """Return the task's own name for any accepted spelling."""
+    try:
+        return canonical_task(task)
+    except ValueError:
+        hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
+        raise ConfigError(f"unknown task {task!r}{hint}") from None
 
 
 def _known(name: str, known: Iterable[str], kind: str) -> str:

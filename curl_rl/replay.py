@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curl_rl.sampling import Sampler
+from curl_rl.sampling import PriorityCopy, Sampler
 from curl_rl.types import Batch, ConfigError
 
-_TERMINATED, _TRUNCATED = 1, 2  # how a slot ends its episode; 0: it does not
+_TERMINATED, _TRUNCATED, _LIFE_LOST = 1, 2, 3  # how a slot ends its episode, or a life within it; 0: neither
 _CUDA_RESERVE = 4 << 30  # left on the accelerator for networks, activations and captured graphs
 
 
@@ -105,6 +105,7 @@ class Replay:
     Nothing is changed once written, so that new slots alone bring an older copy up to date (`journal`). A transition is
     named by its observation's slot; it can be sampled once its n-step window is complete or its episode is over, until
     the first frame of its stack is overwritten. An episode that `begin` cuts off counts as truncated at its last frame.
+    A lost life ends returns with discount 0, as termination does, but episode and stack go on across it.
 
     Args:
         obs_shape, obs_dtype: of one frame, (C, H, W) uint8, or (D,) float32.
@@ -159,6 +160,7 @@ class Replay:
         self._ready = 0  # transitions before it have been offered to the sampler
         self._restored_from = 0
         self._open = False
+        self._pending: tuple[PriorityCopy, int] | None = None  # and the slots written at that time
 
     def __len__(self) -> int:
         """Return the number of transitions that can be sampled."""
@@ -167,8 +169,8 @@ class Replay:
     @property
     def nbytes(self) -> int:
         """Bytes held for frames, metadata and the sampler; see `predict_bytes`."""
-        host = (self._action, self._reward, self._age, self._end)
-        return self._frame.nbytes + sum(array.nbytes for array in host) + self.capacity * self._sampler.bytes_per_slot
+        metadata = sum(array.nbytes for array in self._metadata().values())
+        return self._frame.nbytes + metadata + self.capacity * self._sampler.bytes_per_slot
 
     def begin(self, frame: np.ndarray) -> None:
         """Start an episode at its first frame."""
@@ -180,10 +182,18 @@ class Replay:
         self._open = True
 
     def add(
-        self, action: np.ndarray | int, reward: float, terminated: bool, truncated: bool, frame: np.ndarray
+        self,
+        action: np.ndarray | int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        frame: np.ndarray,
+        *,
+        life_lost: bool = False,
     ) -> None:
         """Append a step and the frame it led to, which at an episode's end is that episode's own last frame.
 
+        After `life_lost` the episode goes on with the next add(); where it is over, `terminated` or `truncated` counts.
         Raises RuntimeError outside an episode, ValueError for a frame or action of another shape or type, or a reward
         that is not finite; nothing is stored then.
         """
@@ -195,29 +205,43 @@ class Replay:
         if not math.isfinite(reward):
             raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
         age = int(self._age[(self.written - 1) % self.capacity]) + 1
-        self._write(frame, action, reward, age, _TERMINATED if terminated else _TRUNCATED if truncated else 0)
+        # Departure: the original blanks the stack after each lost life, in its memory only. Acting and evaluation see
+        # the frames before it, so what is learned from must show them too.
+        end = _TERMINATED if terminated else _TRUNCATED if truncated else _LIFE_LOST if life_lost else 0
+        self._write(frame, action, reward, age, end)
         self._open = not (terminated or truncated)
-        self._release(self.written - self._n_step if self._open else self.written - 1)
+        self._release(self.written - 1 if end else self.written - self._n_step)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
         """Draw transitions; RuntimeError while there is none.
 
         Images are views of one of two buffers used in turn: valid until the second next call, and obs and next_obs of a
-        one-step batch share frames in memory, so write to neither. On CUDA nothing waits for the device.
+        one-step batch share frames in memory, so write to neither. On CUDA it waits for nothing but pending priorities.
         """
+        self._apply_pending()
         index, weight = self._sampler.sample(batch_size, rng)
         steps, reward, discount = self._returns(index)
         action = self._action[(index + 1) % self.capacity]
         rows = self._rows(index, steps)
         small = _move((action, reward, discount, weight, index, rows), self._device)
-        images = self._gather(rows, small[-1])
-        channels = self._stack * self._frame.shape[1]
+        images, channels = self._gather(rows, small[-1]), self._stack * self._frame.shape[1]
         obs, next_obs = images[:, :channels], images[:, -channels:]
         return Batch(obs, small[0], small[1], small[2], next_obs, small[3], small[4])
 
     def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
-        """Hand new priorities (B,) of the sampled slots (B,) to the sampler; waits for the device."""
-        self._sampler.update(index.cpu().numpy(), priorities.detach().float().cpu().numpy())
+        """Take new priorities (B,) of sampled slots (B,), in force from the next sample() or state_dict() on.
+
+        Waits for nothing but the call before. Slots added in between get the largest priority of before, on any device.
+        """
+        self._apply_pending()
+        self._pending = PriorityCopy(index, priorities), self.written
+
+    def _apply_pending(self) -> None:
+        if self._pending is not None:
+            (copy, written), self._pending = self._pending, None
+            index, priorities = copy.take()
+            kept = (index - written) % self.capacity >= self.written - written  # the others name new transitions
+            self._sampler.update(index[kept], priorities[kept])
 
     def journal(self, since: int) -> dict[str, Tensor]:
         """Copy the live ones of the slots since..written, one row each, to the CPU."""
@@ -246,6 +270,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters and the sampler's state; frames are in the journal."""
+        self._apply_pending()
         return {
             "capacity": self.capacity,
             "written": self.written,
@@ -266,6 +291,7 @@ class Replay:
                 f"{self.written}; call restore_journal() first"
             )
         self._oldest, self._ready, self._open = state["oldest"], state["ready"], state["open"]
+        self._pending = None
         self._sampler.load_state_dict(state["sampler"])
 
     def _metadata(self) -> dict[str, np.ndarray]:
@@ -305,7 +331,7 @@ class Replay:
             slot = self._oldest % self.capacity
             if self._oldest - min(int(self._age[slot]), self._stack - 1) > dead:
                 return
-            last = self._end[slot] or self._age[(slot + 1) % self.capacity] == 0
+            last = self._end[slot] in (_TERMINATED, _TRUNCATED) or self._age[(slot + 1) % self.capacity] == 0
             if not last:  # hence sampleable: the capacity leaves room for a stack and an n-step window
                 self._sampler.remove(slot)
             self._oldest += 1
@@ -320,7 +346,7 @@ class Replay:
         steps = taken.sum(1)
         reward = (np.where(taken, self._reward[slots], 0) * self._powers[:-1]).sum(1)
         last = end[np.arange(len(index)), steps - 1]
-        discount = np.where(last == _TERMINATED, 0, self._powers[steps])
+        discount = np.where((last == _TERMINATED) | (last == _LIFE_LOST), 0, self._powers[steps])
         return steps, reward.astype(np.float32), discount.astype(np.float32)
 
     def _rows(self, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -363,10 +389,9 @@ def _move(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
     for start, array in zip(starts, arrays, strict=False):
         host.numpy()[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
     there = host.to(device, non_blocking=True)
-    dtypes = [torch.from_numpy(array).dtype for array in arrays]
     return [
-        there[start : start + array.nbytes].view(dtype).view(array.shape)
-        for start, array, dtype in zip(starts, arrays, dtypes, strict=False)
+        there[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        for start, array in zip(starts, arrays, strict=False)
     ]
 
 

@@ -5,6 +5,9 @@ from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from curl_rl.types import ConfigError
 
 _SMALLEST_PRIORITY = 1e-8  # a priority of 0 would make a live slot indistinguishable from a removed one
 
@@ -102,22 +105,34 @@ class UniformSampler:
 class PrioritizedSampler:
     """Draw slots in proportion to priority ** exponent (Schaul et al. 2016, proportional variant, stratified).
 
-    Weights are (N * p) ** -beta divided by the batch's largest. `beta` is an attribute for the agent's schedule to set.
-    A new slot gets the largest priority seen so far.
+    Weights are (N * p) ** -beta divided by the batch's largest. `beta` rises linearly to 1 over `anneal_updates` calls
+    of `update` (0: it stays). A new slot gets the largest priority seen so far. ConfigError for options out of range.
     """
 
     bytes_per_slot: ClassVar[int] = 16  # two float64
 
-    def __init__(self, capacity: int, *, exponent: float = 0.5, beta: float = 0.4):
-        self._exponent = exponent
-        self.beta = beta
+    def __init__(self, capacity: int, *, exponent: float = 0.5, beta: float = 0.4, anneal_updates: int = 0):
+        for name, value in (("exponent", exponent), ("beta", beta)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f"replay.{name}={value} is not between 0 and 1: choose replay.{name} in that range")
+        if anneal_updates < 0:
+            raise ConfigError(f"replay.anneal_updates={anneal_updates} is negative: choose 0 to keep beta, or more")
+        self._exponent, self._first_beta, self._anneal_updates = exponent, beta, anneal_updates
         self._tree = _SumTree(capacity)
         self._largest = 1.0
         self._count = 0
+        self._updates = 0
 
     @property
     def capacity(self) -> int:
         return self._tree.size
+
+    @property
+    def beta(self) -> float:
+        """Exponent of the importance weights, after the updates so far."""
+        if self._anneal_updates == 0:
+            return self._first_beta
+        return self._first_beta + (1 - self._first_beta) * min(1.0, self._updates / self._anneal_updates)
 
     def __len__(self) -> int:
         return self._count
@@ -139,15 +154,16 @@ class PrioritizedSampler:
         # One draw from each of B equal slices of the total mass: less variance, the same expected frequencies.
         targets = (np.arange(batch_size) + rng.random(batch_size)) * (self._tree.total / batch_size)
         index = self._tree.find(targets)
-        probability = self._tree.masses[index] / self._tree.total
-        weight = (self._count * probability) ** -self.beta
-        return index, (weight / weight.max()).astype(np.float32)
+        mass = self._tree.masses[index]
+        # The batch's smallest mass has its largest weight; N and the total cancel, so no quotient can overflow.
+        return index, ((mass.min() / mass) ** self.beta).astype(np.float32)
 
     def update(self, index: np.ndarray, priorities: np.ndarray) -> None:
         """Set priorities, the last one of a slot that occurs twice; ValueError if one is negative or not finite."""
         priorities = np.asarray(priorities, np.float64)
         if not np.all(np.isfinite(priorities) & (priorities >= 0)):
             raise ValueError("priorities must be finite and not negative; look for a NaN in the agent's loss")
+        self._updates += 1
         live = self._tree.masses[index] > 0
         index, priorities = index[live], np.maximum(priorities[live], _SMALLEST_PRIORITY)
         if len(index):
@@ -156,13 +172,38 @@ class PrioritizedSampler:
 
     def state_dict(self) -> dict[str, Any]:
         # Inner sums follow from the leaves bit for bit.
-        return {"mass": torch.from_numpy(self._tree.masses.copy()), "largest": self._largest, "beta": self.beta}
+        return {"mass": torch.from_numpy(self._tree.masses.copy()), "largest": self._largest, "updates": self._updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         mass = state["mass"].numpy()
         self._tree.rebuild(mass)
-        self._largest, self.beta = state["largest"], state["beta"]
+        self._largest, self._updates = state["largest"], state["updates"]
         self._count = int(np.count_nonzero(mass))
+
+
+class PriorityCopy:
+    """Priorities (B,) of slots (B,) on their way to main memory, where `take` is the first to wait for the device.
+
+    The values are those of the moment it is made, whatever is written into the tensors afterwards.
+    """
+
+    def __init__(self, index: Tensor, priorities: Tensor):
+        self._index, self._priorities = _to_host(index), _to_host(priorities)
+        self._copied = torch.cuda.current_stream(index.device).record_event() if index.is_cuda else None
+
+    def take(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return slots (B,) and priorities (B,) float32."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._index.numpy(), self._priorities.float().numpy()
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+    return host.copy_(tensor.detach(), non_blocking=True)
+
+
+SAMPLERS: dict[str, type[Sampler]] = {"uniform": UniformSampler, "prioritized": PrioritizedSampler}
 
 
 class _SumTree:
@@ -199,7 +240,8 @@ class _SumTree:
         for _ in range(self._levels):
             # Paths of a shallow leaf arrive early and wait at the root while deep ones correct what they share.
             node = np.maximum(node >> 1, 1)
-            self._node[node] = self._node[2 * node] + self._node[2 * node + 1]
+            left = 2 * node
+            self._node[node] = self._node.take(left) + self._node.take(left + 1)
 
     def rebuild(self, masses: np.ndarray) -> None:
         self.masses[:] = masses
@@ -217,14 +259,17 @@ class _SumTree:
         any other is left; the work is fixed by the depth.
         """
         node = np.ones(len(targets), np.int64)
-        for _ in range(self._levels):
-            inner = node < self.size
-            left = np.where(inner, 2 * node, 0)
-            below = self._node[left]
-            right = inner & (targets >= below) & (self._node[left + 1] > 0)
-            targets = np.where(right, targets - below, targets)
-            node = np.where(inner, left + right, node)
+        for _ in range(self._levels - 1):
+            node, targets = self._descend(node, targets)
+        inner = node < self.size  # on the last level but one some have reached a leaf
+        node[inner], _ = self._descend(node[inner], targets[inner])
         return node - self.size
+
+    def _descend(self, node: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        left = 2 * node
+        below = self._node.take(left)
+        right = (targets >= below) & (self._node.take(left + 1) > 0)
+        return left + right, targets - below * right
 
 
 def _check_not_empty(count: int) -> None:

@@ -1,6 +1,6 @@
-"""What the papers fix for each suite and task: action repeats, learning rates, frame stacks and task lists."""
+"""What the papers fix for each suite and task: repeats, stacks, learning rates, objectives, task lists, scores."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from curl_rl.types import ConfigError
 
@@ -10,13 +10,17 @@ class Suite(NamedTuple):
 
     frame_stack: int
     padding: str  # what stands before an episode's first frame: "repeat" of it, or "zero"
-    episode_frames: int  # simulator frames of an episode that its time limit ends
-    fixed: dict[str, int]  # environment settings that the suite has no choice of
+    episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
+    fixed: dict[str, Any]  # environment settings that the suite has no choice of
+    objective: dict[str, float]  # what the original's objective uses where a configuration says null
 
 
+_PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0}
+_GREY = {"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4}
 SUITES = {
-    "dmc": Suite(frame_stack=3, padding="repeat", episode_frames=1000, fixed={}),
-    "toy": Suite(frame_stack=2, padding="repeat", episode_frames=20, fixed={"camera": 0, "action_repeat": 1}),
+    "dmc": Suite(3, "repeat", 1000, {"protocol": ""}, _PLAIN),
+    "toy": Suite(2, "repeat", 20, {"protocol": "", "camera": 0, "action_repeat": 1}, _PLAIN),
+    "atari": Suite(4, "zero", 400, _GREY, {"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128}),
 }
 
 # Hafner et al. 2019 (PlaNet), table 1; CURL's six (Laskin et al. 2020, table 1).
@@ -29,9 +33,42 @@ PLANET_SIX = (
     "dmc/ball_in_cup_catch",
 )
 
+# The 26 games of Kaiser et al. 2020 (SimPLe), with the scores of random play and of a human tester that Agarwal et al.
+# 2021 (rliable) normalise by.
+ATARI_SCORES = {
+    "atari/alien": (227.8, 7127.7),
+    "atari/amidar": (5.8, 1719.5),
+    "atari/assault": (222.4, 742.0),
+    "atari/asterix": (210.0, 8503.3),
+    "atari/bank_heist": (14.2, 753.1),
+    "atari/battle_zone": (2360.0, 37187.5),
+    "atari/boxing": (0.1, 12.1),
+    "atari/breakout": (1.7, 30.5),
+    "atari/chopper_command": (811.0, 7387.8),
+    "atari/crazy_climber": (10780.5, 35829.4),
+    "atari/demon_attack": (152.1, 1971.0),
+    "atari/freeway": (0.0, 29.6),
+    "atari/frostbite": (65.2, 4334.7),
+    "atari/gopher": (257.6, 2412.5),
+    "atari/hero": (1027.0, 30826.4),
+    "atari/jamesbond": (29.0, 302.8),
+    "atari/kangaroo": (52.0, 3035.0),
+    "atari/krull": (1598.0, 2665.5),
+    "atari/kung_fu_master": (258.5, 22736.3),
+    "atari/ms_pacman": (307.3, 6951.6),
+    "atari/pong": (-20.7, 14.6),
+    "atari/private_eye": (24.9, 69571.3),
+    "atari/qbert": (163.9, 13455.0),
+    "atari/road_runner": (11.5, 7845.0),
+    "atari/seaquest": (68.4, 42054.7),
+    "atari/up_n_down": (533.4, 11693.2),
+}
+
 # Laskin et al. 2020, table 3; the original code leaves them to its user.
 _ACTION_REPEAT = {"dmc/finger_spin": 2, "dmc/walker_walk": 2, "dmc/cartpole_swingup": 8}
 _LEARNING_RATE = {"dmc/cheetah_run": 2e-4}
+# The original code's; the paper names 0.05 for all games.
+_COEFFICIENT = {"atari/pong": 0.01, "atari/boxing": 0.01, "atari/private_eye": 0.01, "atari/freeway": 0.01}
 
 
 def suite_of(task: str) -> str:
@@ -45,12 +82,18 @@ def suite_of(task: str) -> str:
 
 def action_repeat(task: str) -> int:
     """Return the number of simulator frames for which the papers hold an action of this task."""
-    return _ACTION_REPEAT.get(task, {"dmc": 4, "toy": 1}[suite_of(task)])
+    return _ACTION_REPEAT.get(task, {"dmc": 4, "toy": 1, "atari": 4}[suite_of(task)])
 
 
 def learning_rate(task: str) -> float:
     """Return the published learning rate of this task."""
     return _LEARNING_RATE.get(task, 1e-3)
+
+
+def objective_defaults(task: str) -> dict[str, float]:
+    """Return the original's objective settings for this task, by the name of the option."""
+    defaults = SUITES[suite_of(task)].objective
+    return {**defaults, "coefficient": _COEFFICIENT.get(task, defaults["coefficient"])}
 
 
 def replay_slots(task: str, transitions: int, action_repeat: int) -> int:

@@ -14,19 +14,19 @@ import torch
 
 from curl_rl.assembly import (
     Purpose,
-    RunEnv,
     choose_device,
     derive_seed,
-    evaluation_workers,
     make_agent,
     make_environment,
+    make_judges,
+    make_protocol,
     make_replay,
     make_stack,
     prepare_torch,
 )
 from curl_rl.checkpoint import Checkpoints
 from curl_rl.config import Config, check_resumable, load_config, save_config
-from curl_rl.evaluate import FrameStack, Interrupted, evaluate
+from curl_rl.evaluate import Environment, FrameStack, Interrupted, evaluate, random_action
 from curl_rl.logger import (
     MetricMeans,
     Progress,
@@ -70,9 +70,10 @@ class Trainer:
         self.config, self.run_dir = config, Path(config.run_dir)
         self.device = choose_device(config.device)
         prepare_torch(config.threads, spare_core=config.env.overlap and self.device.type == "cpu")
-        self.env = make_environment(config, remote=config.env.overlap)
+        self.env = make_environment(config)
         stack.callback(self.env.close)
-        self.judges: list[RunEnv] = []
+        self.protocol = make_protocol(config)
+        self.judges: list[Environment] = []
         stack.callback(lambda: [env.close() for env in self.judges])
         self.agent = make_agent(config, self.env, self.device)
         self.replay = make_replay(config, self.env, self.device)
@@ -95,9 +96,13 @@ class Trainer:
         if self.finished:
             print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
             return 0
-        write_metadata(self.run_dir, {"seed": self.config.seed, **self.env.render_info})
-        evaluated = self.evaluated // self.config.env.action_repeat
-        self.logger = RunLogger(self.run_dir, resume=self.clock if state is not None else None, evaluated=evaluated)
+        write_metadata(self.run_dir, {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info})
+        self.logger = RunLogger(
+            self.run_dir,
+            self.protocol["hash"],
+            resume=self.clock if state is not None else None,
+            evaluated=self.evaluated // self.config.env.action_repeat,
+        )
         self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
         with self.stop.listening():
             try:
@@ -139,8 +144,10 @@ class Trainer:
         if self.clock.agent_step >= self.config.random_steps:
             for _ in range(self.config.updates_per_step):
                 self._update()
-        frame, reward, terminated, truncated, _ = self.env.receive()
-        self.replay.add(action, reward, terminated, truncated, frame)
+        frame, reward, terminated, truncated, info = self.env.receive()
+        clip = self.protocol.get("reward_clip", np.inf)
+        kept = float(np.clip(reward, -clip, clip))
+        self.replay.add(action, kept, terminated, truncated, frame, life_lost=info.get("life_lost", False))
         self.stack.push(frame)
         self.actions.append(action)
         self.score += reward
@@ -155,7 +162,7 @@ class Trainer:
 
     def _choose_action(self) -> np.ndarray:
         if self.clock.agent_step < self.config.random_steps:
-            return self.rng.uniform(-1, 1, self.env.action_space.shape).astype(np.float32)
+            return random_action(self.env.action_space, self.rng)
         action = self.agent.act(self.stack.observation()[None], explore=True)[0]
         if not np.isfinite(action).all():
             raise_on_nonfinite({**self.means.take(), "action": float(action.sum())}, self.clock)
@@ -187,31 +194,32 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """Play evaluation episodes in environments of their own, with seeds of their own."""
-        settings = self.config.evaluation
-        seeds = [
-            derive_seed(self.config.seed, Purpose.EVALUATION, self.clock.frame, i) for i in range(settings.episodes)
-        ]
-        self._open_judges(evaluation_workers(self.config, settings.episodes))
+        settings, frame = self.config.evaluation, self.clock.frame
+        last = frame >= self.config.budget_frames
+        count = (settings.final_episodes if last else 0) or settings.episodes
+        seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
+        self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
+        options: dict[str, Any] = {"epsilon": settings.epsilon, "interrupted": self.stop}
         film: list[np.ndarray] | None = [] if settings.video else None
         try:
-            episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, interrupted=self.stop)
+            episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, **options)
         except Interrupted:
             return
-        self.evaluated = self.clock.frame
+        self.evaluated = frame
         self.logger.evaluation(self.clock, episodes, self._elapsed())
         mean = np.mean([episode.score for episode in episodes])
-        self.progress.note(f"frame {self.clock.frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
+        self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film:
             self.logger.video(self.clock, "evaluation", np.stack(film), fps=15)
+        self._show_views()
+
+    def _show_views(self) -> None:
         if not len(self.replay):
             return
         batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
         for name, images in self.agent.snapshot(batch).items():
-            self.logger.images(self.clock, f"crops/{name}", image_grid(images.cpu(), 4))
-
-    def _open_judges(self, count: int) -> None:
-        while len(self.judges) < count:
-            self.judges.append(make_environment(self.config, remote=self.config.env.overlap))
+            newest = images[:, -images.shape[1] // self.config.env.frame_stack :]
+            self.logger.images(self.clock, f"crops/{name}", image_grid(newest.expand(-1, 3, -1, -1).cpu(), 4))
 
     def _make_stack(self) -> FrameStack:
         return make_stack(self.config)
@@ -330,15 +338,15 @@ def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, de
             video.touch()
     prepare_torch(config.threads, spare_core=False)
     with ExitStack() as cleanup:
-        workers = evaluation_workers(config, episodes)
-        envs = [make_environment(config, remote=config.env.overlap) for _ in range(workers)]
-        for env in envs:
+        judges = make_judges(config, episodes)
+        for env in judges:
             cleanup.callback(env.close)
-        agent = make_agent(config, envs[0], chosen)
+        agent = make_agent(config, judges[0], chosen)
         agent.load_state_dict(state["agent"])
         seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
         film: list[np.ndarray] | None = [] if video else None
-        played = evaluate(agent, envs, seeds, lambda: make_stack(config), film=film)
+        epsilon = config.evaluation.epsilon
+        played = evaluate(agent, judges, seeds, lambda: make_stack(config), epsilon=epsilon, film=film)
         if video and film:
             write_mp4(video, np.stack(film), fps=15)
     return played

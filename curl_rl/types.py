@@ -49,7 +49,7 @@ class Shapes(NamedTuple):
 
     feature_dim: int
     conv: tuple[int, ...]  # (c, h, w) of the encoder's convolutional map, (D,) for state observations
-    action_dim: int
+    action_dim: int  # or how many discrete actions there are
 
 
 class Clock(NamedTuple):
@@ -86,7 +86,7 @@ class Agent(Stateful, Protocol):
     def update(self, batch: Batch) -> UpdateResult: ...
 
     def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return named image batches (B, 3, h, w) uint8 worth looking at, e.g. query and key crops."""
+        """Return named batches of stacked frames (B, k*C, h, w) uint8 worth looking at, e.g. query and key crops."""
         ...
 
 

@@ -22,6 +22,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "logger": set(),
     "doctor": {"replay"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
+    "checks": set(),
+    "state": set(),
     "losses": set(),
     "augmentations": set(),
     "networks": set(),
@@ -32,15 +34,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives.base": {"encoders"},
     "objectives.*": {"objectives.base", "losses", "networks", "encoders"},
     "agents": {"agents.*"},
-    "agents.*": {"networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
+    "agents.*": {"checks", "state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
     "export": {"encoders", "checkpoint", "networks", "augmentations", "__init__"},
     "adapters": {"adapters.*"},
     "adapters.*": {"export"},
     "evaluate": set(),
-    "config": {"agents", "objectives", "encoders", "replay", "suites", "schema"},
+    "config": {"agents", "objectives", "encoders", "sampling", "suites", "schema", "checks"},
     "overrides": {"config", "schema", "suites", "envs"},
     "assembly": {"agents", "config", "encoders", "envs", "evaluate", "objectives", "replay", "sampling", "suites"},
-    "trainer": {"assembly", "checkpoint", "config", "envs", "evaluate", "logger", "replay", "sampling", "suites"},
+    "trainer": {"assembly", "checkpoint", "config", "evaluate", "logger"},
     "cli": {"config", "overrides", "suites", "trainer", "export", "doctor", "__init__"},
 }
 

@@ -16,8 +16,10 @@ from curl_rl.augmentations import (
     crop,
     pad_by_replication,
     random_crop,
+    random_crop_shift,
     random_offsets,
     random_shift,
+    unmoved,
 )
 from curl_rl.types import ConfigError
 
@@ -132,6 +134,40 @@ def test_shift_reaches_every_offset_and_moves_the_image_by_it():
     still = (offsets == pad).all(1)
     assert still.any()
     assert torch.equal(shifted[still], frames[still])
+
+
+def test_a_cropped_shift_is_a_crop_padded_and_cropped_again():
+    margin, side, frames = 1, 6, images(2000, 2, 6)
+    generator = torch.Generator().manual_seed(0)
+    views, offsets = random_crop_shift(frames, margin, generator.clone_state())
+    assert views.dtype == torch.uint8
+    assert views.shape == frames.shape
+    corners = [random_offsets(torch.empty(2000, 1, size, size), cut, generator) for size, cut in ((6, 5), (7, 6))]
+    cropped = cut_one_by_one(frames, side - margin, corners[0])
+    padded = torch.nn.functional.pad(cropped.float(), (margin,) * 4, mode="replicate").byte()
+    assert torch.equal(views, cut_one_by_one(padded, side, corners[1]))
+    assert set(map(tuple, torch.cat(corners, 1).tolist())) == set(itertools.product((0, 1), repeat=4))
+    assert torch.equal(offsets, corners[0] + corners[1])
+
+
+def test_the_offsets_of_a_cropped_shift_say_where_its_pixels_were():
+    ramp = torch.arange(400, dtype=torch.int32).reshape(1, 1, 20, 20).expand(100, 2, 20, 20)
+    margin = 4
+    views, offsets = random_crop_shift(ramp, margin, torch.Generator().manual_seed(0))
+    assert set(offsets.flatten().tolist()) == set(range(2 * margin + 1))
+    inner = slice(2 * margin, 12)  # here no border is repeated, whatever was drawn
+    rows = torch.arange(20)[inner] + offsets[:, :1] - margin
+    columns = torch.arange(20)[inner] + offsets[:, 1:] - margin
+    expected = rows[:, :, None] * 20 + columns[:, None, :]
+    assert torch.equal(views[:, :, inner, inner].long(), expected[:, None].expand(-1, 2, -1, -1))
+
+
+def test_a_cropped_shift_of_no_margin_and_unmoved_leave_the_image():
+    frames = images(4, 3, 9)
+    assert torch.equal(random_crop_shift(frames, 0, torch.Generator()).images, frames)
+    same, offsets = unmoved(frames)
+    assert same is frames
+    assert torch.equal(offsets, torch.zeros((4, 2), dtype=torch.int64))
 
 
 @pytest.mark.parametrize(("side", "size", "start"), [(100, 84, 8), (8, 8, 0), (9, 4, 2), (9, 5, 2), (8, 5, 1)], ids=str)

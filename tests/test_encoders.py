@@ -18,7 +18,11 @@ SMALL = {
     "small": {"filters": 4, "feature_dim": 8},
     "nature": {"feature_dim": 8},
     "impala": {"feature_dim": 8},
+    "data_efficient": {},
+    "canonical": {},
 }
+FLAT = ("data_efficient", "canonical")
+NATURE = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
 SHAPES = [(9, 84, 84), (3, 64, 64), (4, 44, 60)]
 
 
@@ -36,7 +40,7 @@ def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False
 
 
 def test_the_registry_holds_every_encoder_by_its_own_name():
-    assert set(ENCODERS) == {"paper", "strided", "small", "nature", "impala", "state"}
+    assert set(ENCODERS) == {*SMALL, "state"}
     for name in ENCODERS:
         assert encoder_config(name).name == name
 
@@ -52,6 +56,10 @@ def test_defaults_are_the_published_sizes():
     impala = make_encoder(encoder_config("impala"), (3, 64, 64))
     assert (impala.conv_shape, impala.feature_dim) == ((32, 8, 8), 256)
     assert make_encoder(encoder_config("strided"), (9, 84, 84)).conv_shape == (32, 8, 8)
+    data_efficient = make_encoder(encoder_config("data_efficient"), (4, 84, 84))
+    assert (data_efficient.conv_shape, data_efficient.feature_dim) == ((64, 3, 3), 576)
+    canonical = make_encoder(encoder_config("canonical"), (4, 84, 84))
+    assert (canonical.conv_shape, canonical.feature_dim) == ((64, 7, 7), 3136)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -62,13 +70,17 @@ def test_any_image_size_and_channel_count(name, shape):
     kept = obs.clone()
     conv, features = encoder.conv(obs), encoder(obs)
     assert conv.shape == (3, *encoder.conv_shape)
-    assert features.shape == (3, encoder.feature_dim) == (3, 8)
+    assert features.shape == (3, encoder.feature_dim)
+    assert encoder.feature_dim == (torch.Size(encoder.conv_shape).numel() if name in FLAT else 8)
     assert conv.dtype == features.dtype == torch.float32
     torch.testing.assert_close(features, encoder.head(conv))
     assert torch.equal(obs, kept)
 
 
-@pytest.mark.parametrize(("name", "side"), [("paper", 14), ("small", 6), ("strided", 27), ("nature", 35)])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("paper", 14), ("small", 6), ("strided", 27), ("nature", 35), ("canonical", 35), ("data_efficient", 24)],
+)
 def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
     assert build(name, (3, side + 1, side + 1)).conv_shape[1:] == (1, 1)
     with pytest.raises(ConfigError, match=rf"too small for encoder={name}: enlarge them"):
@@ -76,9 +88,8 @@ def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
 
 
 def test_unknown_names_fields_and_observations_are_refused():
-    with pytest.raises(
-        ConfigError, match="unknown encoder 'papr'; there are impala, nature, paper, small, state, strided"
-    ):
+    known = "canonical, data_efficient, impala, nature, paper, small, state, strided"
+    with pytest.raises(ConfigError, match=f"unknown encoder 'papr'; there are {known}"):
         encoder_config("papr")
     with pytest.raises(ConfigError, match="encoder 'nature' has no filters"):
         encoder_config("nature", filters=3)
@@ -162,7 +173,7 @@ def test_each_head_is_fresh(name):
 
 
 def test_the_paper_starts_from_delta_orthogonal_kernels_and_the_others_do_not():
-    for name in ("paper", "strided", "small", "nature", "impala"):
+    for name in SMALL:
         kernel = next(p for p in build(name).parameters() if p.dim() == 4).detach().clone()
         middle = kernel.shape[-1] // 2
         centre = kernel[:, :, middle, middle].clone()
@@ -170,6 +181,22 @@ def test_the_paper_starts_from_delta_orthogonal_kernels_and_the_others_do_not():
         assert bool(kernel.any()) == (name != "paper")
         if name == "paper":  # 4 filters of 3 channels
             torch.testing.assert_close(centre.T @ centre, 2 * torch.eye(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "layers"), [("data_efficient", [(32, 5, 5), (64, 5, 5)]), ("canonical", NATURE)])
+def test_flat_encoders_are_their_map_and_start_as_pytorch_does(name, layers):
+    torch.manual_seed(1)
+    encoder = build(name, (4, 40, 40))
+    torch.manual_seed(1)
+    channels, plain = 4, []
+    for filters, kernel, stride in layers:
+        plain += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+        channels = filters
+    for ours, theirs in zip(encoder.parameters(), nn.Sequential(*plain).parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    obs = frames((4, 40, 40))
+    expected = nn.Sequential(*plain)(obs / 255).flatten(1)
+    torch.testing.assert_close(encoder(obs), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_remembering_computes_each_input_once_and_returns_the_same_values():

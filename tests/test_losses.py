@@ -5,10 +5,19 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import TanhTransform
 
-from curl_rl.losses import bilinear_logits, info_nce, soft_q_target, squashed_gaussian, twin_q_loss
+from curl_rl.losses import (
+    bilinear_logits,
+    categorical_loss,
+    info_nce,
+    project_distribution,
+    soft_q_target,
+    squashed_gaussian,
+    twin_q_loss,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +111,88 @@ def test_value_losses_pass_gradcheck():
     alpha = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     inputs = [x.requires_grad_() for x in (target, q.detach(), log_prob)] + [alpha]
     assert torch.autograd.gradcheck(lambda r, q, p, a: soft_q_target(r, weight, q, p, a), inputs)
+
+
+ATOMS = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("atom", "reward", "discount", "expected"),
+    [
+        (2, 0.0, 1.0, [0, 0, 1, 0, 0]),  # nothing moves
+        (2, 0.5, 1.0, [0, 0, 0, 1, 0]),  # exactly onto an atom
+        (4, 0.0, 0.5, [0, 0, 0, 1, 0]),
+        (2, 0.125, 1.0, [0, 0, 0.75, 0.25, 0]),  # a quarter of the way to the next
+        (3, -1.25, 1.0, [0.5, 0.5, 0, 0, 0]),
+        (3, 9.0, 1.0, [0, 0, 0, 0, 1]),  # above the support
+        (3, -9.0, 1.0, [1, 0, 0, 0, 0]),  # below it
+        (0, 0.25, 0.0, [0, 0, 0.5, 0.5, 0]),  # terminated: the reward alone
+    ],
+)
+def test_projection_by_hand(atom, reward, discount, expected):
+    probabilities = torch.eye(5)[atom][None]
+    projected = project_distribution(probabilities, torch.tensor([reward]), torch.tensor([discount]), ATOMS)
+    assert projected.tolist() == [expected]
+
+
+def project_one_by_one(probabilities: Tensor, reward: Tensor, discount: Tensor, support: Tensor) -> Tensor:
+    """Hand each atom's mass to its two neighbours, as in algorithm 1 of Bellemare et al. 2017, in float64."""
+    low, high, projected = float(support[0]), float(support[-1]), torch.zeros_like(probabilities, dtype=torch.float64)
+    for i, row in enumerate(probabilities.tolist()):
+        for mass, atom in zip(row, support.tolist(), strict=True):
+            moved = min(max(float(reward[i]) + float(discount[i]) * atom, low), high)
+            place = (moved - low) / (high - low) * (len(support) - 1)
+            below = min(math.floor(place), len(support) - 2)
+            projected[i, below] += mass * (below + 1 - place)
+            projected[i, below + 1] += mass * (place - below)
+    return projected
+
+
+def test_projection_equals_a_scatter_in_float64():
+    support = torch.linspace(-10, 10, 51)
+    probabilities, reward = torch.randn(64, 51).mul(3).softmax(1), torch.randn(64) * 6
+    discount = torch.rand(64) * (torch.arange(64) % 4 != 0)
+    projected = project_distribution(probabilities, reward, discount, support)
+    assert projected.dtype == torch.float32
+    expected = project_one_by_one(probabilities, reward, discount, support)
+    torch.testing.assert_close(projected.double(), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(projected.sum(1), torch.ones(64))
+    inside = (reward.abs() + 10 * discount) <= 10
+    assert 10 < int(inside.sum()) < 60
+    mean = reward + discount * (probabilities @ support)
+    torch.testing.assert_close((projected @ support)[inside], mean[inside], rtol=1e-4, atol=1e-4)
+    assert float(((projected @ support) - mean)[~inside].abs().max()) > 0.1  # clipped
+
+
+def test_categorical_loss_by_hand():
+    # probabilities 1/4, 3/4 against 1/2, 1/2, then against all on the second atom
+    logits = torch.tensor([[0.0, math.log(3)], [5.0, 5.0 + math.log(3)]])
+    losses = categorical_loss(logits, torch.tensor([[0.5, 0.5], [0.0, 1.0]]))
+    assert losses.tolist() == pytest.approx([-(math.log(1 / 4) + math.log(3 / 4)) / 2, -math.log(3 / 4)], rel=1e-6)
+
+
+def test_categorical_loss_is_least_at_the_target():
+    target = torch.randn(6, 9).softmax(1)
+    logits = target.log().requires_grad_()
+    losses = categorical_loss(logits, target)
+    torch.testing.assert_close(losses.detach(), -(target * target.log()).sum(1))  # its entropy
+    losses.sum().backward()
+    torch.testing.assert_close(logits.grad, torch.zeros(6, 9), rtol=0, atol=1e-6)
+    for _ in range(20):
+        assert (categorical_loss(logits.detach() + 0.1 * torch.randn(6, 9), target) > losses.detach()).all()
+
+
+def test_categorical_loss_has_the_gradient_of_a_softmax():
+    logits, target = torch.randn(6, 9, requires_grad=True), torch.randn(6, 9).softmax(1)
+    categorical_loss(logits, target).sum().backward()
+    torch.testing.assert_close(logits.grad, logits.detach().softmax(1) - target)
+
+
+def test_categorical_loss_is_float32_and_ignores_a_shift_of_the_logits():
+    logits, target = torch.randn(6, 9).bfloat16(), torch.randn(6, 9).softmax(1)
+    losses = categorical_loss(logits, target)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(categorical_loss(logits.float() + torch.randn(6, 1) * 50, target), losses)
 
 
 def test_bilinear_logits_are_query_weight_key():

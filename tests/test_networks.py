@@ -1,12 +1,13 @@
-"""Initialisation, moving averages and gradient norms."""
+"""Initialisation, noisy layers, moving averages and gradient norms."""
 
 import copy
+import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from curl_rl.networks import grad_norm, initialise, mlp, move_average
+from curl_rl.networks import NoisyLinear, grad_norm, initialise, mlp, move_average
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,7 @@ def test_linear_layers_start_orthogonal_with_zero_bias(inputs, outputs):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_delta_initialisation_is_an_orthogonal_centre_with_relu_gain(channels, memory_format):
     layer = nn.Conv2d(channels, 6, 3).to(memory_format=memory_format)
-    initialise(layer, delta=True)
+    initialise(layer, "delta")
     weight = layer.weight.detach().clone()
     centre = weight[:, :, 1, 1].clone()
     product = centre @ centre.T if channels > 6 else centre.T @ centre
@@ -52,6 +53,91 @@ def test_other_convolutions_start_orthogonal_over_the_whole_kernel():
     initialise(layer)
     rows = layer.weight.detach().flatten(1)
     torch.testing.assert_close(rows @ rows.T, 2 * torch.eye(6), atol=1e-5, rtol=0)
+
+
+def test_the_default_initialisation_is_left_as_it_is():
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(6, 2))
+    before = copy.deepcopy(net.state_dict())
+    initialise(net, "default")
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def noise_of(layer: NoisyLinear) -> tuple[Tensor, Tensor]:
+    """Return the noise in a layer's weights and biases, read off its outputs in float64."""
+    layer = copy.deepcopy(layer).double()
+    with torch.no_grad():
+        zero, one = torch.zeros(1, layer.weight.shape[1]).double(), torch.eye(layer.weight.shape[1]).double()
+        bias = layer(zero, noisy=True)[0]
+        weight = (layer(one, noisy=True) - bias).T
+        return (weight - layer.weight) / layer.weight_std, (bias - layer.bias) / layer.bias_std
+
+
+def test_noisy_layers_start_as_published():
+    layer = NoisyLinear(100, 400, 0.1)
+    for mean in (layer.weight.detach(), layer.bias.detach()):  # U[-1/sqrt(p), 1/sqrt(p)] for p inputs
+        assert -0.1 <= float(mean.min()) < -0.095
+        assert 0.095 < float(mean.max()) <= 0.1
+        assert float(mean.std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.1)
+    torch.testing.assert_close(layer.weight_std.detach(), torch.full((400, 100), 0.1 / 10))
+    torch.testing.assert_close(layer.bias_std.detach(), torch.full((400,), 0.1 / 20))  # by the outputs
+    assert all(p.requires_grad for p in layer.parameters())
+
+
+def test_noise_is_the_signed_root_of_a_gaussian():
+    layer, generator = NoisyLinear(30, 20, 0.5), torch.Generator().manual_seed(0)
+    inputs, outputs = [], []
+    for _ in range(2000):
+        layer.draw(generator)
+        inputs.append(layer.noise_in.clone())
+        outputs.append(layer.noise_out.clone())
+    noise = torch.cat([torch.stack(inputs), torch.stack(outputs)], 1).double()
+    for side in (noise[:, :30], noise[:, 30:]):
+        assert float(side.mean()) == pytest.approx(0, abs=0.015)
+        assert float(side.square().mean()) == pytest.approx(math.sqrt(2 / math.pi), abs=0.015)  # E|e|
+        assert float(side.pow(4).mean()) == pytest.approx(1, abs=0.03)  # E[e^2]
+    correlation = torch.corrcoef(noise.T) - torch.eye(50)
+    assert float(correlation.abs().max()) < 0.12  # over five standard errors, between and within both sides
+
+
+def test_the_noise_of_weights_is_the_product_of_outputs_and_inputs():
+    layer, generator = NoisyLinear(6, 5, 0.5), torch.Generator().manual_seed(0)
+    layer.draw(generator)
+    weight, bias = noise_of(layer)
+    assert torch.linalg.matrix_rank(weight, rtol=1e-6) == 1
+    torch.testing.assert_close(bias.float(), layer.noise_out)
+    torch.testing.assert_close(weight.float(), layer.noise_out[:, None] * layer.noise_in)
+
+
+def test_noise_is_new_at_each_draw_and_stays_in_between():
+    layer, generator = NoisyLinear(6, 5, 0.5), torch.Generator().manual_seed(0)
+    x = torch.randn(3, 6)
+    seen = []
+    for _ in range(4):
+        layer.draw(generator)
+        first = layer(x, noisy=True)
+        layer(x, noisy=False)
+        assert torch.equal(layer(x, noisy=True), first)
+        seen.append(torch.cat([layer.noise_in, layer.noise_out]))
+    drawn = torch.stack(seen)
+    assert len(drawn.unique()) == drawn.numel()
+    generator.manual_seed(0)
+    layer.draw(generator)
+    assert torch.equal(layer.noise_in, drawn[0, :6])  # nothing else decides it
+
+
+def test_without_noise_a_layer_is_its_mean_exactly():
+    layer, x = NoisyLinear(6, 5, 0.5), torch.randn(3, 6)
+    layer.draw(torch.Generator().manual_seed(0))
+    expected = nn.functional.linear(x, layer.weight, layer.bias)
+    assert torch.equal(layer(x, noisy=False), expected)
+    assert not torch.equal(layer(x, noisy=True), expected)
+
+
+def test_the_noise_is_part_of_the_state():
+    layer, other, x = NoisyLinear(6, 5, 0.5), NoisyLinear(6, 5, 0.5), torch.randn(3, 6)
+    layer.draw(torch.Generator().manual_seed(0))
+    other.load_state_dict(copy.deepcopy(layer.state_dict()))
+    assert torch.equal(other(x, noisy=True), layer(x, noisy=True))
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.05, 1.0])

@@ -5,16 +5,29 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from tiny import CROP, assert_equal_states, moved, run, tiny_batch, tiny_encoder, tiny_sac, watch_inputs, watch_steps
+from tiny import (
+    CROP,
+    assert_equal_states,
+    moved,
+    run,
+    tiny_batch,
+    tiny_encoder,
+    tiny_rainbow,
+    tiny_sac,
+    watch_inputs,
+    watch_steps,
+)
 from torch import Tensor, nn
 
 from curl_rl import objectives
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.base import Objective
+from curl_rl.objectives.contrastive import Curl
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views, option
 
 SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
@@ -106,7 +119,7 @@ def test_every_objective_keeps_the_contract(name, inputs):
     if objective.coefficient:
         loss.backward()
         assert any(p.grad is not None and p.grad.any() for p in online.parameters())
-        assert all(p.grad is not None for p in objective.parameters())
+        assert all((p.grad is not None) == p.requires_grad for p in objective.parameters())
     assert all(p.grad is None for p in target.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, target.parameters(), strict=True))
 
@@ -131,6 +144,96 @@ def test_curl_is_the_formula_written_out(inputs):
         log_share = logits - logits.logsumexp(1, keepdim=True)
     assert float(loss.detach()) == pytest.approx(float(-log_share.diagonal().mean()), rel=1e-5)
     assert float(metrics["accuracy"]) == float((logits.argmax(1) == torch.arange(len(logits))).float().mean())
+
+
+def projected(options: dict[str, Any] | None = None) -> Curl:
+    """Build CURL with a projection whose target differs from it and whose biases are not zero."""
+    fields = {"projection_dim": 5, "projection_hidden": 7, **(options or {})}
+    curl = make_objective(OBJECTIVES["curl"].Config(**fields), SHAPES)
+    assert isinstance(curl, Curl)
+    for p in (*curl.head.parameters(), *curl.target_head.parameters()):
+        nn.init.normal_(p)
+    return curl
+
+
+def project(head: nn.Module, features: Tensor) -> Tensor:
+    """Write the projection out: two linear layers, each output normalised over its units, a ReLU between."""
+    (w1, b1, w2, b2), x = (p.detach().double() for p in head.parameters()), features
+    for weight, bias in ((w1, b1), (w2, b2)):
+        x = x @ weight.T + bias
+        x = (x - x.mean(1, keepdim=True)) / (x.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+        x = x if weight is w2 else x.clamp_min(0)
+    return x
+
+
+@pytest.mark.parametrize("scale", [None, 0.1])
+def test_curl_with_a_projection_is_the_formula_written_out(inputs, scale):
+    batch, views, online, target = inputs
+    curl = projected({"logit_scale": scale})
+    loss, metrics = curl(batch, views, online, target)
+    with torch.no_grad():
+        query = project(curl.head, online(views.query.images).double())
+        key = project(curl.target_head, target(views.key.images).double())
+        logits = (scale or 1.0) * (query @ curl.weight.double() @ key.T)
+    expected = (logits.logsumexp(1) - logits.diagonal()).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
+    assert float(metrics["accuracy"]) == float((logits.argmax(1) == torch.arange(len(logits))).float().mean())
+
+
+def test_curls_options_left_open_are_weight_one_scale_one_and_no_projection(inputs):
+    curl = make_objective(OBJECTIVES["curl"].Config(), SHAPES)
+    fields = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0}
+    same = make_objective(OBJECTIVES["curl"].Config(**fields), SHAPES)
+    assert curl.coefficient == same.coefficient == 1.0
+    assert [name for name, _ in curl.named_parameters()] == ["weight"]
+    same.load_state_dict(curl.state_dict())
+    assert torch.equal(curl(*inputs)[0], same(*inputs)[0])
+    curl.after_step()
+
+
+def test_the_keys_projection_follows_by_its_tau_and_takes_no_gradient(inputs):
+    curl = projected({"projection_tau": 0.3})
+    before = [p.clone() for p in curl.target_head.parameters()]
+    curl(*inputs)[0].backward()
+    assert all(p.grad is not None and p.grad.any() for p in curl.head.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in curl.target_head.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, curl.target_head.parameters(), strict=True))
+    curl.after_step()
+    for old, new, online in zip(before, curl.target_head.parameters(), curl.head.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.7 * old + 0.3 * online.detach())
+
+
+def test_a_projection_starts_uniform_with_zero_bias_and_its_target_as_a_copy():
+    fields = {"projection_dim": 50, "projection_hidden": 40}
+    curl = make_objective(OBJECTIVES["curl"].Config(**fields), SHAPES)
+    assert isinstance(curl, Curl)
+    assert curl.weight.shape == (50, 50)
+    shapes = {name: tuple(p.shape) for name, p in curl.head.named_parameters()}
+    assert shapes == {"0.weight": (40, 8), "0.bias": (40,), "3.weight": (50, 40), "3.bias": (50,)}
+    for name, p in curl.head.named_parameters():
+        assert torch.equal(p, curl.target_head.get_parameter(name))
+        if name.endswith("bias"):
+            assert not p.any()
+        else:
+            assert 0 <= float(p.detach().min()) < 0.05
+            assert 0.95 < float(p.detach().max()) < 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"logit_scale": 0.0}, "objective.logit_scale must be finite and positive, got 0.0"),
+        ({"logit_scale": math.nan}, "objective.logit_scale must be finite and positive, got nan"),
+        ({"projection_dim": -1}, "projection_dim must be at least 0 .* got -1 and 256"),
+        ({"projection_hidden": 0}, "projection_hidden at least 1, got None and 0"),
+        ({"projection_tau": 0.0}, r"objective.projection_tau must be in \(0, 1\], got 0.0"),
+        ({"projection_tau": 1.5}, r"objective.projection_tau must be in \(0, 1\], got 1.5"),
+    ],
+    ids=str,
+)
+def test_curls_options_that_cannot_be_honoured_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        OBJECTIVES["curl"].Config(**fields)
 
 
 def test_curl_cannot_tell_crops_apart_that_look_alike(inputs):
@@ -228,6 +331,26 @@ def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     run(agent, range(1, 4))
     run(resumed, range(1, 4))
+    assert int(resumed.objective.steps) == 4
+    assert_equal_states(agent, resumed)
+
+
+def test_a_new_objective_trains_under_rainbow_too(brightness):
+    agent, control = tiny_rainbow("brightness"), tiny_rainbow("none")
+    seen = watch_inputs(agent.encoder.convs)
+    start = copy.deepcopy(agent.objective.head)
+    metrics = run(agent, range(2))
+    run(control, range(2))
+    assert not torch.equal(start.weight, agent.objective.head.weight)
+    assert not torch.equal(agent.encoder.convs[0].weight, control.encoder.convs[0].weight)
+    assert {"objective_loss", "goal"} <= set(metrics[0])
+    assert len(seen) == 2 * 4  # acting, obs, next_obs, query
+    assert int(agent.objective.steps) == 2
+
+    resumed = tiny_rainbow("brightness", seed=3)
+    resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
+    run(agent, range(2, 4))
+    run(resumed, range(2, 4))
     assert int(resumed.objective.steps) == 4
     assert_equal_states(agent, resumed)
 

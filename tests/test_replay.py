@@ -55,16 +55,19 @@ class Twin:
         self.written = 0
 
     def begin(self, frame):
-        self.episodes.append({"first": self.written, "frames": [frame], "actions": [], "rewards": [], "end": None})
+        episode = {"first": self.written, "frames": [frame], "actions": [], "rewards": [], "lost": [], "end": None}
+        self.episodes.append(episode)
         self.written += 1
 
-    def add(self, action, reward, terminated, truncated, frame):
+    def add(self, action, reward, terminated, truncated, frame, *, life_lost=False):
         episode = self.episodes[-1]
         episode["frames"].append(frame)
         episode["actions"].append(action)
         episode["rewards"].append(reward)
         if terminated or truncated:
             episode["end"] = "terminated" if terminated else "truncated"
+        elif life_lost:
+            episode["lost"].append(len(episode["actions"]))
         self.written += 1
 
     def observation(self, episode, time):
@@ -81,12 +84,14 @@ class Twin:
             steps = len(episode["actions"])
             over = episode["end"] is not None or number < len(self.episodes) - 1
             for time in range(steps):
-                taken = min(self.n_step, steps - time)
+                lost = [at for at in episode["lost"] if at > time]
+                stop = lost[0] if lost else steps
+                taken = min(self.n_step, stop - time)
                 oldest = episode["first"] + max(0, time - self.stack + 1)
-                if (taken < self.n_step and not over) or oldest < self.written - self.capacity:
+                if (taken < self.n_step and not (over or lost)) or oldest < self.written - self.capacity:
                     continue
                 reward = sum(self.discount**i * episode["rewards"][time + i] for i in range(taken))
-                terminal = episode["end"] == "terminated" and time + taken == steps
+                terminal = (lost or episode["end"] == "terminated") and time + taken == stop
                 found[(episode["first"] + time) % self.capacity] = (
                     self.observation(episode, time),
                     episode["actions"][time],
@@ -95,6 +100,10 @@ class Twin:
                     self.observation(episode, time + taken),
                 )
         return found
+
+    def number(self, slot):
+        """Return how many slots were written before what the slot holds now."""
+        return self.written - 1 - (self.written - 1 - slot) % self.capacity
 
 
 def small_replay(sampler=None, **changes):
@@ -119,8 +128,8 @@ def numbered(number):
 
 
 def feed(replays, episodes, check=lambda: None):
-    """Play (length, end) episodes with the same numbered frames, actions and rewards into all replays."""
-    for length, end in episodes:
+    """Play the same episodes (length, end, *steps that lose a life) of numbered frames into all replays."""
+    for length, end, *lost in episodes:
         for replay in replays:
             replay.begin(numbered(replay.written))
         check()
@@ -128,7 +137,8 @@ def feed(replays, episodes, check=lambda: None):
             terminated, truncated = ENDS[end] if step == length - 1 else (False, False)
             for replay in replays:
                 number = replay.written  # halves and quarters add up exactly
-                replay.add(number % 7, (number % 9 - 4) / 4, terminated, truncated, numbered(number))
+                step_data = number % 7, (number % 9 - 4) / 4, terminated, truncated, numbered(number)
+                replay.add(*step_data, life_lost=step in lost)
             check()
 
 
@@ -137,13 +147,21 @@ def assert_same(batch, other):
         torch.testing.assert_close(value, getattr(other, name), rtol=0, atol=0, msg=lambda text, name=name: name + text)
 
 
-@settings(max_examples=100, deadline=None)
+def assert_rows(batch, rows):
+    for value, column in zip(batch[:5], zip(*rows, strict=True), strict=True):
+        np.testing.assert_array_equal(value.numpy(), np.stack(column).astype(value.numpy().dtype))
+
+
+EPISODE = st.tuples(st.integers(0, 14), st.sampled_from(sorted(ENDS)), st.sets(st.integers(0, 13)))
+
+
+@settings(max_examples=150, deadline=None)
 @given(
     stack=st.integers(1, 4),
     n_step=st.integers(1, 5),
     spare=st.integers(0, 30),
     padding=st.sampled_from(["repeat", "zero"]),
-    episodes=st.lists(st.tuples(st.integers(0, 14), st.sampled_from(sorted(ENDS))), min_size=1, max_size=10),
+    episodes=st.lists(EPISODE.map(lambda drawn: (*drawn[:2], *drawn[2])), min_size=1, max_size=10),
 )
 def test_every_batch_and_the_set_of_transitions_are_the_twins(stack, n_step, spare, padding, episodes):
     shape = {"capacity": stack + n_step + spare, "stack": stack, "n_step": n_step, "padding": padding, "discount": 0.5}
@@ -159,8 +177,7 @@ def test_every_batch_and_the_set_of_transitions_are_the_twins(stack, n_step, spa
         sampler.request = sorted(expected)
         batch = replay.sample(len(expected), np.random.default_rng(0))
         rows = [expected[slot] for slot in sampler.request]
-        for value, column in zip(batch[:5], zip(*rows, strict=True), strict=True):
-            np.testing.assert_array_equal(value.numpy(), np.stack(column).astype(value.numpy().dtype))
+        assert_rows(batch, rows)
         assert batch.index.tolist() == sampler.request
         np.testing.assert_array_equal(batch.weight, np.linspace(0, 1, len(rows), dtype=np.float32))
 
@@ -199,6 +216,45 @@ def test_state_observations():
     assert torch.equal(batch.obs, named[batch.index][:, None].expand(50, 4))
     assert torch.equal(batch.next_obs[:, 0], torch.tensor([1.0, 2.0, 2.0])[batch.index])
     assert torch.equal(batch.discount, torch.tensor([0.25, 0.0, 0.0])[batch.index])
+
+
+@pytest.mark.parametrize(("end", "goes_on"), [("terminated", 0), ("truncated", 1)])
+def test_three_step_returns_over_a_lost_life_by_hand(end, goes_on):
+    sampler = Requested(20)
+    replay = small_replay(sampler, n_step=3, stack=3, padding="zero", discount=0.5)
+    replay.begin(numbered(0))
+    for step, reward in enumerate([1, 2, 4, 8, 16, 32], start=1):
+        last = step == 6
+        replay.add(step, reward, *(ENDS[end] if last else (False, False)), numbered(step), life_lost=step in (2, 6))
+        assert sampler.members == set(range([0, 0, 2, 2, 2, 3, 6][step]))  # complete at once where a life ends
+    assert replay.written == 7
+    sampler.request = list(range(6))
+    batch = replay.sample(6, np.random.default_rng(0))
+    assert batch.reward.tolist() == [2, 2, 12, 24, 32, 32]
+    assert batch.discount.tolist() == [0, 0, 0.125, 0.125 * goes_on, 0.25 * goes_on, 0.5 * goes_on]
+    seen = [(images[:, :, 0, 0].int() - 1).tolist() for images in (batch.obs, batch.next_obs)]  # -1: blank
+    assert seen[0] == [[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
+    assert seen[1] == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [4, 5, 6], [4, 5, 6], [4, 5, 6]]
+
+
+@pytest.mark.parametrize(("end", "goes_on"), [("terminated", 0), ("truncated", 1)])
+def test_twenty_step_returns_over_lost_lives_by_hand(end, goes_on):
+    sampler = Requested(100)
+    replay = small_replay(sampler, capacity=100, n_step=20)
+    replay.begin(numbered(0))
+    for step in range(1, 51):
+        ends = ENDS[end] if step == 50 else (False, False)
+        replay.add(0, 1.0, *ends, numbered(step), life_lost=step in (5, 40))
+    expected = {  # k rewards of 1 at discount 1/2 sum to 2 - 2 ** (1 - k)
+        0: (2 - 2**-4, 0), 4: (1, 0),  # up to the first lost life
+        5: (2 - 2**-19, 2**-20), 19: (2 - 2**-19, 2**-20),  # all 20 steps within a life
+        20: (2 - 2**-19, 0), 39: (1, 0),  # up to the second, the first of them after exactly 20 steps
+        40: (2 - 2**-9, 2**-10 * goes_on), 49: (1, 0.5 * goes_on),
+    }  # fmt: skip
+    sampler.request = list(expected)
+    batch = replay.sample(len(expected), np.random.default_rng(0))
+    assert list(zip(batch.reward.tolist(), batch.discount.tolist(), strict=True)) == list(expected.values())
+    assert sampler.members == set(range(50))
 
 
 def test_n_step_batches_of_the_original():
@@ -261,7 +317,68 @@ def test_a_slot_costs_at_most_30200_bytes():
 
 
 def random_episodes(rng, count):
-    return [(int(rng.integers(0, 9)), str(rng.choice(sorted(ENDS)))) for _ in range(count)]
+    return [(int(rng.integers(9)), str(rng.choice(sorted(ENDS))), *rng.integers(9, size=2)) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_deferred_priorities_are_the_twins(seed):
+    """Numbers never come twice, slots do: what is handed in late must not reach a slot's next transition."""
+    rng = np.random.default_rng(seed)
+    shape = {"capacity": int(rng.integers(5, 25)), "stack": 2, "n_step": 2, "padding": "zero", "discount": 0.5}
+    sampler = PrioritizedSampler(shape["capacity"], exponent=1.0)
+    replay, twin = small_replay(sampler, **shape), Twin(**shape)
+    priority, largest, pending, counts = {}, 1.0, [], {"late": 0, "gone": 0}
+
+    def apply():
+        nonlocal largest
+        live = [(number, value) for number, value in pending if number in priority]
+        counts["late"] += len(live)
+        counts["gone"] += len(pending) - len(live)
+        priority.update(live)
+        largest = max([largest, *(value for _, value in live)])
+        pending.clear()
+
+    def hand_in(index):
+        values = torch.from_numpy(rng.random(len(index)) * rng.choice([1.0, 4.0]))
+        replay.update_priorities(index, values)
+        apply()
+        pending.extend(zip(map(twin.number, index.tolist()), values.float().tolist(), strict=True))
+        values.fill_(math.nan)  # as an agent may reuse its memory
+
+    def check():
+        expected = twin.transitions()
+        numbers = {twin.number(slot): slot for slot in expected}
+        for number in numbers.keys() - priority.keys():
+            priority[number] = largest
+        for number in priority.keys() - numbers.keys():
+            del priority[number]
+        choice = rng.choice(["wait", "sample", "save"], p=[0.7, 0.25, 0.05])
+        if choice == "wait" or not expected:
+            return
+        state = replay.state_dict() if choice == "save" else None
+        batch = replay.sample(4, rng)
+        apply()
+        assert_rows(batch, [expected[slot] for slot in batch.index.tolist()])
+        masses = np.zeros(shape["capacity"])
+        masses[list(numbers.values())] = [priority[number] for number in numbers]
+        for sampled in [sampler.state_dict()] if state is None else [state["sampler"], sampler.state_dict()]:
+            np.testing.assert_array_equal(sampled["mass"], masses)
+        for _ in range(rng.integers(1, 3)):
+            hand_in(batch.index[: rng.integers(1, 5)].clone())
+
+    feed([replay, twin], random_episodes(rng, 40), check)
+    assert min(counts.values()) > 0
+
+
+def test_priorities_of_before_do_not_reach_a_restored_state():
+    sampler = PrioritizedSampler(20)
+    replay = small_replay(sampler)
+    feed([replay], [(9, "truncated")])
+    state = replay.state_dict()
+    replay.update_priorities(torch.arange(3), torch.full((3,), 7.0))
+    replay.load_state_dict(state)
+    replay.sample(2, np.random.default_rng(0))
+    assert torch.equal(sampler.state_dict()["mass"], state["sampler"]["mass"])
 
 
 def restored(pieces, state, make):
@@ -282,7 +399,7 @@ def test_journal_in_pieces_restores_a_replay_bit_for_bit(sampler, capacity, live
 
     rng = np.random.default_rng(capacity + stop)
     original, pieces, saved = make(), [], 0
-    for episode in [*random_episodes(rng, 25), (stop + 1, "cut")]:
+    for episode in [*random_episodes(rng, 25), (stop + 1, "cut", 3)]:  # stops before or right after a lost life
         feed([original], [episode])
         if len(original):
             batch = original.sample(4, rng)
@@ -484,3 +601,26 @@ def test_cuda_batches_equal_cpu_ones_and_wait_for_nothing(storage):
         assert_same(type(batch)(*(value.cpu() for value in batch)), expected.sample(16, other))
     for name, rows in replay.journal(0).items():
         assert torch.equal(rows, expected.journal(0)[name])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_priorities_equal_cpu_ones_and_wait_for_nothing():
+    samplers = PrioritizedSampler(20), PrioritizedSampler(20)
+    replays = [small_replay(samplers[0]), small_replay(samplers[1], device=torch.device("cuda"))]
+    feed(replays, [(12, "truncated")])
+    for turn in range(8):
+        expected, batch = (replay.sample(8, np.random.default_rng(turn)) for replay in replays)
+        assert_same(type(batch)(*(value.cpu() for value in batch)), expected)
+        replays[0].update_priorities(expected.index, expected.reward.abs() + turn)
+        priorities = batch.reward.abs() + turn
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            torch.cuda._sleep(10_000_000)  # the device is busy when the copy is asked for
+            replays[1].update_priorities(batch.index, priorities)
+            priorities.fill_(-1.0)  # refused if it were read
+            assert not torch.cuda.current_stream().query()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        feed(replays, [(2, "terminated", 0)])
+    masses = [replay.state_dict()["sampler"]["mass"] for replay in replays]
+    assert torch.equal(*masses)

@@ -309,7 +309,7 @@ def test_a_snapshot_shows_two_crops_and_disturbs_nothing():
     agent, batch = tiny_sac(), tiny_batch(size=10)
     before = copy.deepcopy(agent.state_dict())
     images = agent.snapshot(batch)
-    assert {name: value.shape for name, value in images.items()} == dict.fromkeys(("query", "key"), (8, 3, CROP, CROP))
+    assert {name: value.shape for name, value in images.items()} == dict.fromkeys(("query", "key"), (8, 9, CROP, CROP))
     assert not torch.equal(images["query"], images["key"])
     for name, value in leaves(before):
         now = dict(leaves(agent.state_dict()))[name]

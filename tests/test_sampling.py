@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from curl_rl.sampling import PrioritizedSampler, UniformSampler, _SumTree
+from curl_rl.types import ConfigError
 
 SAMPLERS = [UniformSampler, PrioritizedSampler]
 
@@ -136,7 +137,7 @@ def test_prioritized_weights_by_hand():
     raw = (3 * np.array([1, 2, 4]) / 7) ** -0.4
     assert set(index.tolist()) == {0, 1, 2}
     np.testing.assert_allclose(weight, (raw / raw[0])[index], rtol=1e-6)
-    sampler.beta = 1.0
+    sampler = prioritized([1.0, 4.0, 16.0], exponent=0.5, beta=1.0)
     index, weight = sampler.sample(256, np.random.default_rng(0))
     np.testing.assert_allclose(weight, np.array([1, 1 / 2, 1 / 4])[index], rtol=1e-6)
 
@@ -146,6 +147,55 @@ def test_weights_are_relative_to_the_batch():
     index, weight = sampler.sample(1, Extreme(0.5))
     assert index.tolist() == [2]
     assert weight.tolist() == [1.0]
+
+
+def test_beta_rises_to_one_and_is_kept():
+    options = {"exponent": 1.0, "beta": 0.4, "anneal_updates": 4}
+    sampler = PrioritizedSampler(3, **options)
+    sampler.add(0)
+    sampler.add(1)
+    for expected in (0.4, 0.55, 0.7, 0.85, 1.0, 1.0):
+        assert sampler.beta == pytest.approx(expected)
+        restored = PrioritizedSampler(3, **options)
+        restored.load_state_dict(sampler.state_dict())
+        assert restored.beta == sampler.beta
+        sampler.update(np.array([0, 1, 2]), np.array([1.0, 3.0, 1.0]))
+        index, weight = sampler.sample(64, np.random.default_rng(0))
+        np.testing.assert_allclose(weight, np.array([1, 3**-sampler.beta])[index], rtol=1e-6)
+    sampler.update(np.array([2]), np.array([1.0]))  # counts although the slot is gone
+    assert sampler.state_dict()["updates"] == 7
+    constant = prioritized([1.0, 2.0], beta=0.3)
+    assert constant.beta == 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exponent": 1.5}, "replay.exponent=1.5 .* in that range"),
+        ({"exponent": float("nan")}, "replay.exponent=nan"),
+        ({"beta": -0.1}, "replay.beta=-0.1"),
+        ({"anneal_updates": -1}, "replay.anneal_updates=-1 .* choose 0"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        PrioritizedSampler(4, **options)
+
+
+def test_a_single_live_slot_among_many_is_always_drawn():
+    sampler = PrioritizedSampler(100_000, beta=1.0)
+    for index in range(0, 100_000, 3):
+        sampler.add(index)
+    for index in range(0, 100_000, 3):
+        if index != 77_778:
+            sampler.remove(index)
+    for end in (0.0, 0.5, np.nextafter(1, 0), 1.0):
+        index, weight = sampler.sample(32, Extreme(end))
+        assert set(index.tolist()) == {77_778}
+        np.testing.assert_array_equal(weight, np.ones(32, np.float32))
+    sampler.remove(77_778)
+    with pytest.raises(RuntimeError, match="nothing to sample"):
+        sampler.sample(32, np.random.default_rng(0))
 
 
 def test_a_new_slot_gets_the_largest_priority_so_far():
@@ -186,7 +236,7 @@ def test_priorities_of_zero_stay_drawable():
 
 @settings(max_examples=150, deadline=None)
 @given(
-    priorities=st.lists(st.floats(0, 1e30), min_size=1, max_size=40),
+    priorities=st.lists(st.floats(0, 1e30) | st.integers(-300, 300).map(lambda e: 10.0**e), min_size=1, max_size=40),
     removed=st.sets(st.integers(0, 39)),
     end=st.sampled_from([0.0, 0.5, np.nextafter(1, 0), 1.0]),
 )
@@ -216,16 +266,35 @@ def test_sum_tree_finds_what_a_cumulative_sum_finds(data, size):
     np.testing.assert_array_equal(tree.find(targets), naive)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    masses=st.lists(st.just(0.0) | st.integers(-300, 300).map(lambda e: 10.0**e), min_size=1, max_size=40),
+    fractions=st.lists(st.floats(0, 1), min_size=1, max_size=20),
+)
+def test_an_empty_leaf_is_never_found_among_masses_of_any_size(masses, fractions):
+    tree = _SumTree(len(masses))
+    tree.rebuild(np.array(masses))
+    if tree.total > 0:
+        total = tree.total
+        found = tree.find(np.array([*np.multiply(fractions, total), np.nextafter(total, 0), total, 2 * total]))
+        assert np.all(tree.masses[found] > 0)
+
+
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), size=st.integers(1, 40))
 def test_batched_scalar_and_rebuilt_trees_are_equal_bit_for_bit(data, size):
     pairs = st.lists(st.tuples(st.integers(0, size - 1), st.floats(0, 1e6)), min_size=1, max_size=30)
     batched, scalar, rebuilt = _SumTree(size), _SumTree(size), _SumTree(size)
+    naive = [0.0] * size
     for batch in data.draw(st.lists(pairs, min_size=1, max_size=4)):
         leaves, masses = (np.array(column) for column in zip(*batch, strict=True))
         batched.set(leaves, masses)
         for leaf, mass in batch:
             scalar.set_one(leaf, mass)
+            naive[leaf] = mass
     rebuilt.rebuild(scalar.masses)
     np.testing.assert_array_equal(batched._node, scalar._node)
     np.testing.assert_array_equal(rebuilt._node, scalar._node)
+    assert batched.masses.tolist() == naive
+    assert [batched.mass_of(leaf) for leaf in range(size)] == naive
+    assert batched.total == pytest.approx(sum(naive))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curl_rl.agents.rainbow import Rainbow, RainbowConfig
 from curl_rl.agents.sac import Sac, SacConfig
 from curl_rl.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
@@ -14,7 +15,10 @@ from curl_rl.types import Batch, Shapes
 ACTIONS = 2
 FRAMES = (9, 24, 24)
 CROP = 20
+ATARI = (4, 28, 28)
 ONLINE = ("encoder", "critic", "actor", "objective")
+RAINBOW_ONLINE = ("encoder", "heads", "objective")
+RAINBOW_TARGETS = ("target_encoder", "target_heads", "key_encoder")
 
 Steps = list[tuple[str, dict[str, Tensor], dict[str, Tensor]]]
 
@@ -24,7 +28,14 @@ def tiny_encoder(obs_shape: tuple[int, ...] = (9, CROP, CROP), *, bf16: bool = F
     return make_encoder(encoder_config(name, feature_dim=8, **fields), obs_shape, bf16=bf16)
 
 
-def tiny_batch(seed: int = 0, *, size: int = 6, obs_shape: tuple[int, ...] = FRAMES, device: str = "cpu") -> Batch:
+def tiny_batch(
+    seed: int = 0,
+    *,
+    size: int = 6,
+    obs_shape: tuple[int, ...] = FRAMES,
+    discrete: bool = False,
+    device: str = "cpu",
+) -> Batch:
     """Draw a batch of noise: uint8 frames for a shape (C, H, W), float32 states for (D,)."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -33,9 +44,14 @@ def tiny_batch(seed: int = 0, *, size: int = 6, obs_shape: tuple[int, ...] = FRA
             return torch.randn((size, *obs_shape), generator=generator)
         return torch.randint(256, (size, *obs_shape), generator=generator, dtype=torch.uint8)
 
+    def actions() -> Tensor:
+        if discrete:
+            return torch.randint(ACTIONS, (size,), generator=generator)
+        return torch.rand((size, ACTIONS), generator=generator) * 2 - 1
+
     batch = Batch(
         obs=observations(),
-        action=torch.rand((size, ACTIONS), generator=generator) * 2 - 1,
+        action=actions(),
         reward=torch.rand(size, generator=generator),
         discount=torch.where(torch.arange(size) == 1, 0.0, 0.99),
         next_obs=observations(),
@@ -63,23 +79,60 @@ def tiny_sac(
     return Sac(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)
 
 
-def parameters(agent: Sac, *modules: str) -> dict[str, Tensor]:
+def tiny_rainbow(
+    objective: str = "curl",
+    *,
+    seed: int = 0,
+    obs_shape: tuple[int, ...] = ATARI,
+    options: dict[str, Any] | None = None,
+    bf16: bool = False,
+    device: str = "cpu",
+    **fields: Any,
+) -> Rainbow:
+    """Build an agent as `tiny_sac` does; `options` are the objective's."""
+    torch.manual_seed(seed)
+    encoder = make_encoder(encoder_config("data_efficient"), obs_shape, bf16=bf16)
+    shapes = Shapes(encoder.feature_dim, encoder.conv_shape, ACTIONS)
+    config = RainbowConfig(**{"hidden_dim": 16, "learning_rate": 1e-3, "adam_epsilon": 1e-8, **fields})
+    if options is None and objective == "curl":
+        options = {"projection_dim": 8, "projection_hidden": 16, "logit_scale": 0.1}
+    loss = make_objective(OBJECTIVES[objective].Config(**options or {}), shapes)
+    return Rainbow(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)
+
+
+def atari_batch(seed: int = 0, **fields: Any) -> Batch:
+    """Draw a batch of noise for `tiny_rainbow`."""
+    return tiny_batch(seed, **{"obs_shape": ATARI, "discrete": True, **fields})
+
+
+def parameters(agent: Sac | Rainbow, *modules: str) -> dict[str, Tensor]:
     """Return the parameters of these modules, or of all that exist, under full names."""
-    names = modules or (*ONLINE, "target_encoder", "target_critic")
-    named = {f"{m}.{n}": p for m in names for n, p in getattr(agent, m).named_parameters()}
-    return named if modules else named | {"log_alpha": agent.log_alpha}
+    rainbow = isinstance(agent, Rainbow)
+    every = (*RAINBOW_ONLINE, *RAINBOW_TARGETS) if rainbow else (*ONLINE, "target_encoder", "target_critic")
+    named: dict[str, Tensor] = {
+        f"{m}.{n}": p for m in modules or every for n, p in getattr(agent, m).named_parameters()
+    }
+    if not modules and not rainbow:
+        named["log_alpha"] = agent.log_alpha
+    return named
+
+
+def copies(agent: Sac | Rainbow, *modules: str) -> dict[str, Tensor]:
+    """Return copies of the same parameters."""
+    return {name: p.detach().clone() for name, p in parameters(agent, *modules).items()}
+
+
+def gradients(agent: Sac | Rainbow, *modules: str) -> dict[str, Tensor]:
+    """Return copies of the gradients that these parameters have."""
+    return {name: p.grad.clone() for name, p in parameters(agent, *modules).items() if p.grad is not None}
 
 
 def watch_steps(agent: Sac) -> Steps:
     """Return a list that grows by (optimiser, parameters before, parameters after) at each optimiser step."""
     seen: Steps = []
-
-    def copies() -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in parameters(agent).items()}
-
     for name, optimizer in agent.optimizers.items():
-        optimizer.register_step_pre_hook(lambda *_, name=name: seen.append((name, copies(), {})))
-        optimizer.register_step_post_hook(lambda *_: seen[-1][2].update(copies()))
+        optimizer.register_step_pre_hook(lambda *_, name=name: seen.append((name, copies(agent), {})))
+        optimizer.register_step_post_hook(lambda *_: seen[-1][2].update(copies(agent)))
     return seen
 
 
@@ -103,18 +156,18 @@ def leaves(state: Any) -> Iterator[tuple[str, Any]]:
         yield "", state
 
 
-def assert_equal_states(one: Sac, other: Sac) -> None:
+def assert_equal_states(one: Sac | Rainbow, other: Sac | Rainbow) -> None:
     first, second = dict(leaves(one.state_dict())), dict(leaves(other.state_dict()))
     assert first.keys() == second.keys()
     differ = [n for n, v in first.items() if not (v.equal(second[n]) if torch.is_tensor(v) else v == second[n])]
     assert differ == []
 
 
-def run(agent: Sac, updates: range) -> list[dict[str, Tensor]]:
+def run(agent: Sac | Rainbow, updates: range) -> list[dict[str, Tensor]]:
     """Act and update as a trainer does, and return every update's metrics."""
     results = []
     for i in updates:
-        batch = tiny_batch(i)
+        batch = atari_batch(i) if isinstance(agent, Rainbow) else tiny_batch(i)
         agent.act(batch.obs[:1].numpy(), explore=True)
         results.append(agent.update(batch).metrics)
     return results

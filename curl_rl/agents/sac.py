@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.augmentations import center_crop, random_crop, random_shift
-from curl_rl.capture import Captured
+from curl_rl import checks
+from curl_rl.augmentations import center_crop, random_crop, random_shift, unmoved
+from curl_rl.capture import make_step
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.losses import soft_q_target, squashed_gaussian, twin_q_loss
 from curl_rl.networks import grad_norm, initialise, mlp, move_average
 from curl_rl.objectives.base import Objective
+from curl_rl.state import Parts, collect, restore
 from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views, option
 
 AUGMENTATIONS = ("crop", "shift", "none")
@@ -50,20 +52,13 @@ class SacConfig:
     capture: bool = option(False, "replay the update as a CUDA graph")
 
     def __post_init__(self) -> None:
-        for name, choices in (("augmentation", AUGMENTATIONS), ("update", UPDATES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"agent.{name}={getattr(self, name)!r} is none of {', '.join(choices)}")
-        for name in ("crop_size", "hidden_dim", "actor_period", "target_period"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"agent.{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "alpha_learning_rate", "shift_pad"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"agent.{name} must be finite and at least 0, got {getattr(self, name)}")
-        for name in ("discount", "critic_tau", "encoder_tau"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ConfigError(f"agent.{name} must be in (0, 1], got {getattr(self, name)}")
-        if not 0 < self.init_temperature < math.inf:
-            raise ConfigError(f"agent.init_temperature must be finite and positive, got {self.init_temperature}")
+        checks.one_of(self, "agent.", AUGMENTATIONS, "augmentation")
+        checks.one_of(self, "agent.", UPDATES, "update")
+        checks.one_of(self, "agent.", PRECISIONS, "precision")
+        checks.at_least(self, "agent.", 1, "crop_size", "hidden_dim", "actor_period", "target_period")
+        checks.at_least(self, "agent.", 0, "learning_rate", "alpha_learning_rate", "shift_pad")
+        checks.fraction(self, "agent.", "discount", "critic_tau", "encoder_tau")
+        checks.positive(self, "agent.", "init_temperature")
         if not -math.inf < self.log_std_min < self.log_std_max < math.inf:
             bounds = f"agent.log_std_min={self.log_std_min} and agent.log_std_max={self.log_std_max}"
             raise ConfigError(f"{bounds} must be finite, the first below the second")
@@ -109,6 +104,7 @@ class Sac:
     """The agent that the trainer drives; it owns the encoder, the objective and their optimisers."""
 
     Config = SacConfig
+    discrete = False
 
     def __init__(
         self,
@@ -145,7 +141,7 @@ class Sac:
             "actor": [{"params": list(self.actor.parameters())}],
             "alpha": [{"params": [self.log_alpha], "lr": c.alpha_learning_rate, "betas": (0.5, 0.999)}],
         }
-        heads = {"params": list(self.objective.parameters())}
+        heads = {"params": [p for p in self.objective.parameters() if p.requires_grad]}
         if learns and c.update == "joint":
             groups["critic"].append(heads)
         elif learns:
@@ -157,9 +153,14 @@ class Sac:
             for name, group in groups.items()
         }
 
+    @staticmethod
+    def image_size(config: SacConfig, size: int) -> int:
+        """Return the side of the images that the encoder sees, of an environment's `size`."""
+        return config.crop_size if config.augmentation == "crop" else size
+
     def _make_step(self) -> Any:
         step = self._joint_step if self.config.update == "joint" else self._sequential_step
-        return Captured(step) if self.config.capture and self.device.type == "cuda" else _eager(step)
+        return make_step(step, capture=self.config.capture and self.device.type == "cuda")
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -191,7 +192,7 @@ class Sac:
             case "shift":
                 return random_shift(images, self.config.shift_pad, generator)
             case _:
-                return Crop(images, torch.zeros((len(images), 2), dtype=torch.int64, device=images.device))
+                return unmoved(images)
 
     def _joint_step(self, *tensors: Any) -> Metrics:
         """Step encoder, critic and objective on one backward pass, then the actor on the same convolutional map."""
@@ -274,42 +275,31 @@ class Sac:
         move_average(self.target_encoder, self.encoder, self.config.encoder_tau)
 
     def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the last frame of some query and key crops, drawn without disturbing training."""
+        """Return some query and key crops, drawn without disturbing training."""
         if batch.obs.dim() != 4:
             return {}
         generator = torch.Generator(self.device).manual_seed(self.updates)
-        crops = {name: self._augment(batch.obs[:8], generator).images for name in ("query", "key")}
-        return {name: images[:, -3:] for name, images in crops.items()}
+        return {name: self._augment(batch.obs[:8], generator).images for name in ("query", "key")}
 
-    def _modules(self) -> dict[str, nn.Module]:
+    def _parts(self) -> Parts:
         names = ("encoder", "target_encoder", "critic", "target_critic", "actor", "objective")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "generator", "key_generator")}
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            **{name: module.state_dict() for name, module in self._modules().items()},
+            **collect(self._parts()),
             "log_alpha": self.log_alpha.detach().clone(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "generator": self.generator.get_state(),
-            "key_generator": self.key_generator.get_state(),
+            "optimizers": collect(self.optimizers),
             "updates": self.updates,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, module in self._modules().items():
-            module.load_state_dict(state[name])
+        restore(self._parts(), state)
         with torch.no_grad():
             self.log_alpha.copy_(state["log_alpha"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        self.generator.set_state(state["generator"].cpu())
-        self.key_generator.set_state(state["key_generator"].cpu())
+        restore(self.optimizers, state["optimizers"])
         self.updates = state["updates"]
         self._step = self._make_step()  # a captured graph would go on with the optimisers' former moments
-
-
-def _eager(step: Any) -> Any:
-    return lambda *tensors, flags: step(*tensors, *flags)
 
 
 def _unpack(*tensors: Any) -> tuple[Batch, Views, Tensor, bool, bool]:

@@ -1,5 +1,7 @@
 """Objectives that tell an image's other crop from the other images of the batch."""
 
+import copy
+import math
 from dataclasses import dataclass
 
 import torch
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 
 from curl_rl.encoders import Features
 from curl_rl.losses import bilinear_logits, info_nce
+from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, check_coefficient
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
 
@@ -36,25 +39,67 @@ class NoObjective(Objective):
 @dataclass(frozen=True)
 class CurlConfig:
     name: str = "curl"
-    coefficient: float = option(1.0, "weight of the loss")
+    coefficient: float | None = option(None, "weight of the loss; null: the original's for the task")
+    logit_scale: float | None = option(None, "factor of the logits; null: the original's for the suite")
+    projection_dim: int | None = option(None, "width of a projection head, 0 for none; null: the original's")
+    projection_hidden: int = option(256, "width of the projection head's hidden layer")
+    projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head")
 
     def __post_init__(self) -> None:
         check_coefficient(self)
+        if self.logit_scale is not None and not 0 < self.logit_scale < math.inf:
+            raise ConfigError(f"objective.logit_scale must be finite and positive, got {self.logit_scale}")
+        if (self.projection_dim or 0) < 0 or self.projection_hidden < 1:
+            raise ConfigError(
+                "objective.projection_dim must be at least 0 and objective.projection_hidden at least 1, got "
+                f"{self.projection_dim} and {self.projection_hidden}"
+            )
+        if not 0 < self.projection_tau <= 1:
+            raise ConfigError(f"objective.projection_tau must be in (0, 1], got {self.projection_tau}")
+
+
+class _Projection(nn.Sequential):
+    """Two linear layers, each normalised over its units (the original's on Atari; the paper does not describe it)."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int):
+        super().__init__(
+            nn.Linear(in_dim, hidden_dim),
+            nn.LayerNorm(hidden_dim, elementwise_affine=False),
+            nn.ReLU(),
+            nn.Linear(hidden_dim, out_dim),
+            nn.LayerNorm(out_dim, elementwise_affine=False),
+        )
+        for name, parameter in self.named_parameters():
+            # [0, 1) as in the original: the normalisation takes the common part away.
+            (nn.init.zeros_ if name.endswith("bias") else nn.init.uniform_)(parameter)
 
 
 class Curl(Objective):
-    """Bilinear InfoNCE between a query and the moving-average encoder's key (Laskin et al. 2020, algorithm 1)."""
+    """Bilinear InfoNCE between a query and the moving-average encoder's key (Laskin et al. 2020, algorithm 1).
+
+    On Atari the original compares projections, the key's by a moving average of the query's head.
+    """
 
     Config = CurlConfig
 
     def __init__(self, config: CurlConfig, shapes: Shapes):
         super().__init__(config, shapes)
+        self.logit_scale = 1.0 if config.logit_scale is None else config.logit_scale
+        width = config.projection_dim or shapes.feature_dim
+        self.head: nn.Module = nn.Identity()
+        if config.projection_dim:
+            self.head = _Projection(shapes.feature_dim, config.projection_hidden, width)
+        self.target_head = copy.deepcopy(self.head).requires_grad_(False)
         # Uniform in [0, 1) as in the original code; the paper does not say.
-        self.weight = nn.Parameter(torch.rand(shapes.feature_dim, shapes.feature_dim))
+        self.weight = nn.Parameter(torch.rand(width, width))
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
-        query = online(views.query.images)
+        query = self.head(online(views.query.images))
         with torch.no_grad():
-            key = target(views.key.images)
-        loss, accuracy = info_nce(bilinear_logits(query, key, self.weight))
+            key = self.target_head(target(views.key.images))
+        loss, accuracy = info_nce(self.logit_scale * bilinear_logits(query, key, self.weight))
         return loss, {"accuracy": accuracy}
+
+    def after_step(self) -> None:
+        if self.config.projection_dim:
+            move_average(self.target_head, self.head, self.config.projection_tau)
