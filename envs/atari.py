@@ -260,6 +260,8 @@ def _console(game: str) -> tuple[tuple[int, int], int]:
 
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     console = ale_py.ALEInterface()
+    # With sticky actions double_dunk starts in a varying number of frames, and may then go without a no-op.
+    console.setFloat("repeat_action_probability", 0.0)
     console.loadROM(str(roms.get_rom_path(game)))
     return console.getScreenDims(), console.getEpisodeFrameNumber()
 

@@ -1,14 +1,17 @@
 """Evaluation against scripted environments."""
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
-from curl_rl.evaluate import FrameStack, Interrupted, evaluate
+from curl_rl.evaluate import FrameStack, Interrupted, evaluate, random_action
 from curl_rl.types import Episode
 
 
 class Scripted:
     """Episodes of 2 + seed % 3 steps whose rewards are the seed; frames count the steps."""
+
+    action_space = gym.spaces.Discrete(3)
 
     def __init__(self):
         self.seeds: list[int] = []
@@ -82,7 +85,42 @@ def test_the_film_shows_the_first_episode_alone():
     film: list[np.ndarray] = []
     evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
     assert [picture[0, 0, 0] for picture in film] == [1, 2]
-    assert film[0].shape == (2, 2, 1)
+    assert film[0].shape == (2, 2, 3)  # grey, as a picture
+
+
+def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int]]:
+    envs = [Scripted() for _ in range(lanes)]
+    taken: dict[int, list[int]] = {seed: [] for seed in (2, 5, 8)}
+
+    def keep(env):
+        send = env.send
+        env.send = lambda action: (taken[env.seed].append(int(action)), send(action))
+
+    for env in envs:
+        keep(env)
+    agent = Watcher()
+    agent.act = lambda obs, explore: np.full(len(obs), agent_action)
+    evaluate(agent, envs, [2, 5, 8], repeat_three, epsilon=epsilon)
+    return list(taken.values())
+
+
+def test_epsilon_mixes_in_random_actions_of_the_episodes_own_seed():
+    always = random_share(7, 1.0, 1)
+    assert all(0 <= action < 3 for actions in always for action in actions)
+    assert always == random_share(7, 1.0, 3)
+    assert always != [always[0]] * 3
+    assert random_share(7, 0.0, 2) == [[7] * 4] * 3
+
+
+def test_random_actions_fit_their_space():
+    rng = np.random.default_rng(0)
+    drawn = [random_action(gym.spaces.Discrete(3), rng) for _ in range(200)]
+    assert set(drawn) == {0, 1, 2}
+    assert all(isinstance(action, np.int64) for action in drawn)
+    moves = np.stack([random_action(gym.spaces.Box(-1, 1, (2,), np.float32), rng) for _ in range(200)])
+    assert moves.dtype == np.float32
+    assert moves.min() < -0.9
+    assert moves.max() > 0.9
 
 
 def test_an_interruption_is_obeyed():

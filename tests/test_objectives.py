@@ -19,6 +19,7 @@ from tiny import (
     tiny_rainbow,
     tiny_sac,
     watch_inputs,
+    watch_maps,
     watch_steps,
 )
 from torch import Tensor, nn
@@ -337,7 +338,7 @@ def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
 
 def test_a_new_objective_trains_under_rainbow_too(brightness):
     agent, control = tiny_rainbow("brightness"), tiny_rainbow("none")
-    seen = watch_inputs(agent.encoder.convs)
+    seen = watch_maps(agent.encoder)
     start = copy.deepcopy(agent.objective.head)
     metrics = run(agent, range(2))
     run(control, range(2))

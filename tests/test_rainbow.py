@@ -22,6 +22,7 @@ from tiny import (
     run,
     tiny_rainbow,
     watch_inputs,
+    watch_maps,
 )
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from curl_rl.agents.rainbow import DuellingHeads, Rainbow, RainbowConfig
 from curl_rl.augmentations import random_crop_shift, random_shift
 from curl_rl.encoders import Remembering, encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives.contrastive import Curl
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes
 
 OBJECTIVE_NAMES = ("curl", "none")
@@ -113,7 +115,7 @@ def test_the_keys_encoder_follows_every_update_by_its_tau():
 def test_without_an_objective_the_keys_encoder_rests():
     agent = tiny_rainbow("none", encoder_tau=0.3)
     before = copies(agent, "key_encoder")
-    seen = watch_inputs(agent.key_encoder.convs)
+    seen = watch_maps(agent.key_encoder)
     run(agent, range(3))
     assert same(copies(agent, "key_encoder"), before)
     assert seen == []
@@ -126,7 +128,7 @@ def test_without_an_objective_the_keys_encoder_rests():
 def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation):
     agent, batch = tiny_rainbow(augmentation=augmentation, shift_pad=3), atari_batch()
     kept, generator = copy.deepcopy(batch), agent.view_generator.clone_state()
-    online, target, key = (watch_inputs(m.convs) for m in (agent.encoder, agent.target_encoder, agent.key_encoder))
+    online, target, key = (watch_maps(getattr(agent, m)) for m in ("encoder", "target_encoder", "key_encoder"))
     agent.update(batch)
     draw = {"crop_shift": random_crop_shift, "shift": random_shift}.get(augmentation)
     views = [draw(batch.obs, 3, generator).images if draw else batch.obs for _ in range(2)]
@@ -134,7 +136,7 @@ def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation
     expected = [batch.obs, batch.next_obs, views[0]] if draw else [batch.obs, batch.next_obs]
     for seen, frames in ((online, expected), (target, [batch.next_obs]), (key, [views[1]])):
         assert len(seen) == len(frames)
-        assert all(torch.equal(a, b / 255) for a, b in zip(seen, frames, strict=True))
+        assert all(torch.equal(a, agent.encoder.scale(b)) for a, b in zip(seen, frames, strict=True))
     assert not draw or not torch.equal(*views)
     assert all(torch.equal(a, b) for a, b in zip(batch, kept, strict=True))
 
@@ -145,12 +147,12 @@ def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation
 @pytest.mark.parametrize("explore", [True, False])
 def test_acting_pays_for_the_online_value_only(explore):
     agent, obs = tiny_rainbow(), atari_batch(size=3).obs
-    seen = watch_inputs(agent.encoder.convs)
-    idle = [agent.objective.head, agent.target_encoder.convs, agent.target_heads.value_hidden, agent.key_encoder.convs]
-    watched = [watch_inputs(module) for module in idle]
+    seen, *watched = (watch_maps(encoder) for encoder in (agent.encoder, agent.target_encoder, agent.key_encoder))
+    assert isinstance(agent.objective, Curl)
+    watched += [watch_inputs(module) for module in (agent.objective.head, agent.target_heads.value_hidden)]
     action = agent.act(obs.numpy(), explore=explore)
     assert len(seen) == 1
-    assert torch.equal(seen[0], obs / 255)
+    assert torch.equal(seen[0], agent.encoder.scale(obs))
     assert watched == [[]] * 4
     assert (action.shape, action.dtype) == ((3,), np.int64)
 
@@ -418,10 +420,9 @@ def test_one_seed_gives_one_agent_and_two_seeds_two():
 
 def test_bf16_touches_the_convolutions_only():
     low, exact = tiny_rainbow(bf16=True), tiny_rainbow()
-    inner: list[torch.dtype] = []
-    low.encoder.convs.get_submodule("0").register_forward_hook(lambda module, inputs, out: inner.append(out.dtype))
+    maps = [agent.encoder.conv(atari_batch().obs) for agent in (low, exact)]
+    assert [torch.equal(x, x.bfloat16()) for x in maps] == [True, False]
     (metrics, priorities), (expected, _) = update(low, atari_batch()), update(exact, atari_batch())
-    assert set(inner) == {torch.bfloat16}
     assert {value.dtype for value in (priorities, *metrics.values())} == {torch.float32}
     assert {p.dtype for p in parameters(low).values()} == {torch.float32}
     assert {g.dtype for g in gradients(low, *RAINBOW_ONLINE).values()} == {torch.float32}

@@ -148,6 +148,19 @@ def watch_inputs(module: nn.Module) -> list[Tensor]:
     return seen
 
 
+def watch_maps(encoder: Encoder) -> list[Tensor]:
+    """Return a list that grows by the scaled images, or tiles of them, at each pass through the convolutions."""
+    seen: list[Tensor] = []
+    encoder_map = encoder.map
+
+    def watched(images: Tensor) -> Tensor:
+        seen.append(images.clone())
+        return encoder_map(images)
+
+    encoder.map = watched
+    return seen
+
+
 def leaves(state: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(state, dict | list):
         for key, value in state.items() if isinstance(state, dict) else enumerate(state):
