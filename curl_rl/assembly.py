@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     TRAINING = 1
     EVALUATION = 2
     COMMAND = 3
+    OBJECTIVE = 4
 
 
 def derive_seed(seed: int, *purpose: int) -> int:
@@ -121,10 +122,13 @@ def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
         shape = (channels * config.env.frame_stack, *image)
         encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
         shapes = Shapes(encoder.feature_dim, encoder.conv_shape, actions)
+        with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
+            torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
+            objective = make_objective(config.objective, shapes)
         return cls(
             config.agent,
             encoder=encoder,
-            objective=make_objective(config.objective, shapes),
+            objective=objective,
             action_dim=actions,
             device=device,
             seed=derive_seed(config.seed, Purpose.LOOP),
