@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -96,7 +97,7 @@ def make_environment(config: Config) -> RunEnv:
     return LocalEnv(config.task, settings)
 
 
-def make_judges(config: Config, episodes: int) -> list[Environment]:
+def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or games of one vector environment."""
     workers = config.evaluation.workers or len(os.sched_getaffinity(0))
     if suites.suite_of(config.task) == "atari":

@@ -94,6 +94,8 @@ def random_crop_shift(images: Tensor, margin: int, generator: torch.Generator) -
     `margin`, as in `random_shift`.
     """
     size = images.shape[-1]
+    if margin >= size:
+        raise ConfigError(f"a margin of {margin} leaves nothing of {size}-pixel images; lower agent.shift_pad")
     cropped = random_crop(images, size - margin, generator)
     shifted = random_crop(pad_by_replication(cropped.images, margin), size, generator)
     return Crop(shifted.images, cropped.offsets + shifted.offsets)

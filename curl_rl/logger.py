@@ -289,7 +289,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
                 container.mux(stream.encode(None))
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_metadata(run_dir: Path, extra: Mapping[str, Any]) -> None:
@@ -321,7 +322,6 @@ def _surroundings() -> dict[str, Any]:
 def _version(package: str) -> str | None:
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
-    return None
 
 
 def _cpu_model() -> str:

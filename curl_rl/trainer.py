@@ -4,7 +4,7 @@ import fcntl
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ class Trainer:
         self.env = make_environment(config)
         stack.callback(self.env.close)
         self.protocol = make_protocol(config)
-        self.judges: list[Environment] = []
+        self.judges: Sequence[Environment] = ()
         stack.callback(lambda: [env.close() for env in self.judges])
         self.agent = make_agent(config, self.env, self.device)
         self.replay = make_replay(config, self.env, self.device)

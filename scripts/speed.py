@@ -13,9 +13,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curl_rl.assembly import RunEnv, choose_device, make_agent, make_environment, make_replay, prepare_torch
+from curl_rl.assembly import (
+    RunEnv,
+    choose_device,
+    make_agent,
+    make_environment,
+    make_replay,
+    make_stack,
+    prepare_torch,
+)
 from curl_rl.cli import explain
 from curl_rl.config import Config
+from curl_rl.evaluate import random_action
 from curl_rl.overrides import compose
 from curl_rl.replay import Replay
 
@@ -54,12 +63,12 @@ class Stopwatch:
 def fill(replay: Replay, env: RunEnv, count: int) -> None:
     """Store random frames of the environment's shape: an update's time does not depend on what they show."""
     rng = np.random.default_rng(0)
-    space, actions = env.observation_space, env.action_space
+    space = env.observation_space
     frames = rng.integers(0, 256, (16, *(space.shape or ()))).astype(space.dtype)
     for i in range(count):
         if i % 250 == 0:
             replay.begin(frames[0])
-        action = rng.uniform(-1, 1, actions.shape).astype(np.float32)
+        action = random_action(env.action_space, rng)
         replay.add(action, rng.random(), False, i % 250 == 249, frames[i % len(frames)])
 
 
@@ -109,34 +118,48 @@ def time_matmul(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * 2048**3 / 1e9 / watch.median("product")
 
 
-def time_environment(config: Config, env: RunEnv, agent: Any, replay: Replay, device: torch.device) -> dict[str, float]:
-    """Time steps alone, then the wait for a step that ran beside an update, and acting."""
-    rng = np.random.default_rng(0)
-    watch = Stopwatch(device)
-    frame, _ = env.reset(0)
-    obs = np.concatenate([frame] * config.env.frame_stack)[None]
-    for i in range(2 * STEPS):
-        with watch.timing("act"):
-            action = agent.act(obs, explore=True)[0]
-        overlapped = i % 2 == 1
-        with watch.timing("step" if not overlapped else "step_and_update"):
-            env.send(action)
-            if overlapped:
-                with watch.timing("update"):
-                    agent.update(replay.sample(config.batch_size, rng))
-                with watch.timing("wait"):
-                    *_, ended, cut, _ = env.receive()
-            else:
-                *_, ended, cut, _ = env.receive()
-        if ended or cut:
+def time_environment(env: RunEnv, device: torch.device) -> float:
+    """Return the seconds of a step of the environment alone."""
+    rng, watch = np.random.default_rng(0), Stopwatch(device)
+    env.reset(0)
+    for i in range(STEPS):
+        with watch.timing("step"):
+            env.send(random_action(env.action_space, rng))
+            *_, terminated, truncated, _ = env.receive()
+        if terminated or truncated:
             env.reset(i)
-    return {
-        "environment_steps_per_second": 1 / watch.median("step"),
-        "step": watch.median("step"),
-        "act": watch.median("act"),
-        "wait_beside_update": watch.median("wait"),
-        "update_beside_step": watch.median("update"),
-    }
+    return watch.median("step")
+
+
+def time_steps(config: Config, env: RunEnv, agent: Any, replay: Replay, device: torch.device) -> dict[str, float]:
+    """Time whole steps as the trainer takes them, an update each; `environment` is what is waited for it."""
+    rng, watch = np.random.default_rng(0), Stopwatch(device)
+    stack = make_stack(config)
+    frame, _ = env.reset(0)
+    replay.begin(frame)
+    stack.reset(frame)
+    for i in range(STEPS):
+        with watch.timing("total"):
+            with watch.timing("act"):
+                action = agent.act(stack.observation()[None], explore=True)[0]
+            env.send(action)
+            with watch.timing("sample"):
+                batch = replay.sample(config.batch_size, rng)
+            with watch.timing("update"):
+                result = agent.update(batch)
+            with watch.timing("priorities"):
+                if result.priorities is not None:
+                    replay.update_priorities(batch.index, result.priorities)
+            with watch.timing("environment"):
+                frame, reward, terminated, truncated, _ = env.receive()
+            with watch.timing("store"):
+                replay.add(action, reward, terminated, truncated, frame)
+                stack.push(frame)
+        if terminated or truncated:
+            frame, _ = env.reset(i)
+            replay.begin(frame)
+            stack.reset(frame)
+    return {name: watch.median(name) for name in watch.seconds}
 
 
 def main() -> None:
@@ -144,20 +167,20 @@ def main() -> None:
     config = compose(sys.argv[1:])
     device = choose_device(config.device)
     prepare_torch(config.threads, spare_core=config.env.overlap and device.type == "cpu")
-    env = make_environment(config, remote=config.env.overlap)
+    env = make_environment(config)
     try:
         agent, replay = make_agent(config, env, device), make_replay(config, env, device)
         fill(replay, env, 4 * config.batch_size)
-        environment = time_environment(config, env, agent, replay, device)
         report = {
             "task": config.task,
             "preset": config.preset,
             "batch_size": config.batch_size,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
+            "environment_step_alone": time_environment(env, device),
+            "seconds_per_agent_step": time_steps(config, env, agent, replay, device),
             **time_updates(config, agent, replay, device),
             "matmul_gflops": {str(t)[6:]: time_matmul(device, t) for t in (torch.float32, torch.bfloat16)},
-            "environment": environment,
             "bytes_per_transition": replay.nbytes / config.replay.capacity,
         }
     finally:

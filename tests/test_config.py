@@ -80,9 +80,9 @@ def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
 
 
 def test_every_preset_composes_and_records_its_name():
-    first = {"dmc": "dmc/walker_walk", "toy": "toy/reach"}
+    first = {"dmc": "dmc/walker_walk", "toy": "toy/reach", "atari": "atari/pong"}
     names = {suite: presets(suite) for suite in suites.SUITES}
-    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick"]}
+    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": ["paper"]}
     for suite, task in first.items():
         for name in names[suite]:
             assert compose([f"task={task}", f"preset={name}"]).preset == name
@@ -136,7 +136,7 @@ def test_configurations_are_frozen_all_the_way():
         ("batch_size=0", ["batch_size must be at least 1, got 0"]),
         ("budget_frames=-5", ["budget_frames must be at least 1"]),
         ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
-        ("env.timeout=0", ["env.timeout must be positive"]),
+        ("env.timeout=0", ["env.timeout must be finite and positive"]),
         ("env.obs=text", ["env.obs='text' is none of pixels, state"]),
         ("env.obs=state", ["preset=state"]),
         ("encoder=state", ["preset=state"]),
@@ -145,7 +145,7 @@ def test_configurations_are_frozen_all_the_way():
         ("agent.learning_rate=-1e-3", ["agent.learning_rate must be finite and at least 0, got -0.001"]),
         ("agent.learning_rate=nan", ["agent.learning_rate must be finite"]),
         ("agent.alpha_learning_rate=-1", ["agent.alpha_learning_rate must be finite and at least 0"]),
-        ("agent.shift_pad=-1", ["agent.shift_pad must be finite and at least 0, got -1"]),
+        ("agent.shift_pad=-1", ["agent.shift_pad must be at least 0, got -1"]),
         ("agent.init_temperature=0", ["agent.init_temperature must be finite and positive, got 0.0"]),
         ("agent.log_std_min=2", ["agent.log_std_min=2.0 and agent.log_std_max=2.0", "below"]),
         ("agent.critic_tau=0", ["agent.critic_tau must be in (0, 1], got 0.0"]),

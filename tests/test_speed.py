@@ -32,4 +32,7 @@ def test_the_report_is_whole_and_consistent():
     frame = 3 * 28 * 28
     assert frame < report["bytes_per_transition"] < 1.2 * frame
     assert {"float32", "bfloat16"} == report["matmul_gflops"].keys()
-    assert report["environment"]["wait_beside_update"] > 0
+    step = report["seconds_per_agent_step"]
+    assert step.keys() == {"act", "sample", "update", "priorities", "environment", "store", "total"}
+    assert 0.8 < sum(seconds for name, seconds in step.items() if name != "total") / step["total"] < 1.2
+    assert report["environment_step_alone"] > 0
