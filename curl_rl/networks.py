@@ -47,10 +47,11 @@ class NoisyLinear(nn.Module):
             noise.copy_(noise.sign() * noise.abs().sqrt())
 
     def forward(self, x: Tensor, *, noisy: bool) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
         if not noisy:
-            return F.linear(x, self.weight, self.bias)
-        weight = torch.addcmul(self.weight, self.weight_std, torch.outer(self.noise_out, self.noise_in))
-        return F.linear(x, weight, torch.addcmul(self.bias, self.bias_std, self.noise_out))
+            return y
+        # The noise of rank one goes to inputs and outputs: no weight matrix is written, which takes half of the time.
+        return torch.addcmul(y, F.linear(x * self.noise_in, self.weight_std, self.bias_std), self.noise_out)
 
 
 def initialise(module: nn.Module, how: Initialisation = "orthogonal") -> None:
