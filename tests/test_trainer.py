@@ -1,20 +1,17 @@
 """The loop on the toy task: it learns, it repeats itself, and it survives being killed."""
 
-import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from runs import assert_same, manifests, rows, start, state, wait_for
 
 from curl_rl import trainer
-from curl_rl.checkpoint import Checkpoints
 from curl_rl.config import Config
 from curl_rl.overrides import compose
 from curl_rl.types import ConfigError
@@ -44,57 +41,12 @@ def small(run_dir: Path, *more: str) -> Config:
     return compose([*SMALL, f"run_dir={run_dir}", *more])
 
 
-def rows(run_dir: Path) -> list[tuple[str, ...]]:
-    """eval.csv without its clock on the wall."""
-    with (run_dir / "eval.csv").open() as file:
-        return [tuple(value for key, value in row.items() if key != "seconds") for row in csv.DictReader(file)]
-
-
-def state(run_dir: Path) -> dict:
-    found = Checkpoints(run_dir / "checkpoints").load()
-    assert found is not None
-    return found
-
-
-def assert_same(a, b, path: str = "state") -> None:
-    """Compare nested states bit for bit, but for the seconds that passed."""
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a.keys() - {"seconds"}:
-            assert_same(a[key], b[key], f"{path}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}[{i}]")
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), path
-    else:
-        assert a == b, path
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     """An uninterrupted run."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     assert trainer.train(small(run_dir)) == 0
     return run_dir
-
-
-def start(run_dir: Path, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "curl_rl", "train", *SMALL, f"run_dir={run_dir}", *more]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and process.poll() is None:
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
-
-
-def manifests(run_dir: Path) -> set[str]:
-    return {path.name for path in (run_dir / "checkpoints").glob("manifest-*")}
 
 
 def test_rows_carry_the_three_counts(finished):
@@ -111,13 +63,13 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(finished, tmp_
     run_dir, rng = tmp_path / "run", np.random.default_rng(3)
     for kill in range(3):
         before = manifests(run_dir)
-        process = start(run_dir)
+        process = start(run_dir, *SMALL)
         wait_for(lambda before=before: manifests(run_dir) - before, process)
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, f"run ended before kill {kill}"
-    process = start(run_dir)
+    process = start(run_dir, *SMALL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "bit for bit" not in output
@@ -129,7 +81,7 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(finished, tmp_
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, number):
     run_dir = tmp_path / "run"
-    process = start(run_dir)
+    process = start(run_dir, *SMALL)
     wait_for(lambda: manifests(run_dir), process)
     os.kill(process.pid, number)
     output, _ = process.communicate(timeout=60)

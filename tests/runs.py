@@ -1,0 +1,56 @@
+"""Runs started, watched, killed and compared: what the tests of whole runs share."""
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from curl_rl.checkpoint import Checkpoints
+
+
+def rows(run_dir: Path) -> list[tuple[str, ...]]:
+    """eval.csv without its clock on the wall."""
+    with (run_dir / "eval.csv").open() as file:
+        return [tuple(value for key, value in row.items() if key != "seconds") for row in csv.DictReader(file)]
+
+
+def state(run_dir: Path) -> dict:
+    found = Checkpoints(run_dir / "checkpoints").load()
+    assert found is not None
+    return found
+
+
+def assert_same(a, b, path: str = "state") -> None:
+    """Compare nested states bit for bit, but for the seconds that passed."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a.keys() - {"seconds"}:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path
+
+
+def start(run_dir: Path, *overrides: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "curl_rl", "train", *overrides, f"run_dir={run_dir}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None:
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.01)
+
+
+def manifests(run_dir: Path) -> set[str]:
+    return {path.name for path in (run_dir / "checkpoints").glob("manifest-*")}
