@@ -19,7 +19,7 @@ from curl_rl.encoders import make_encoder
 from curl_rl.evaluate import Environment, FrameStack
 from curl_rl.objectives import make_objective
 from curl_rl.replay import Replay, choose_storage, predict_bytes
-from curl_rl.sampling import PrioritizedSampler, Sampler, UniformSampler
+from curl_rl.sampling import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.types import Agent, ConfigError, Shapes
 from envs import LocalEnv, RemoteEnv
 
@@ -159,8 +159,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_shape": actions.shape,
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
     }
-    sampler = _make_sampler(config, layout["capacity"])
-    needed = predict_bytes(sampler=type(sampler), **layout)
+    needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
     storage = choose_storage(config.replay.device, device, needed)
     print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
     return Replay(
@@ -171,7 +170,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         discount=config.agent.discount,
         device=device,
         storage=storage,
-        sampler=sampler,
+        sampler=_make_sampler(config, layout["capacity"]),
     )
 
 

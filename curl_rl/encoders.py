@@ -245,7 +245,8 @@ class DataEfficientEncoder(_FlatEncoder):
         first, second = self.convs[0], self.convs[2]
         height, width = self.conv_shape[1:]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
-            x = F.linear(images.float(), first.weight.flatten(1) / 255, first.bias).relu_()
+            pixels = images.to(torch.bfloat16 if self.bf16 else torch.float32)
+            x = F.linear(pixels, first.weight.flatten(1) / 255, first.bias).relu_()
             x = x.view(-1, height, 5, width, 5, 32).transpose(2, 3).reshape(-1, 800)
             x = F.linear(x, second.weight.permute(0, 2, 3, 1).flatten(1), second.bias).relu_()
         return x.float().view(-1, height, width, 64).permute(0, 3, 1, 2)

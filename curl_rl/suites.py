@@ -16,7 +16,7 @@ class Suite(NamedTuple):
 
 
 _PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0}
-_GREY = {"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4}
+_GREY = {"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4}
 SUITES = {
     "dmc": Suite(3, "repeat", 1000, {"protocol": ""}, _PLAIN),
     "toy": Suite(2, "repeat", 20, {"protocol": "", "camera": 0, "action_repeat": 1}, _PLAIN),
