@@ -13,6 +13,7 @@ from runs import assert_same, manifests, rows, start, state, wait_for
 
 from curl_rl import trainer
 from curl_rl.config import Config
+from curl_rl.evaluate import random_action
 from curl_rl.overrides import compose
 from curl_rl.types import ConfigError
 
@@ -243,15 +244,27 @@ def test_the_toy_task_is_learned(tmp_path, objective):
     assert np.mean(final) > 2.5 * random, f"{final} against {random} of a random policy"
 
 
-def _random_return() -> float:
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["curl", "none"])
+def test_the_discrete_toy_task_is_learned_by_rainbow(tmp_path, objective):
+    overrides = ["task=toy/grid", "preset=rainbow", "device=cpu", f"objective={objective}", f"run_dir={tmp_path}"]
+    config = compose(overrides)
+    assert trainer.train(config) == 0
+    final = [float(row[4]) for row in rows(tmp_path) if row[0] == str(config.budget_frames)]
+    random = _random_return("toy/grid")
+    assert len(final) == 50
+    assert np.mean(final) > 2 * random, f"{final} against {random} of a random policy"
+
+
+def _random_return(task: str = "toy/reach") -> float:
     from envs import make_env
 
-    env, rng = make_env("toy/reach"), np.random.default_rng(0)
+    env, rng = make_env(task), np.random.default_rng(0)
     total = 0.0
     for seed in range(50):
         env.reset(seed=seed)
         ended = False
         while not ended:
-            _, reward, terminated, truncated, _ = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
+            _, reward, terminated, truncated, _ = env.step(random_action(env.action_space, rng))
             total, ended = total + float(reward), terminated or truncated
     return total / 50
