@@ -177,9 +177,8 @@ class Rainbow:
         if views:
             crops = Views(Crop(*views[:2]), Crop(*views[2:]))
             objective_loss, more = self.objective(batch, crops, online, Remembering(self.key_encoder))
-            total = (
-                losses + self.objective.coefficient * objective_loss
-            )  # weighted with the samples, as in the original
+            # As in the original, so that the importance weights apply to it too.
+            total = losses + self.objective.coefficient * objective_loss
             metrics |= {"objective_loss": objective_loss.detach(), **more}
         metrics["priorities"] = (total if self.config.priority == "total" else losses).detach()
         loss = (batch.weight * total).mean()
