@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "play episodes with a run's newest checkpoint")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
-    evaluate.add_argument("--episodes", type=_positive, default=10, help="how many (default: %(default)s)")
+    evaluate.add_argument("--episodes", type=_positive, help="how many (default: as the run's last evaluation)")
     evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, e.g. out.mp4")
     evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -196,4 +196,4 @@ def _row(left: str, right: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

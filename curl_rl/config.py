@@ -160,6 +160,9 @@ def _check_views(config: Config) -> None:
         return
     if config.encoder.name == "state":
         raise ConfigError("encoder=state reads joint angles, not pixels: add env.obs=state, or take preset=state")
+    pad = config.agent.shift_pad
+    if "shift" in augmentation and pad >= config.env.image_size:
+        raise ConfigError(f"agent.shift_pad={pad} leaves nothing of images of env.image_size={config.env.image_size}")
     image, seen = config.env.image_size, AGENTS[config.agent.name].image_size(config.agent, config.env.image_size)
     if seen > image:
         raise ConfigError(
@@ -241,7 +244,7 @@ def _resolved(config: Config) -> Config:
     capacity = max(math.ceil(config.budget_frames / repeat), stack + config.replay.n_step)
     capacity = min(config.replay.capacity or capacity, capacity)
     objective, published = config.objective, suites.objective_defaults(task)
-    left_open = [f.name for f in dataclasses.fields(objective) if getattr(objective, f.name) is None]
+    left_open = [name for name in published if getattr(objective, name, "") is None]
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
@@ -261,4 +264,4 @@ def _resolved(config: Config) -> Config:
 def _check_suite(config: Config, suite: suites.Suite) -> None:
     for key, fixed in suite.fixed.items():
         if getattr(config.env, key) != fixed:
-            raise ConfigError(f"env.{key} is always {fixed} in {config.task}, got {getattr(config.env, key)}")
+            raise ConfigError(f"env.{key} is always {fixed!r} in {config.task}, got {getattr(config.env, key)!r}")

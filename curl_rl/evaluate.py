@@ -57,6 +57,23 @@ class FrameStack:
         return np.concatenate(self.frames)
 
 
+class Film:
+    """Pictures (H, W, 3) of an episode: all, or between half of `limit` and `limit` of them, `stride` steps apart."""
+
+    def __init__(self, limit: int | None = None):
+        self.frames: list[np.ndarray] = []
+        self.stride = 1
+        self._limit, self._seen = limit, 0
+
+    def add(self, picture: Callable[[], np.ndarray]) -> None:
+        """Take the next step's picture, if it is one to keep."""
+        if self._seen % self.stride == 0:
+            self.frames.append(picture())
+            if len(self.frames) == self._limit:
+                self.frames, self.stride = self.frames[::2], 2 * self.stride
+        self._seen += 1
+
+
 class _Lane:
     """One environment and the episode that it plays."""
 
@@ -94,14 +111,14 @@ def evaluate(
     make_stack: Callable[[], FrameStack],
     *,
     epsilon: float = 0.0,
-    film: list[np.ndarray] | None = None,
+    film: Film | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Episode]:
     """Play one episode a seed, as many at once as there are environments.
 
     The agent acts for all running episodes in one batch, but for a share `epsilon` of random actions, drawn from each
-    episode's own seed: a result does not depend on how many run at once. `film` receives pictures (H, W, 3) of the
-    first episode. Returns the episodes in the order of their seeds; raises Interrupted once `interrupted()` says so.
+    episode's own seed: a result does not depend on how many run at once. `film` receives the first episode.
+    Returns the episodes in the order of their seeds; raises Interrupted once `interrupted()` says so.
     """
     waiting = deque(enumerate(seeds))
     lanes = [_Lane(env, make_stack()) for env in envs[: len(seeds)]]
@@ -122,5 +139,5 @@ def evaluate(
             else:
                 lanes.remove(lane)
         if film is not None and lanes and lanes[0].index == 0:
-            film.append(lanes[0].picture())
+            film.add(lanes[0].picture)
     return sorted(episodes)

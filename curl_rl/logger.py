@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curl_rl.types import Clock, Episode
+from curl_rl.types import Clock, ConfigError, Episode
 
 EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", "protocol")
 TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
@@ -353,7 +353,7 @@ def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str
     header, *rows = text.split("\n")[:-1] or [",".join(columns)]
     if header != ",".join(columns):
         mend = "resume with the version that wrote it, or start a new run in another run_dir"
-        raise ValueError(f"{path} has the columns {header}, this version writes {','.join(columns)}: {mend}")
+        raise ConfigError(f"{path} has the columns {header}, this version writes {','.join(columns)}: {mend}")
     for row in rows:
         step = row.partition(",")[0]
         if row.count(",") == len(columns) - 1 and step.isdecimal() and int(step) <= last:

@@ -18,7 +18,7 @@ from curl_rl import suites
 from curl_rl.config import FILE, GROUPS, LOCAL, Config, check_resumable, from_node, load_config, to_node
 from curl_rl.schema import REFUSALS, explained, flat, schema
 from curl_rl.types import ConfigError
-from envs import canonical_task, list_tasks
+from envs import canonical_task, list_tasks, protocol
 
 _CHOICES = ("task", "preset", *GROUPS)
 
@@ -44,9 +44,19 @@ def compose(overrides: Iterable[str]) -> Config:
     choices = [text for text, override in zip(arguments, parsed, strict=True) if override.key_or_group in _CHOICES]
     try:
         _check_keys(parsed, _compose(suite, choices))
-        return from_node(_compose(suite, arguments))
+        config = from_node(_compose(suite, arguments))
     except REFUSALS as error:
         raise explained(error) from None
+    _check_protocol(config)
+    return config
+
+
+def _check_protocol(config: Config) -> None:
+    if config.env.protocol or suites.suite_of(config.task) == "atari":
+        try:
+            protocol(config.task, protocol=config.env.protocol)
+        except ValueError as error:
+            raise ConfigError(f"env.{error}") from None
 
 
 def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:

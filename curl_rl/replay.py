@@ -193,7 +193,7 @@ class Replay:
     ) -> None:
         """Append a step and the frame it led to, which at an episode's end is that episode's own last frame.
 
-        After `life_lost` the episode goes on with the next add(); where it is over, `terminated` or `truncated` counts.
+        After `life_lost` the episode goes on with the next add(), unless it is over too; either way returns end there.
         Raises RuntimeError outside an episode, ValueError for a frame or action of another shape or type, or a reward
         that is not finite; nothing is stored then.
         """
@@ -207,9 +207,10 @@ class Replay:
         age = int(self._age[(self.written - 1) % self.capacity]) + 1
         # Departure: the original blanks the stack after each lost life, in its memory only. Acting and evaluation see
         # the frames before it, so what is learned from must show them too.
-        end = _TERMINATED if terminated else _TRUNCATED if truncated else _LIFE_LOST if life_lost else 0
+        over = terminated or truncated
+        end = (_TERMINATED if over else _LIFE_LOST) if terminated or life_lost else _TRUNCATED if truncated else 0
         self._write(frame, action, reward, age, end)
-        self._open = not (terminated or truncated)
+        self._open = not over
         self._release(self.written - 1 if end else self.written - self._n_step)
 
     def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:

@@ -159,10 +159,15 @@ class PrioritizedSampler:
         return index, ((mass.min() / mass) ** self.beta).astype(np.float32)
 
     def update(self, index: np.ndarray, priorities: np.ndarray) -> None:
-        """Set priorities, the last one of a slot that occurs twice; ValueError if one is negative or not finite."""
+        """Set priorities, the last one of a slot that occurs twice; FloatingPointError if one is not finite."""
         priorities = np.asarray(priorities, np.float64)
-        if not np.all(np.isfinite(priorities) & (priorities >= 0)):
-            raise ValueError("priorities must be finite and not negative; look for a NaN in the agent's loss")
+        if not np.all(np.isfinite(priorities)):
+            raise FloatingPointError(
+                "a priority is not finite, so the agent's loss is not either; no checkpoint was written of this. Try a "
+                "lower agent.learning_rate or agent.precision=float32 in a new run_dir"
+            )
+        if np.any(priorities < 0):
+            raise ValueError(f"priorities must not be negative, got {priorities.min()}")
         self._updates += 1
         live = self._tree.masses[index] > 0
         index, priorities = index[live], np.maximum(priorities[live], _SMALLEST_PRIORITY)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import field
@@ -67,6 +68,9 @@ def explained(error: BaseException) -> ConfigError:
     innermost: BaseException = error
     while innermost.__cause__ is not None:
         innermost = innermost.__cause__
-    message = str(innermost).strip().split("\n")[0]
+    lines = str(innermost).strip().split("\n")
+    message = lines[0]
+    if (place := re.match(r"In '(.+)': .*composing config:$", message)) and len(lines) > 1:
+        message = f"{place[1]} does not go with the other choices ({lines[1].strip()}): choose another preset or agent"
     key = getattr(innermost, "full_key", None)
     return ConfigError(f"{key}: {message}" if key else message)

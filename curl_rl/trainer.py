@@ -26,7 +26,7 @@ from curl_rl.assembly import (
 )
 from curl_rl.checkpoint import Checkpoints
 from curl_rl.config import Config, check_resumable, load_config, save_config
-from curl_rl.evaluate import Environment, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
 from curl_rl.logger import (
     MetricMeans,
     Progress,
@@ -37,6 +37,8 @@ from curl_rl.logger import (
     write_mp4,
 )
 from curl_rl.types import Clock, ConfigError, Episode
+
+_SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
 
 
 class _Stop:
@@ -85,6 +87,7 @@ class Trainer:
         self.seconds, self._resumed_at = 0.0, time.monotonic()
         self._logged = 0, self._resumed_at
         self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
+        self._episode_state: dict[str, Any] | None = None  # of the episode that a checkpoint left running
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.stop = _Stop()
 
@@ -96,13 +99,16 @@ class Trainer:
         if self.finished:
             print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
             return 0
-        write_metadata(self.run_dir, {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info})
+        # Not before: what could not be built, or tables of another version, must leave the directory as it is.
         self.logger = RunLogger(
             self.run_dir,
             self.protocol["hash"],
             resume=self.clock if state is not None else None,
             evaluated=self.evaluated // self.config.env.action_repeat,
         )
+        with _writable(self.config.run_dir):
+            save_config(self.config, self.run_dir)
+        write_metadata(self.run_dir, {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info})
         self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
         with self.stop.listening():
             try:
@@ -200,7 +206,7 @@ class Trainer:
         seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
         self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
         options: dict[str, Any] = {"epsilon": settings.epsilon, "interrupted": self.stop}
-        film: list[np.ndarray] | None = [] if settings.video else None
+        film = Film(limit=_SHOWN_FRAMES) if settings.video else None
         try:
             episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, **options)
         except Interrupted:
@@ -209,8 +215,8 @@ class Trainer:
         self.logger.evaluation(self.clock, episodes, self._elapsed())
         mean = np.mean([episode.score for episode in episodes])
         self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
-        if film:
-            self.logger.video(self.clock, "evaluation", np.stack(film), fps=15)
+        if film is not None and film.frames:
+            self.logger.video(self.clock, "evaluation", np.stack(film.frames), fps=15 / film.stride)
         self._show_views()
 
     def _show_views(self) -> None:
@@ -271,10 +277,10 @@ class Trainer:
 
         An environment is exact in its seed and actions, so the checkpoint keeps those and not its inner state.
         """
-        if self.clock.agent_step == 0:
+        saved = self._episode_state
+        if saved is None:
             self._begin_episode()
             return
-        saved = self._episode_state
         frame, _ = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
         self.stack.reset(frame)
         for action in saved["actions"].numpy():
@@ -301,10 +307,7 @@ def train(config: Config) -> int:
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
         cleanup.enter_context(_alone(Path(config.run_dir)))
-        trainer = Trainer(config, cleanup)
-        with _writable(config.run_dir):  # only now: what could not be built must not claim the directory
-            save_config(config, config.run_dir)
-        return trainer.run()
+        return Trainer(config, cleanup).run()
 
 
 @contextmanager
@@ -326,9 +329,13 @@ def _writable(path: str) -> Iterator[None]:
         raise OSError(f"cannot write to {path}: {error.strerror}; choose another place") from error
 
 
-def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, device: str) -> list[Episode]:
-    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode."""
+def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: int, device: str) -> list[Episode]:
+    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode.
+
+    Without a number of `episodes` it plays as many as the run's last evaluation.
+    """
     config = load_config(run_dir)
+    episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
     state = Checkpoints(Path(run_dir) / "checkpoints").load()
     if state is None:
         raise ConfigError(f"{run_dir} holds no checkpoint: train there first, or name another run")
@@ -344,9 +351,9 @@ def evaluate_run(run_dir: Path, episodes: int, video: Path | None, seed: int, de
         agent = make_agent(config, judges[0], chosen)
         agent.load_state_dict(state["agent"])
         seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
-        film: list[np.ndarray] | None = [] if video else None
+        film = Film() if video else None
         epsilon = config.evaluation.epsilon
         played = evaluate(agent, judges, seeds, lambda: make_stack(config), epsilon=epsilon, film=film)
-        if video and film:
-            write_mp4(video, np.stack(film), fps=15)
+        if video and film and film.frames:
+            write_mp4(video, np.stack(film.frames), fps=15)
     return played

@@ -52,7 +52,9 @@ class Protocol:
 
 # "atari100k": Kaiser et al. 2020 (SimPLe) with the preprocessing of van Hasselt et al. 2019, as its successors measure.
 # "atari100k_linear": the same, but frames shrink as in the original CURL code, by OpenCV's linear interpolation.
-# "sticky": Machado et al. 2018, also the defaults of Gymnasium's ALE/...-v5.
+# "sticky": the sticky actions of Machado et al. 2018 and of Gymnasium's ALE/...-v5, whole games for learning, and these
+# frames and actions as above (Machado's have all 18 actions, v5's no maximum of frames).
+# The original draws 0 to 29 no-ops and plays one more after each lost life.
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (

@@ -8,11 +8,16 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+import envs
 from curl_rl import config as config_module
 from curl_rl import suites
 from curl_rl.assembly import Purpose, derive_seed
 from curl_rl.config import Config, check_resumable, difference, load_config, save_config
+from curl_rl.objectives import OBJECTIVES
+from curl_rl.objectives.base import Objective
 from curl_rl.overrides import compose, config_dir, configure, hydra_arguments, presets
+from curl_rl.replay import predict_bytes
+from curl_rl.sampling import SAMPLERS
 from curl_rl.schema import frozen, schema
 from curl_rl.types import ConfigError, option
 from envs import list_tasks
@@ -103,6 +108,59 @@ def test_states_have_a_preset_that_needs_no_pixels():
     assert (config.objective.name, config.agent.augmentation) == ("none", "none")
 
 
+@pytest.mark.parametrize(
+    ("task", "coefficient", "projection"),
+    [
+        ("atari/pong", 0.01, 128),
+        ("atari/PrivateEye", 0.01, 128),
+        ("atari/ms_pacman", 1.0, 128),
+        ("dmc/walker_walk", 1.0, 0),
+    ],
+)
+def test_null_stands_for_the_originals_value_for_the_task(task, coefficient, projection):
+    objective = compose([f"task={task}"]).objective
+    assert (objective.coefficient, objective.projection_dim) == (coefficient, projection)
+    assert compose([f"task={task}", "objective.coefficient=0.5"]).objective.coefficient == 0.5
+    assert compose([f"task={task}", "objective.coefficient=null"]).objective == objective
+
+
+def test_an_objectives_own_null_is_its_own_business(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class ProbeConfig:
+        name: str = "probe"
+        coefficient: float = 1.0
+        temperature: float | None = None
+
+    monkeypatch.setitem(OBJECTIVES, "probe", type("Probe", (Objective,), {"Config": ProbeConfig}))
+    assert compose([TOY, "objective=probe"]).objective.temperature is None
+
+
+@pytest.mark.parametrize("spelling", ["atari/ms_pacman", "atari/MsPacman"])
+def test_games_are_named_in_either_case(spelling):
+    assert compose([f"task={spelling}"]).task == "atari/ms_pacman"
+
+
+@pytest.mark.parametrize("name", ["atari100k", "atari100k_linear", "sticky"])
+def test_the_suite_and_its_protocols_agree(name):
+    config = compose(["task=atari/pong", f"env.protocol={name}"])
+    protocol, suite = envs.protocol("atari/pong", protocol=name), suites.SUITES["atari"]
+    assert (config.env.action_repeat, config.env.frame_stack) == (protocol["action_repeat"], protocol["frame_stack"])
+    assert (config.env.image_size, suite.padding) == (protocol["screen"], protocol["padding"])
+
+
+def test_the_benchmark_has_26_games_that_exist():
+    assert len(suites.ATARI_SCORES) == 26
+    assert set(suites.ATARI_SCORES) <= set(envs.list_tasks())
+    assert suites.ATARI_SCORES["atari/pong"] == (-20.7, 14.6)
+
+
+def test_a_replay_of_100k_steps_of_atari_takes_less_than_720_mb():
+    config = compose(["task=atari/pong"])
+    slots = suites.replay_slots(config.task, config.replay.capacity, config.env.action_repeat)
+    layout = {"obs_shape": (1, 84, 84), "obs_dtype": torch.uint8, "action_shape": (), "action_dtype": torch.int64}
+    assert predict_bytes(slots, sampler=SAMPLERS[config.replay.sampler], **layout) < 720e6
+
+
 def test_configurations_are_frozen_all_the_way():
     config = compose([TOY])
     for part, name in ((config, "seed"), (config.env, "obs"), (config.agent, "name"), (config.objective, "name")):
@@ -137,6 +195,18 @@ def test_configurations_are_frozen_all_the_way():
         ("budget_frames=-5", ["budget_frames must be at least 1"]),
         ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
         ("env.timeout=0", ["env.timeout must be finite and positive"]),
+        ("task=atari/pong env.protocol=foo", ["env.protocol must be one of atari100k", "not 'foo'"]),
+        ("task=atari/pong env.frame_stack=3", ["env.frame_stack is always 4 in atari/pong, got 3"]),
+        ("env.protocol=sticky", ["env.protocol is always '' in dmc/cartpole_swingup, got 'sticky'"]),
+        ("task=atari/pong agent=sac", ["preset/atari/paper does not go with", "choose another preset or agent"]),
+        ("task=atari/pong agent.shift_pad=84", ["agent.shift_pad=84 leaves nothing of images of env.image_size=84"]),
+        ("task=atari/pong agent.priority=td", ["agent.priority='td' is none of value, total"]),
+        ("task=atari/pong agent.v_min=10", ["agent.v_min=10.0 and agent.v_max=10.0", "ascending"]),
+        ("task=atari/pong replay.beta=2", ["replay.beta must be in [0, 1], got 2.0"]),
+        ("task=atari/pong replay.sampler=sorted", ["replay.sampler='sorted' is none of uniform, prioritized"]),
+        ("task=atari/pong evaluation.epsilon=1.5", ["evaluation.epsilon must be in [0, 1], got 1.5"]),
+        ("task=atari/pong objective.logit_scale=0", ["objective.logit_scale must be finite and positive"]),
+        ("task=atari/pongg", ["unknown task 'atari/pongg'", "atari/pong"]),
         ("env.obs=text", ["env.obs='text' is none of pixels, state"]),
         ("env.obs=state", ["preset=state"]),
         ("encoder=state", ["preset=state"]),

@@ -4,7 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from curl_rl.evaluate import FrameStack, Interrupted, evaluate, random_action
+from curl_rl.evaluate import Film, FrameStack, Interrupted, evaluate, random_action
 from curl_rl.types import Episode
 
 
@@ -82,10 +82,18 @@ def test_a_stack_begins_with_its_padding_and_forgets_the_last_episode(padding, f
 
 
 def test_the_film_shows_the_first_episode_alone():
-    film: list[np.ndarray] = []
+    film = Film()
     evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
-    assert [picture[0, 0, 0] for picture in film] == [1, 2]
-    assert film[0].shape == (2, 2, 3)  # grey, as a picture
+    assert [picture[0, 0, 0] for picture in film.frames] == [1, 2]
+    assert film.frames[0].shape == (2, 2, 3)  # grey, as a picture
+
+
+def test_a_long_film_keeps_a_few_pictures_evenly_spaced():
+    film = Film(limit=8)
+    for step in range(1000):
+        film.add(lambda step=step: np.array(step))
+    assert 4 <= len(film.frames) < 8
+    assert [int(picture) for picture in film.frames] == list(range(0, 1000, film.stride))
 
 
 def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int]]:

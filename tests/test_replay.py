@@ -65,7 +65,7 @@ class Twin:
         episode["actions"].append(action)
         episode["rewards"].append(reward)
         if terminated or truncated:
-            episode["end"] = "terminated" if terminated else "truncated"
+            episode["end"] = "terminated" if terminated or life_lost else "truncated"
         elif life_lost:
             episode["lost"].append(len(episode["actions"]))
         self.written += 1
@@ -225,7 +225,7 @@ def test_three_step_returns_over_a_lost_life_by_hand(end, goes_on):
     replay.begin(numbered(0))
     for step, reward in enumerate([1, 2, 4, 8, 16, 32], start=1):
         last = step == 6
-        replay.add(step, reward, *(ENDS[end] if last else (False, False)), numbered(step), life_lost=step in (2, 6))
+        replay.add(step, reward, *(ENDS[end] if last else (False, False)), numbered(step), life_lost=step == 2)
         assert sampler.members == set(range([0, 0, 2, 2, 2, 3, 6][step]))  # complete at once where a life ends
     assert replay.written == 7
     sampler.request = list(range(6))
@@ -235,6 +235,18 @@ def test_three_step_returns_over_a_lost_life_by_hand(end, goes_on):
     seen = [(images[:, :, 0, 0].int() - 1).tolist() for images in (batch.obs, batch.next_obs)]  # -1: blank
     assert seen[0] == [[-1, -1, 0], [-1, 0, 1], [0, 1, 2], [1, 2, 3], [2, 3, 4], [3, 4, 5]]
     assert seen[1] == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [4, 5, 6], [4, 5, 6], [4, 5, 6]]
+
+
+def test_a_life_lost_in_the_step_that_truncates_ends_the_return_and_the_episode():
+    sampler = Requested(20)
+    replay = small_replay(sampler, n_step=3)
+    replay.begin(numbered(0))
+    replay.add(0, 1.0, False, False, numbered(1))
+    replay.add(0, 2.0, False, True, numbered(2), life_lost=True)
+    sampler.request = [0, 1]
+    assert replay.sample(2, np.random.default_rng(0)).discount.tolist() == [0, 0]
+    with pytest.raises(RuntimeError, match="no episode is running"):
+        replay.add(0, 1.0, False, False, numbered(3))
 
 
 @pytest.mark.parametrize(("end", "goes_on"), [("terminated", 0), ("truncated", 1)])

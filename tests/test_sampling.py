@@ -220,10 +220,17 @@ def test_update_ignores_removed_slots_and_takes_the_last_of_a_repeated_one():
     np.testing.assert_allclose(counts, [300, 900, 100], atol=2)
 
 
-@pytest.mark.parametrize("wrong", [-1.0, np.nan, np.inf])
-def test_impossible_priorities_are_refused(wrong):
+@pytest.mark.parametrize(
+    ("wrong", "error", "words"),
+    [
+        (-1.0, ValueError, "must not be negative, got -1.0"),
+        (np.nan, FloatingPointError, "lower agent.learning_rate"),
+        (np.inf, FloatingPointError, "not finite"),
+    ],
+)
+def test_impossible_priorities_are_refused(wrong, error, words):
     sampler = prioritized([1.0, 2.0])
-    with pytest.raises(ValueError, match="finite and not negative"):
+    with pytest.raises(error, match=words):
         sampler.update(np.array([0]), np.array([wrong]))
 
 

@@ -127,6 +127,48 @@ def test_rows_of_an_evaluation_that_no_checkpoint_knows_are_written_once(finishe
     assert rows(run_dir) == rows(finished)
 
 
+def test_a_signal_before_the_first_step_loses_and_doubles_nothing(finished, tmp_path, monkeypatch):
+    run_dir, begin = tmp_path / "run", trainer.Trainer._begin_or_replay_episode
+
+    def interrupted(self):
+        begin(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trainer.Trainer, "_begin_or_replay_episode", interrupted)
+    assert trainer.train(small(run_dir)) == 128 + signal.SIGTERM
+    assert state(run_dir)["clock"][0] == 0
+    monkeypatch.setattr(trainer.Trainer, "_begin_or_replay_episode", begin)
+    assert trainer.train(small(run_dir)) == 0
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir), state(finished))
+
+
+def test_a_run_of_a_version_with_other_tables_is_refused_untouched(tmp_path, monkeypatch):
+    def die_after_a_checkpoint(self):
+        if self.clock.frame >= 60:
+            raise KeyboardInterrupt
+        step(self)
+
+    step = trainer.Trainer._step
+    monkeypatch.setattr(trainer.Trainer, "_step", die_after_a_checkpoint)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(small(tmp_path))
+    (tmp_path / "eval.csv").write_text("agent_step,frame,update,episode,return,length,seconds\n")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["env"]["protocol"]  # as the version without that column wrote it
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(ConfigError, match="resume with the version that wrote it"):
+        trainer.train(small(tmp_path))
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.*")} == before
+
+
+def test_a_rainbow_that_diverges_says_so(tmp_path):
+    overrides = ["task=toy/grid", "preset=rainbow", "device=cpu", f"run_dir={tmp_path}", "agent.learning_rate=1e20"]
+    with pytest.raises(FloatingPointError, match=r"lower agent\.learning_rate"):
+        trainer.train(compose([*overrides, "random_steps=40"]))
+
+
 def test_two_processes_do_not_train_in_one_directory(tmp_path):
     with trainer._alone(tmp_path), pytest.raises(ConfigError, match="another process trains"):
         trainer.train(small(tmp_path))
