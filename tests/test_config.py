@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 import envs
 from curl_rl import config as config_module
 from curl_rl import suites
-from curl_rl.assembly import Purpose, derive_seed
+from curl_rl.assembly import Purpose, derive_seed, prepare_torch
 from curl_rl.config import Config, check_resumable, difference, load_config, save_config
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.objectives.base import Objective
@@ -159,6 +159,11 @@ def test_a_replay_of_100k_steps_of_atari_takes_less_than_720_mb():
     slots = suites.replay_slots(config.task, config.replay.capacity, config.env.action_repeat)
     layout = {"obs_shape": (1, 84, 84), "obs_dtype": torch.uint8, "action_shape": (), "action_dtype": torch.int64}
     assert predict_bytes(slots, sampler=SAMPLERS[config.replay.sampler], **layout) < 720e6
+
+
+def test_denormal_numbers_are_flushed_to_zero():
+    prepare_torch(1, spare_core=False)
+    assert torch.tensor([1e-38]).mul(0.01).item() == 0.0
 
 
 def test_configurations_are_frozen_all_the_way():
