@@ -75,15 +75,7 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
 
 def _settings(config: Config) -> dict[str, Any]:
     """Return what an environment's constructor takes of the configuration."""
-    env = config.env
-    match suites.suite_of(config.task):
-        case "dmc":
-            names = ("obs", "image_size", "camera", "action_repeat")
-        case "atari":
-            names = ("obs", "image_size", "protocol")
-        case _:
-            names = ("obs", "image_size")
-    return {name: getattr(env, name) for name in names}
+    return {name: getattr(config.env, name) for name in suites.SUITES[suites.suite_of(config.task)].settings}
 
 
 def make_protocol(config: Config) -> dict[str, Any]:

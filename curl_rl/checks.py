@@ -35,3 +35,10 @@ def fraction(config: Any, prefix: str, *names: str) -> None:
     for name in names:
         if not 0 < getattr(config, name) <= 1:
             raise ConfigError(f"{prefix}{name} must be in (0, 1], got {getattr(config, name)}")
+
+
+def share(config: Any, prefix: str, *names: str) -> None:
+    """Check that fields lie between 0 and 1, both included."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise ConfigError(f"{prefix}{name} must be in [0, 1], got {getattr(config, name)}")

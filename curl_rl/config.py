@@ -59,9 +59,7 @@ class ReplayConfig:
         checks.at_least(self, "replay.", 1, "n_step")
         checks.one_of(self, "replay.", ("auto", "cpu", "cuda"), "device")
         checks.one_of(self, "replay.", tuple(SAMPLERS), "sampler")
-        for name in ("exponent", "beta"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"replay.{name} must be in [0, 1], got {getattr(self, name)}")
+        checks.share(self, "replay.", "exponent", "beta")
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         checks.at_least(self, "evaluation.", 1, "every_frames", "episodes")
         checks.at_least(self, "evaluation.", 0, "workers", "final_episodes")
-        if not 0 <= self.epsilon <= 1:
-            raise ConfigError(f"evaluation.epsilon must be in [0, 1], got {self.epsilon}")
+        checks.share(self, "evaluation.", "epsilon")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def compose(overrides: Iterable[str]) -> Config:
 
 
 def _check_protocol(config: Config) -> None:
-    if config.env.protocol or suites.suite_of(config.task) == "atari":
+    if "protocol" in suites.SUITES[suites.suite_of(config.task)].settings:
         try:
             protocol(config.task, protocol=config.env.protocol)
         except ValueError as error:

@@ -11,16 +11,23 @@ class Suite(NamedTuple):
     frame_stack: int
     padding: str  # what stands before an episode's first frame: "repeat" of it, or "zero"
     episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
+    settings: tuple[str, ...]  # environment settings that its environments take
     fixed: dict[str, Any]  # environment settings that the suite has no choice of
     objective: dict[str, float]  # what the original's objective uses where a configuration says null
 
 
 _PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0}
-_GREY = {"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4}
 SUITES = {
-    "dmc": Suite(3, "repeat", 1000, {"protocol": ""}, _PLAIN),
-    "toy": Suite(2, "repeat", 20, {"protocol": "", "camera": 0, "action_repeat": 1}, _PLAIN),
-    "atari": Suite(4, "zero", 400, _GREY, {"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128}),
+    "dmc": Suite(3, "repeat", 1000, ("obs", "image_size", "camera", "action_repeat"), {"protocol": ""}, _PLAIN),
+    "toy": Suite(2, "repeat", 20, ("obs", "image_size"), {"protocol": "", "camera": 0, "action_repeat": 1}, _PLAIN),
+    "atari": Suite(
+        frame_stack=4,
+        padding="zero",
+        episode_frames=400,
+        settings=("obs", "image_size", "protocol"),
+        fixed={"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4},
+        objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128},
+    ),
 }
 
 # Hafner et al. 2019 (PlaNet), table 1; CURL's six (Laskin et al. 2020, table 1).

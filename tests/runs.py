@@ -52,5 +52,15 @@ def wait_for(condition, process: subprocess.Popen, seconds: float = 120.0) -> No
         time.sleep(0.01)
 
 
+def assert_goes_on_to(finished: Path, run_dir: Path, *overrides: str) -> None:
+    """Resume a run in a process of its own, and check that it ends as an uninterrupted one did."""
+    process = start(run_dir, *overrides)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert "bit for bit" not in output
+    assert rows(run_dir) == rows(finished)
+    assert_same(state(run_dir), state(finished))
+
+
 def manifests(run_dir: Path) -> set[str]:
     return {path.name for path in (run_dir / "checkpoints").glob("manifest-*")}

@@ -17,6 +17,7 @@ from curl_rl.types import ConfigError
         (checks.at_least, (0,), [0.0, 9.5], [-0.1, math.nan, math.inf], r" must be finite and at least 0, got {}"),
         (checks.positive, (), [1e-9, 3], [0, -1.0, math.nan, math.inf], r" must be finite and positive, got {}"),
         (checks.fraction, (), [1e-9, 1, 1.0], [0, 1.01, math.nan], r" must be in \(0, 1\], got {}"),
+        (checks.share, (), [0, 0.5, 1], [-0.1, 1.01, math.nan], r" must be in \[0, 1\], got {}"),
     ],
 )  # fmt: skip
 def test_a_check_passes_the_good_and_names_the_mend_for_the_bad(check, args, good, bad, message):

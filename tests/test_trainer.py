@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import assert_same, manifests, rows, start, state, wait_for
+from runs import assert_goes_on_to, assert_same, manifests, rows, start, state, wait_for
 
 from curl_rl import trainer
 from curl_rl.config import Config
@@ -70,12 +70,7 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(finished, tmp_
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, f"run ended before kill {kill}"
-    process = start(run_dir, *SMALL)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "bit for bit" not in output
-    assert rows(run_dir) == rows(finished)
-    assert_same(state(run_dir), state(finished))
+    assert_goes_on_to(finished, run_dir, *SMALL)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import assert_same, manifests, rows, start, state, wait_for
+from runs import assert_goes_on_to, manifests, rows, start, state, wait_for
 
 from curl_rl import trainer
 from curl_rl.overrides import compose
@@ -55,12 +55,7 @@ def test_a_run_killed_in_mid_game_equals_an_uninterrupted_one(finished, tmp_path
         process.communicate()
         assert process.returncode == -signal.SIGKILL, f"run ended before kill {kill}"
         assert state(run_dir)["episode"]["actions"].numel() > 0
-    process = start(run_dir, *SMALL)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert "bit for bit" not in output
-    assert rows(run_dir) == rows(finished)
-    assert_same(state(run_dir), state(finished))
+    assert_goes_on_to(finished, run_dir, *SMALL)
 
 
 def test_frames_are_four_a_step_and_the_last_evaluation_is_longer(finished):
