@@ -1,20 +1,15 @@
-"""What a run leaves for people: CSV tables, TensorBoard, metadata, videos, and a line on the console."""
+"""What a run leaves for people: CSV tables, TensorBoard, videos, and a line on the console."""
 
 import importlib
 import io
-import json
 import math
 import os
-import platform
-import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from fractions import Fraction
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
@@ -23,12 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curl_rl.types import Clock, ConfigError, Episode
+from curl_rl.types import Clock, ConfigError, Episode, Origin
 
-EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", "protocol")
+EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", *Origin._fields)
 TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
 
-_PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")
 _GIF_FRAMES = 128  # TensorBoard's checksum is pure Python (6 MB/s), so a long episode is shown with fewer frames
 _GRID_GAP = 2
 _PLAIN_SECONDS, _VIDEO_SIDE = 30.0, 256
@@ -41,16 +35,16 @@ class LogError(OSError):
 class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
-    Rows of evaluations end with the hash of their `protocol`. With `resume`, rows after its agent_step are cut off, and
+    Rows of evaluations end with their `origin`. With `resume`, rows after its agent_step are cut off, and
     evaluations after that of agent_step `evaluated`; without, the tables start anew. TensorBoard's axis is agent_step.
     LogError on a full disk.
     """
 
-    def __init__(self, run_dir: Path, protocol: str, *, resume: Clock | None = None, evaluated: int | None = None):
-        self._protocol = protocol
+    def __init__(self, run_dir: Path, origin: Origin, *, resume: Clock | None = None, evaluated: int | None = None):
+        self._origin = origin
         last = -1 if resume is None else resume.agent_step
         last_evaluated = last if evaluated is None else min(last, evaluated)
-        with _writing(run_dir):
+        with writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
         self._eval = _Table(run_dir / "eval.csv", EVAL_COLUMNS, last_evaluated)
         self._train = _Table(run_dir / "train.csv", TRAIN_COLUMNS, last)
@@ -63,7 +57,7 @@ class RunLogger:
 
     def evaluation(self, clock: Clock, episodes: Sequence[Episode], seconds: float) -> None:
         """Write one row for each of at least one episodes; `seconds` stands in every row."""
-        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds), self._protocol) for e in episodes)
+        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds), *self._origin) for e in episodes)
         means = {"eval/return": fmean(e.score for e in episodes), "eval/length": fmean(e.length for e in episodes)}
         self._events.scalars(clock, means)
 
@@ -93,17 +87,17 @@ class _File:
 
     def __init__(self, path: Path):
         self.path = path
-        with _writing(path):
+        with writing(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
 
     def write(self, content: bytes) -> None:
         rest = memoryview(content)
-        with _writing(self.path):
+        with writing(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
 
     def flush(self) -> None:
-        with _writing(self.path):
+        with writing(self.path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -114,8 +108,8 @@ class _Table(_File):
     """A CSV file, cut back to the rows at or before an agent_step when it is opened."""
 
     def __init__(self, path: Path, columns: tuple[str, ...], last: int):
-        with _writing(path):
-            _replace(path, "".join([",".join(columns) + "\n", *_rows_until(path, columns, last)]))
+        with writing(path):
+            write_atomically(path, "".join([",".join(columns) + "\n", *_rows_until(path, columns, last)]))
         super().__init__(path)
 
     def append(self, rows: Iterable[tuple[int | float | str, ...]]) -> None:
@@ -131,7 +125,7 @@ class _Events(_File):
         # These classes are made at import, where a type checker cannot see them.
         self._event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._summary: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
-        with _writing(directory):
+        with writing(directory):
             directory.mkdir(exist_ok=True)
             count = len(list(directory.iterdir()))
         super().__init__(directory / f"events.out.tfevents.{time.time():010.0f}.{count:04d}")
@@ -278,7 +272,7 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     size = {"height": frames.shape[1] * scale, "width": frames.shape[2] * scale}
     temporary = path.with_name(f"tmp-{path.name}")
     try:
-        with _writing(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with av.open(str(temporary), "w", format="mp4") as container:
                 rate = Fraction(fps).limit_denominator(1000)
@@ -291,60 +285,6 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def write_metadata(run_dir: Path, extra: Mapping[str, Any]) -> None:
-    """Append to `metadata.json` where, with what and how this process was started, and `extra` (seed, gl_renderer)."""
-    path = run_dir / "metadata.json"
-    with _writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not this program's metadata: move it away and run again") from error
-        _replace(path, json.dumps({"starts": [*starts, {**_surroundings(), **extra}]}, indent=2) + "\n")
-
-
-def _surroundings() -> dict[str, Any]:
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["curl-rl", *sys.argv[1:]]),
-        "versions": {name: _version(name) for name in _PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
-        "git": _git_state(Path(__file__).resolve().parents[1]),
-    }
-
-
-def _version(package: str) -> str | None:
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version(package)
-
-
-def _cpu_model() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _git_state(root: Path) -> dict[str, Any] | None:
-    """Return the commit of a source checkout; None for an installed package or without git."""
-    if not (root / ".git").exists():
-        return None
-
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str]:
@@ -366,7 +306,7 @@ def _cell(value: float | str) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def _replace(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str) -> None:
     """Write a small file atomically."""
     temporary = path.with_name(f"tmp-{path.name}")
     try:
@@ -381,7 +321,8 @@ def _replace(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a LogError that names the mend."""
     try:
         yield
     except OSError as error:

@@ -34,9 +34,9 @@ from curl_rl.logger import (
     RunLogger,
     image_grid,
     raise_on_nonfinite,
-    write_metadata,
     write_mp4,
 )
+from curl_rl.provenance import make_origin, surroundings, write_metadata
 from curl_rl.types import Batch, Clock, ConfigError, Episode
 
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
@@ -101,15 +101,16 @@ class Trainer:
             print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
             return 0
         # Not before: what could not be built, or tables of another version, must leave the directory as it is.
+        start = surroundings() | {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info}
         self.logger = RunLogger(
             self.run_dir,
-            self.protocol["hash"],
+            make_origin(start, self.protocol["hash"], self.config.budget_frames),
             resume=self.clock if state is not None else None,
             evaluated=self.evaluated // self.config.env.action_repeat,
         )
         with _writable(self.config.run_dir):
             save_config(self.config, self.run_dir)
-        write_metadata(self.run_dir, {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info})
+        write_metadata(self.run_dir, start)
         self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
         with self.stop.listening():
             try:

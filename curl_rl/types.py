@@ -1,11 +1,14 @@
 """The words that every part shares: batches, views, clocks, and the protocols of what can act and what can be saved."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-import numpy as np
-from torch import Tensor
+if TYPE_CHECKING:  # benchmarks and reports share these words without loading torch
+    import numpy as np
+    from torch import Tensor
 
 
 class Future(NamedTuple):
@@ -45,7 +48,7 @@ class Views(NamedTuple):
     key: Crop
 
 
-Metrics = dict[str, Tensor]
+Metrics: TypeAlias = "dict[str, Tensor]"
 
 
 class UpdateResult(NamedTuple):
@@ -80,6 +83,16 @@ class Episode(NamedTuple):
     index: int  # pyright: ignore[reportIncompatibleMethodOverride]
     score: float  # undiscounted return
     length: int  # agent steps
+
+
+class Origin(NamedTuple):
+    """What every evaluation row says of where it comes from, so that results cannot be mixed up."""
+
+    protocol: str  # hash of what the environment measures
+    budget: str  # with its unit: "100000 frames"
+    commit: str  # of the source, with a plus where files differed from it; empty for an installed package
+    versions: str  # "python=3.11.7 torch=2.13.0 ..."
+    hardware: str  # cores that the run could use, and its GPUs
 
 
 class Stateful(Protocol):

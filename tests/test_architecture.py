@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": set(),
     "checkpoint": set(),
     "logger": set(),
+    "provenance": {"logger"},  # how a file is written whole, or refused
     "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
     "checks": set(),
@@ -57,7 +58,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sampling",
         "suites",
     },
-    "trainer": {"assembly", "checkpoint", "config", "diagnostics", "evaluate", "logger"},
+    "trainer": {"assembly", "checkpoint", "config", "diagnostics", "evaluate", "logger", "provenance"},
     "cli": {"config", "overrides", "suites", "trainer", "export", "doctor", "__init__"},
 }
 

@@ -1,11 +1,9 @@
 """Logs hold what was written, survive kills and resumes, and fail with one clear message."""
 
 import io
-import json
 import math
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,10 +20,11 @@ from curl_rl.logger import (
     RunLogger,
     image_grid,
     raise_on_nonfinite,
-    write_metadata,
     write_mp4,
 )
-from curl_rl.types import Clock, Episode
+from curl_rl.types import Clock, Episode, Origin
+
+ORIGIN = Origin("p1", "64 frames", "c0ffee", "torch=2", "1 x cpu")
 
 
 def events(run_dir: Path):
@@ -48,7 +47,7 @@ def write_steps(log: RunLogger, agent_steps: range) -> None:
 
 
 def test_tables_hold_what_was_written(tmp_path: Path):
-    log = RunLogger(tmp_path / "new" / "run", "p1")
+    log = RunLogger(tmp_path / "new" / "run", ORIGIN)
     log.scalars(Clock(3, 12, 2), {"critic/loss": 0.1, "q": float("nan")})
     log.evaluation(Clock(4, 16, 3), [Episode(0, np.float64(871.25), 125), Episode(1, 1 / 3, 100)], 7.5)
     log.close()
@@ -57,15 +56,16 @@ def test_tables_hold_what_was_written(tmp_path: Path):
         "agent_step,frame,update,name,value\n3,12,2,critic/loss,0.1\n3,12,2,q,nan\n"
     )
     assert (run_dir / "eval.csv").read_text() == (
-        "agent_step,frame,update,episode,return,length,seconds,protocol\n"
-        "4,16,3,0,871.25,125,7.5,p1\n4,16,3,1,0.3333333333333333,100,7.5,p1\n"
+        "agent_step,frame,update,episode,return,length,seconds,protocol,budget,commit,versions,hardware\n"
+        "4,16,3,0,871.25,125,7.5,p1,64 frames,c0ffee,torch=2,1 x cpu\n"
+        "4,16,3,1,0.3333333333333333,100,7.5,p1,64 frames,c0ffee,torch=2,1 x cpu\n"
     )
     scalars = events(run_dir).Scalars("eval/return")
     assert [(event.step, event.value) for event in scalars] == [(4, pytest.approx((871.25 + 1 / 3) / 2))]
 
 
 def test_a_name_that_would_break_the_table_is_refused(tmp_path: Path):
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     with pytest.raises(ValueError, match="cannot hold commas"):
         log.scalars(Clock(), {"a,b": 1.0})
     log.close()
@@ -75,17 +75,17 @@ def test_a_name_that_would_break_the_table_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("torn", [b"", b"16,64,8,critic/lo", b"1", b"7,28\n", b"\x00\x00\xff\x00\n"])
 def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(tmp_path: Path, torn: bytes):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    log = RunLogger(whole, "p1")
+    log = RunLogger(whole, ORIGIN)
     write_steps(log, range(21))
     log.close()
 
-    log = RunLogger(resumed, "p1")
+    log = RunLogger(resumed, ORIGIN)
     write_steps(log, range(16))  # the checkpoint was at step 10, the kill at 15
     log.close()
     for name in ("eval.csv", "train.csv"):
         with open(resumed / name, "ab") as file:
             file.write(torn)
-    log = RunLogger(resumed, "p1", resume=Clock(10, 40, 5))
+    log = RunLogger(resumed, ORIGIN, resume=Clock(10, 40, 5))
     write_steps(log, range(11, 21))
     log.close()
     for name in ("eval.csv", "train.csv"):
@@ -95,10 +95,10 @@ def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(tmp_path: Path, 
 
 
 def test_a_run_without_a_checkpoint_starts_anew(tmp_path: Path):
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     write_steps(log, range(6))
     log.close()
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     write_steps(log, range(2))
     log.close()
     assert (tmp_path / "train.csv").read_text().count("\n") == 1 + 2 * 2
@@ -108,7 +108,7 @@ def test_a_run_without_a_checkpoint_starts_anew(tmp_path: Path):
 def test_other_columns_are_refused_and_kept(tmp_path: Path):
     (tmp_path / "eval.csv").write_text("step,score\n1,2\n")
     with pytest.raises(ValueError, match=r"eval.csv has the columns step,score, this version writes agent_step"):
-        RunLogger(tmp_path, "p1", resume=Clock(5))
+        RunLogger(tmp_path, ORIGIN, resume=Clock(5))
     assert (tmp_path / "eval.csv").read_text() == "step,score\n1,2\n"
 
 
@@ -117,7 +117,7 @@ def test_flush_reaches_the_disk_and_every_row_the_file(tmp_path: Path, monkeypat
     monkeypatch.setattr(
         logger.os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
     )
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     synced.clear()
     log.scalars(Clock(1), {"x": 1.0})
     assert (tmp_path / "train.csv").read_text().endswith("1,0,0,x,1.0\n")
@@ -130,7 +130,7 @@ def test_flush_reaches_the_disk_and_every_row_the_file(tmp_path: Path, monkeypat
 def test_images_and_video_reach_tensorboard(tmp_path: Path):
     frames = np.random.default_rng(0).integers(0, 255, (300, 10, 12, 3), dtype=np.uint8)
     grid = torch.randint(0, 255, (3, 8, 9), dtype=torch.uint8)
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     log.images(Clock(1), "crops", grid)
     log.video(Clock(2), "eval/video", frames, fps=25)
     with pytest.raises(ValueError, match=r"expected frames \(T, H, W, 3\) uint8"):
@@ -185,45 +185,6 @@ def test_mp4_without_pyav_names_the_mend(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(RuntimeError, match="pip install 'av"):
         write_mp4(tmp_path / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10)
-
-
-def test_metadata_lists_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/curl-rl", "train", "task=dmc/cartpole_swingup", "name=a b"])
-    write_metadata(tmp_path, {"seed": 3, "gl_renderer": "llvmpipe"})
-    first = json.loads((tmp_path / "metadata.json").read_text())["starts"]
-    write_metadata(tmp_path, {"seed": 3, "gl_renderer": "other"})
-    starts = json.loads((tmp_path / "metadata.json").read_text())["starts"]
-    assert starts[0] == first[0]
-    assert [start["gl_renderer"] for start in starts] == ["llvmpipe", "other"]
-    start = starts[0]
-    assert start["command"] == "curl-rl train task=dmc/cartpole_swingup 'name=a b'"
-    assert start["versions"]["torch"] == torch.__version__
-    assert start["versions"]["mujoco"] == "3.17.0"
-    assert start["time"].endswith("+00:00")
-    assert start["seed"] == 3
-    assert start["cores"] >= 1
-    assert start["cpu"]
-
-
-def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
-    (tmp_path / "metadata.json").write_text("{}")
-    with pytest.raises(ValueError, match="move it away"):
-        write_metadata(tmp_path, {})
-    assert (tmp_path / "metadata.json").read_text() == "{}"
-
-
-def test_git_state_of_a_checkout(tmp_path: Path):
-    assert logger._git_state(tmp_path) is None
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    assert logger._git_state(tmp_path) is None  # no commit yet
-    (tmp_path / "file").write_text("one")
-    subprocess.run([*git, "add", "file"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert logger._git_state(tmp_path) == {"commit": commit, "dirty": False}
-    (tmp_path / "file").write_text("two")
-    assert logger._git_state(tmp_path) == {"commit": commit, "dirty": True}
 
 
 def test_means_are_those_of_each_name():
@@ -313,8 +274,7 @@ def test_progress_shows_a_bar_on_a_terminal():
 def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
     (tmp_path / "file").touch()
     for attempt in (
-        lambda: RunLogger(tmp_path / "file" / "run", "p1"),
-        lambda: write_metadata(tmp_path / "file" / "run", {}),
+        lambda: RunLogger(tmp_path / "file" / "run", ORIGIN),
         lambda: write_mp4(tmp_path / "file" / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10),
     ):
         with pytest.raises(LogError, match=r"cannot write .*file.*free space or make the directory writable"):
@@ -322,7 +282,7 @@ def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
 
 
 def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
-    log = RunLogger(tmp_path, "p1")
+    log = RunLogger(tmp_path, ORIGIN)
     write_steps(log, range(3))
     log.flush()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -333,10 +293,10 @@ def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
         log.close()  # has nothing left that could fail again
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    log = RunLogger(tmp_path, "p1", resume=Clock(2))
+    log = RunLogger(tmp_path, ORIGIN, resume=Clock(2))
     write_steps(log, range(3, 5))
     log.close()
-    whole = RunLogger(tmp_path / "whole", "p1")
+    whole = RunLogger(tmp_path / "whole", ORIGIN)
     write_steps(whole, range(5))
     whole.close()
     assert (tmp_path / "train.csv").read_bytes() == (tmp_path / "whole" / "train.csv").read_bytes()

@@ -1,0 +1,91 @@
+"""Where a result comes from: commit, versions, hardware and command of every start of a run."""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from curl_rl.logger import write_atomically, writing
+from curl_rl.types import Origin
+
+_PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")
+_SOURCES = ("curl_rl", "envs", "configs", "pyproject.toml")  # results written into a checkout change no result
+
+
+def surroundings() -> dict[str, Any]:
+    """Return when, where, with what and how this process was started."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["curl-rl", *sys.argv[1:]]),
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "git": _git_state(Path(__file__).resolve().parents[1]),
+    }
+
+
+def make_origin(start: Mapping[str, Any], protocol: str, budget_frames: int) -> Origin:
+    """Return what every evaluation row carries of a start's surroundings; cells hold no commas."""
+    git = start["git"] or {"commit": "", "dirty": False}
+    versions = {"python": start["python"], **start["versions"]}
+    origin = Origin(
+        protocol=protocol,
+        budget=f"{budget_frames} frames",
+        commit=git["commit"][:12] + ("+" if git["dirty"] else ""),
+        versions=" ".join(f"{name}={version}" for name, version in versions.items() if version),
+        hardware="; ".join([f"{start['cores']} x {start['cpu']}", *start["gpus"]]),
+    )
+    return Origin(*(cell.replace(",", " ") for cell in origin))
+
+
+def write_metadata(run_dir: Path, start: Mapping[str, Any]) -> None:
+    """Append a start, its `surroundings` and what else describes it (seed, gl_renderer), to `metadata.json`."""
+    path = run_dir / "metadata.json"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is not this program's metadata: move it away and run again") from error
+        write_atomically(path, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+
+
+def _cpu_model() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_state(root: Path) -> dict[str, Any] | None:
+    """Return the commit of a source checkout; None for an installed package or without git."""
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *_SOURCES))}
+    except (OSError, subprocess.SubprocessError):
+        return None
