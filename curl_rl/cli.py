@@ -1,4 +1,4 @@
-"""The command line: train, evaluate, export, doctor; each imports what it needs only when it runs."""
+"""The command line: train, evaluate, benchmark, report, export, doctor; each imports what it needs when it runs."""
 
 import argparse
 import sys
@@ -76,6 +76,24 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
+    benchmark = _command(commands, "benchmark", _benchmark, "train every method on every task, many seeds")
+    benchmark.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, or a YAML file")
+    benchmark.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
+    benchmark.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N (default: the benchmark's)")
+    benchmark.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
+    benchmark.add_argument("--out", metavar="DIR", help="where results go (default: results/NAME)")
+    benchmark.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
+    benchmark.add_argument("--workers", type=_positive, metavar="N", help="jobs at once (default: one a core or GPU)")
+    benchmark.add_argument("--per-gpu", type=_positive, metavar="K", help="jobs that share a GPU")
+    benchmark.add_argument("--cpus", type=_positive, metavar="N", help="CPU cores of a job on Ray (default: 1)")
+    benchmark.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
+    benchmark.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+
+    report = _command(commands, "report", _report, "turn results into tables, figures and one HTML page")
+    report.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folders of runs, e.g. results/dmc100k")
+    report.add_argument("--out", type=Path, metavar="DIR", help="where to write it (default: report)")
+    report.add_argument("--compare", nargs=2, type=Path, metavar="RUN", help="instead: two runs side by side")
+
     export = _command(commands, "export", _export, "write a run's encoder as a folder that load_encoder reads")
     export.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write it")
@@ -127,6 +145,44 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     mean = sum(scores) / len(scores)
     deviation = (sum((score - mean) ** 2 for score in scores) / len(scores)) ** 0.5
     print(f"mean return {mean:.1f}, standard deviation {deviation:.1f}, over {len(scores)} episodes")
+    return 0
+
+
+def _benchmark(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from curl_rl.benchmark import load_benchmark, make_plans, run_benchmark, select_tasks
+    from curl_rl.engines import make_engine
+
+    benchmark = load_benchmark(arguments.name)
+    if arguments.tasks:
+        benchmark = select_tasks(benchmark, arguments.tasks)
+    if arguments.seeds:
+        benchmark = dataclasses.replace(benchmark, seeds=arguments.seeds)
+    out = (arguments.out or f"results/{benchmark.name}").rstrip("/")
+    plans = make_plans(benchmark, arguments.overrides, out)
+    if arguments.dry_run:
+        print("\n".join(plan.job.line() for plan in plans))
+        return 0
+    share = {name: getattr(arguments, name) for name in ("workers", "per_gpu", "cpus", "address")}
+    engine = make_engine(arguments.engine, **share)
+    try:
+        return run_benchmark(plans, engine, out, sys.stderr)
+    finally:
+        engine.close()
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from curl_rl.types import ConfigError
+
+    if bool(arguments.folders) == bool(arguments.compare):
+        raise ConfigError("report takes folders of results, or --compare with two runs: curl-rl report results/dmc100k")
+    from curl_rl.report.build import build_report, compare_runs
+
+    if arguments.compare:
+        print(compare_runs(*arguments.compare, arguments.out))
+        return 0
+    print(f"wrote {build_report(arguments.folders, arguments.out or Path('report'))}")
     return 0
 
 

@@ -1,7 +1,6 @@
 """The training loop: act, learn while the environment steps, evaluate, checkpoint, and resume."""
 
 import fcntl
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from curl_rl.checkpoint import Checkpoints
 from curl_rl.config import Config, check_resumable, load_config, save_config
 from curl_rl.diagnostics import watch_features
 from curl_rl.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.interrupts import StopRequest
 from curl_rl.logger import (
     MetricMeans,
     Progress,
@@ -40,30 +40,6 @@ from curl_rl.provenance import make_origin, surroundings, write_metadata
 from curl_rl.types import Batch, Clock, ConfigError, Episode
 
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
-
-
-class _Stop:
-    """Turns the first SIGINT or SIGTERM into a request; a second one acts at once."""
-
-    def __init__(self) -> None:
-        self.signal = 0
-
-    def __call__(self) -> bool:
-        return self.signal != 0
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _ask(self, number: int, _: Any) -> None:
-        self.signal = number
-        print("stopping after this step; once more stops at once", file=sys.stderr)
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 class Trainer:
@@ -90,7 +66,7 @@ class Trainer:
         self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
         self._episode_state: dict[str, Any] | None = None  # of the episode that a checkpoint left running
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
-        self.stop = _Stop()
+        self.stop = StopRequest("stopping after this step; once more stops at once")
 
     def run(self) -> int:
         """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""

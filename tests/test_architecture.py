@@ -58,8 +58,28 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sampling",
         "suites",
     },
-    "trainer": {"assembly", "checkpoint", "config", "diagnostics", "evaluate", "logger", "provenance"},
-    "cli": {"config", "overrides", "suites", "trainer", "export", "doctor", "__init__"},
+    "interrupts": set(),
+    "trainer": {"assembly", "checkpoint", "config", "diagnostics", "evaluate", "interrupts", "logger", "provenance"},
+    "records": set(),
+    "engines": {"engines.*"},
+    "engines.*": {"engines.base", "engines.process", "engines.sharing"},
+    "board": {"engines.base"},
+    "schedule": {"board", "engines.base", "interrupts", "records"},
+    "benchmark": {"board", "config", "engines.base", "overrides", "records", "schedule"},
+    "report": set(),
+    "report.*": {"records", "report.*", "suites"},
+    "cli": {
+        "config",
+        "overrides",
+        "suites",
+        "trainer",
+        "export",
+        "doctor",
+        "benchmark",
+        "engines",
+        "report.build",
+        "__init__",
+    },
 }
 
 
@@ -149,10 +169,11 @@ def test_the_command_line_imports_nothing_heavy_at_its_top():
     assert inside(imports(ROOT / "curl_rl" / "cli.py", only_top=True)) == {"__init__"}
 
 
-@pytest.mark.parametrize("module", ["curl_rl", "curl_rl.export", "curl_rl.overrides"])
+@pytest.mark.parametrize("module", ["curl_rl", "curl_rl.export", "curl_rl.overrides", "curl_rl.report.build"])
 def test_importing_loads_no_simulator(module):
     heavy = {"dm_control", "mujoco", "ale_py"} | ({"envs", "hydra"} if module != "curl_rl.overrides" else set())
     heavy |= {"torch", "numpy"} if module == "curl_rl" else set()
+    heavy |= {"torch"} if module.startswith("curl_rl.report") else set()
     code = f"import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

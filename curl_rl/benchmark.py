@@ -1,0 +1,165 @@
+"""Benchmarks: a YAML file says which tasks, methods and seeds; every job is the public command `curl-rl train`."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import yaml
+
+from curl_rl.board import Standing
+from curl_rl.config import FILE, Config, difference, load_config
+from curl_rl.engines.base import Engine, Job
+from curl_rl.overrides import canonical_task, compose, config_dir
+from curl_rl.records import read_run
+from curl_rl.schedule import Schedule
+from curl_rl.types import ConfigError
+
+_KEYS = {"tasks", "methods", "seeds", "settings"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured: every method on every task with seeds 1 to `seeds`."""
+
+    name: str
+    tasks: tuple[str, ...]
+    methods: Mapping[str, Mapping[str, Any]]  # name -> the overrides that make it
+    seeds: int
+    settings: Mapping[str, Any]  # overrides of all methods
+
+
+class Plan(NamedTuple):
+    """A job and the configuration that its overrides compose to."""
+
+    job: Job
+    config: Config
+
+
+def load_benchmark(name: str) -> Benchmark:
+    """Read a benchmark by its name in `configs/benchmark`, or from a YAML file of one's own.
+
+    Raises ConfigError, naming what is wrong, for an unknown name or a file that does not describe a benchmark.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "benchmark" / f"{name}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
+        raise ConfigError(f"unknown benchmark {name!r}; there are {known}, or give a YAML file of your own") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from None
+    try:
+        return _read(path, data)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path} does not describe a benchmark: {error}") from None
+
+
+def _read(path: Path, data: Any) -> Benchmark:
+    if not isinstance(data, dict) or data.keys() - _KEYS or {"tasks", "methods"} - data.keys():
+        raise ValueError(f"it needs tasks and methods, may have seeds and settings, and has {list(data or ())}")
+    methods = {
+        str(name): _mapping(f"methods.{name}", own) for name, own in _mapping("methods", data["methods"]).items()
+    }
+    for name in methods:
+        if not re.fullmatch(r"\w[\w.+-]*", name) or re.search(r"-seed\d+$", name):
+            raise ValueError(f"method {name!r} cannot name a folder: use letters, digits, - and _")
+    tasks, seeds = data["tasks"], data.get("seeds", 5)
+    if not isinstance(tasks, list) or not tasks or not methods:
+        raise ValueError("tasks is a list and methods a mapping of at least one")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"seeds is a number from 1, not {seeds!r}")
+    return Benchmark(
+        path.stem, tuple(_task(t) for t in tasks), methods, seeds, _mapping("settings", data.get("settings"))
+    )
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict | None):
+        raise TypeError(f"{name} is a mapping of settings to values, not {value!r}")
+    return value or {}
+
+
+def _task(name: str) -> str:
+    try:
+        return canonical_task(str(name))
+    except ValueError as error:
+        raise ConfigError(f"unknown task {name!r}: {error}") from None
+
+
+def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
+    """Keep some of a benchmark's tasks, named in any spelling. Raises ConfigError for one that it does not have."""
+    chosen = []
+    for name in names:
+        found = [task for task in benchmark.tasks if name in (task, task.partition("/")[2])]
+        if not found:
+            try:
+                found = [task for task in benchmark.tasks if task == canonical_task(name)]
+            except ValueError:
+                found = []
+        if not found:
+            raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")
+        chosen += found
+    return replace(benchmark, tasks=tuple(dict.fromkeys(chosen)))
+
+
+def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list[Plan]:
+    """Return one job for each seed, task and method, all tasks with the first seed first.
+
+    Raises ConfigError where `curl-rl train` would refuse a job's overrides.
+    """
+    extra = dict(_split(override) for override in overrides)
+    composed = {}
+    for task in benchmark.tasks:
+        for method, own in benchmark.methods.items():
+            values = {"task": task, **_texts(benchmark.settings), **_texts(own), **extra}
+            arguments = tuple(f"{key}={value}" for key, value in values.items())
+            composed[task, method] = arguments, compose(arguments)
+    plans = []
+    for seed in range(1, benchmark.seeds + 1):
+        for (task, method), (arguments, config) in composed.items():
+            run_dir = f"{out}/{task.replace('/', '_')}/{method}-seed{seed}"
+            job = Job(task, method, seed, (*arguments, f"seed={seed}"), run_dir)
+            plans.append(Plan(job, replace(config, seed=seed, run_dir=run_dir)))
+    return plans
+
+
+def _split(override: str) -> tuple[str, str]:
+    key, equals, value = override.partition("=")
+    if not equals or key in ("task", "seed", "run_dir"):
+        raise ConfigError(
+            f"--overrides {override}: write key=value; task, seed and run_dir are --tasks, --seeds, --out"
+        )
+    return key, value
+
+
+def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return values as a command line writes them."""
+    words = {True: "true", False: "false", None: "null"}
+    return {key: words[value] if isinstance(value, bool | None) else str(value) for key, value in settings.items()}
+
+
+def run_benchmark(plans: Sequence[Plan], engine: Engine, out: str, stream: TextIO) -> int:
+    """Run what is not done yet; return 0, 1 where a job failed, 128 + a signal's number where one stopped it.
+
+    Raises ConfigError, before anything is started, where a run directory holds another configuration.
+    """
+    standings = []
+    for plan in plans:
+        steps = plan.config.budget_frames // plan.config.env.action_repeat
+        standings.append(Standing(plan.job, steps, "done" if _is_done(plan, engine.view(plan.job)) else "waiting"))
+    return Schedule(standings, engine, out, stream).run()
+
+
+def _is_done(plan: Plan, view: Path) -> bool:
+    """Return whether a run directory has all results of this job. Raises ConfigError where it has another's."""
+    if not (view / FILE).is_file() or not (run := read_run(view)).evaluations:
+        return False  # nothing was measured yet: the run itself refuses what it cannot go on with
+    if changes := difference(replace(load_config(view), run_dir=plan.config.run_dir), plan.config):
+        lines = "".join(f"  {change}\n" for change in changes)
+        raise ConfigError(
+            f"{plan.job.run_dir} holds a run of another configuration:\n{lines}"
+            "give another --out, or the overrides that it was started with"
+        )
+    return run.finished

@@ -1,0 +1,132 @@
+"""How a benchmark's jobs stand: what a person sees of them on the terminal, and jobs.csv."""
+
+import csv
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from statistics import fmean
+from typing import TextIO
+
+import fsspec
+
+from curl_rl.engines.base import Handle, Job
+
+JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")
+_TABLE_SECONDS, _LINE_SECONDS = 2.0, 60.0
+
+
+@dataclass
+class Standing:
+    """A job and what has become of it."""
+
+    job: Job
+    budget: int  # agent steps
+    status: str = "waiting"  # then running; at last done, failed or stopped
+    attempts: int = 0
+    losses: int = 0  # of workers that died under it
+    exit_code: int | None = None
+    tail: str = ""  # of the log, after a failure
+    handle: Handle | None = None
+    score: float | None = None  # of the newest evaluation
+    steps: int = 0  # agent steps so far
+
+    @property
+    def over(self) -> bool:
+        return self.status in ("done", "failed", "stopped")
+
+
+class Board:
+    """A table that is drawn anew on a terminal; elsewhere a line for each event and one a minute."""
+
+    def __init__(self, standings: Sequence[Standing], out: str, stream: TextIO):
+        self._standings, self._out, self._stream = standings, out, stream
+        self._begun, self._first = time.monotonic(), sum(standing.steps for standing in standings)
+        self._shown = -_LINE_SECONDS
+        self._height = 0  # lines of the table on the terminal
+
+    def note(self, standing: Standing, event: str) -> None:
+        """Print an event in the life of a job, and write jobs.csv."""
+        self.write_jobs()
+        job, done = standing.job, self._count("done")
+        self.say(f"{job.task} {job.method} seed {job.seed} {event} ({done} of {len(self._standings)} done)")
+
+    def say(self, line: str) -> None:
+        """Print a line above the table."""
+        self._erase()
+        print(line, file=self._stream, flush=True)
+
+    def due(self) -> bool:
+        """Return whether it is time to show how things stand."""
+        return time.monotonic() - self._shown >= (_TABLE_SECONDS if self._stream.isatty() else _LINE_SECONDS)
+
+    def show(self) -> None:
+        self._shown = time.monotonic()
+        self._erase()
+        lines = self._table() if self._stream.isatty() else [self._summary()]
+        print("\n".join(lines), file=self._stream, flush=True)
+        self._height = len(lines) if self._stream.isatty() else 0
+
+    def conclude(self) -> None:
+        """Print the table a last time, and every failure with its command and the end of its log."""
+        self.write_jobs()
+        self._erase()
+        lines = self._table()
+        for standing in self._standings:
+            if standing.status == "failed":
+                lines += ["", f"failed: {standing.job.line()}", standing.tail]
+        print("\n".join(lines), file=self._stream, flush=True)
+
+    def write_jobs(self) -> None:
+        """Write jobs.csv into the place of the results."""
+        buffer = io.StringIO()
+        table = csv.writer(buffer, lineterminator="\n")
+        table.writerow(JOB_COLUMNS)
+        for each in self._standings:
+            job, code = each.job, "" if each.exit_code is None else each.exit_code
+            place = job.run_dir.removeprefix(f"{self._out}/")
+            row = (job.task, job.method, job.seed, each.status, each.attempts, code, place, job.line(), each.tail)
+            table.writerow(row)
+        files, place = fsspec.url_to_fs(self._out)
+        files.makedirs(place, exist_ok=True)
+        files.pipe_file(f"{place}/jobs.csv", buffer.getvalue().encode())
+
+    def _count(self, status: str) -> int:
+        return sum(standing.status == status for standing in self._standings)
+
+    def _erase(self) -> None:
+        if self._height:
+            print(f"\x1b[{self._height}A\x1b[J", end="", file=self._stream)
+            self._height = 0
+
+    def _summary(self) -> str:
+        counts = (f"{self._count(status)} {status}" for status in ("running", "waiting", "done", "failed"))
+        return f"{', '.join(counts)}; {self._left()} left"
+
+    def _left(self) -> str:
+        """Return how long the rest takes at the pace of all workers since the start."""
+        made = sum(standing.steps for standing in self._standings) - self._first
+        rate = made / max(time.monotonic() - self._begun, 1e-9)
+        rest = sum(standing.budget - standing.steps for standing in self._standings if not standing.over)
+        return str(timedelta(seconds=round(rest / rate))) if rate > 0 else "0:00:00" if not rest else "?"
+
+    def _table(self) -> list[str]:
+        """Return one line for each task and method that has begun, with its seeds so far, and the summary."""
+        groups: dict[tuple[str, str], list[Standing]] = {}
+        for standing in self._standings:
+            groups.setdefault((standing.job.task, standing.job.method), []).append(standing)
+        width = max(len(task) for task, _ in groups)
+        lines = [f"{'task':<{width}}  {'method':<14} {'done':>6} {'failed':>6}  {'running':<16} {'return':>10}"]
+        for (task, method), group in groups.items():
+            if any(standing.status != "waiting" for standing in group):
+                lines.append(f"{task:<{width}}  {method:<14.14} {_cells(group)}")
+        return [*lines, self._summary()]
+
+
+def _cells(group: Sequence[Standing]) -> str:
+    done = f"{sum(standing.status == 'done' for standing in group)}/{len(group)}"
+    failed = sum(standing.status == "failed" for standing in group) or ""
+    running = " ".join(f"{each.steps / each.budget:.0%}" for each in group if each.status == "running")
+    scores = [standing.score for standing in group if standing.score is not None]
+    return f"{done:>6} {failed:>6}  {running:<16.16} {f'{fmean(scores):.1f}' if scores else '':>10}"

@@ -1,0 +1,77 @@
+"""What a benchmark asks of a place where jobs run."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+LOST = -9999  # the exit status of a job whose worker died under it: nothing is known to be wrong with the job
+_TAIL = 20
+
+
+class Job(NamedTuple):
+    """One task, method and seed: the command `curl-rl train` with these overrides."""
+
+    task: str
+    method: str
+    seed: int
+    overrides: tuple[str, ...]  # all but run_dir and the machine's share
+    run_dir: str  # a path, or a URL that fsspec opens
+
+    def command(self, *share: str, run_dir: str = "") -> tuple[str, ...]:
+        """Return the arguments of `curl-rl`, with the machine's `share` such as "threads=1"."""
+        return ("train", *self.overrides, f"run_dir={run_dir or self.run_dir}", *share)
+
+    def line(self) -> str:
+        """Return its command as one types it, without a machine's share."""
+        return shlex.join(["curl-rl", *self.command()])
+
+
+class Handle(Protocol):
+    """A job that was started."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, LOST where its worker died, None while it runs."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and end; return at once."""
+        ...
+
+    def kill(self) -> None: ...
+
+    def tail(self) -> str:
+        """Return the last lines of its log."""
+        ...
+
+
+class Engine(Protocol):
+    """A place where jobs run side by side."""
+
+    def free(self) -> bool:
+        """Return whether another job can be started now."""
+        ...
+
+    def start(self, job: Job) -> Handle: ...
+
+    def view(self, job: Job) -> Path:
+        """Return a local directory with the job's newest tables, as far as there are any."""
+        ...
+
+    def describe(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+def program() -> list[str]:
+    """Return the command line of this program, as a job starts it."""
+    return [sys.executable, "-m", "curl_rl"]
+
+
+def tail_of(log: Path) -> str:
+    """Return the last lines of a log file, "" where there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL:])

@@ -1,0 +1,32 @@
+"""Turns a signal into a request that is answered at a good moment."""
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class StopRequest:
+    """Whether a stop was asked for: the first SIGINT or SIGTERM is a request; a second one acts at once."""
+
+    def __init__(self, answer: str) -> None:
+        self.signal = 0
+        self._answer = answer  # what the first signal prints
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, _: Any) -> None:
+        self.signal = number
+        print(self._answer, file=sys.stderr)
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
