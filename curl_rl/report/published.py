@@ -1,0 +1,151 @@
+"""Published scores of other methods, as data: what each source printed, how it was measured, and where it was read.
+
+Sources disagree over the same method. Every (method, task, budget) has one row here, chosen and never averaged. A
+method's bare name stands for the figures of its own paper or repository; where the collected tables have none, for
+data that its authors gave to others; else for the first table in the order of sources.csv. What other tables tell of
+the same method keeps a name that says so, "SAC+AE (CURL's table)" or "SPR (rliable)".
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_DATA = Path(__file__).parent / "data"
+_ATARI_FRAMES = 400_000  # 100K agent steps, the only budget of the Atari tables
+
+
+class Score(NamedTuple):
+    """One method's mean return on one task at one budget."""
+
+    method: str
+    task: str
+    budget_frames: int
+    mean: float
+    std: float | None  # over runs, as the source prints it; None where it has none, or a standard error
+    seeds: int | None  # None where the source does not say
+    source: str
+
+
+class Method(NamedTuple):
+    """How a method's scores came about; only what the sources say."""
+
+    name: str
+    kind: str  # "final checkpoint", "best of training", "not stated", or "reference": random play and people
+    caveat: str  # empty where there is none
+    main: bool  # whether a short table shows it
+
+
+class Aggregate(NamedTuple):
+    """One number over the 26 games of Atari-100K, of human-normalised scores."""
+
+    method: str
+    metric: str  # "mean", "median", "iqm", "optimality_gap", or the last two with "_of_game_means"
+    value: float
+    n_runs: int | None  # of each game
+    source: str
+    kind: str  # as a Method's
+
+
+def scores(suite: str, budget_frames: int) -> list[Score]:
+    """Return the published scores of a suite, "dmc" or "atari", at a budget in frames; empty where there are none."""
+    return [score for score in _scores() if score.budget_frames == budget_frames and _suite(score.task) == suite]
+
+
+def methods(suite: str) -> dict[str, Method]:
+    """Return the methods of a suite by name in the order in which tables show them, the main ones first.
+
+    A few of Atari have aggregates and no scores.
+    """
+    return {
+        row["method"]: Method(row["method"], row["kind"], row["caveat"], row["main"] == "1")
+        for row in _rows("methods")
+        if row["suite"] == suite
+    }
+
+
+def aggregates() -> list[Aggregate]:
+    """Return what is known of methods over all games of Atari-100K, one value for each method and metric.
+
+    Recomputed from single runs where these are public, otherwise from game means, otherwise as printed.
+    """
+    kinds = methods("atari")
+    return [
+        Aggregate(
+            row["method"],
+            row["metric"],
+            float(row["value"]),
+            _count(row["runs"]),
+            _sources()[row["source"]],
+            kinds[row["method"]].kind,
+        )
+        for row in _rows("atari_aggregates")
+    ]
+
+
+def curl_seeds() -> dict[str, np.ndarray]:
+    """Return the returns (20,) of the CURL paper's own runs of each game, each the best of ten evaluations.
+
+    Games are independent: the same place in two of them is not the same run (Laskin et al. 2020, tables 6 and 7).
+    """
+    runs: dict[str, list[float]] = {}
+    for row in _rows("atari_curl_seeds"):
+        runs.setdefault(_game(row["game"]), []).append(float(row["score"]))
+    return {task: np.array(values) for task, values in runs.items()}
+
+
+@cache
+def _scores() -> tuple[Score, ...]:
+    control = [
+        Score(
+            row["method"],
+            f"dmc/{row['task']}",
+            int(row["frames"]),
+            float(row["mean"]),
+            float(row["std"]) if row["std"] else None,
+            _count(row["seeds"]),
+            _sources()[row["source"]] + (f"; evaluated at {row['evaluated_at']} frames" if row["evaluated_at"] else ""),
+        )
+        for row in _rows("dmc")
+    ]
+    games = [
+        Score(
+            row["method"],
+            _game(row["game"]),
+            _ATARI_FRAMES,
+            float(row["mean"]),
+            None,
+            _count(row["seeds"]),
+            _sources()[row["source"]],
+        )
+        for row in _rows("atari")
+    ]
+    return (*control, *games)
+
+
+@cache
+def _rows(table: str) -> tuple[Mapping[str, str], ...]:
+    with (_DATA / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+@cache
+def _sources() -> dict[str, str]:
+    return {row["source"]: row["text"] for row in _rows("sources")}
+
+
+def _suite(task: str) -> str:
+    return task.partition("/")[0]
+
+
+def _game(name: str) -> str:
+    """Return our name of a game: "BankHeist" is "atari/bank_heist"."""
+    return "atari/" + re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def _count(cell: str) -> int | None:
+    return int(cell) if cell else None

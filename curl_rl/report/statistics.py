@@ -1,0 +1,184 @@
+"""Aggregate scores over tasks and runs, with stratified bootstrap intervals.
+
+After Agarwal et al. 2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (arXiv 2108.13264).
+The scores of one method are one array (runs,) for each task, normalised so that tasks are alike; tasks may differ in
+their number of runs. Intervals are percentiles over resamples, with replacement, of the runs within each task. Of few
+runs they are too narrow, since a mean's resamples vary by (n - 1) / n of what they should; of one run a task they
+collapse to the estimate. They need not hold the estimate: a median's or a trimmed mean's resamples can be biased.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+Scores: TypeAlias = Sequence[np.ndarray]
+
+_TRIM = 0.25  # of the runs at either end
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its bootstrap interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def mean(scores: Scores) -> float:
+    """Return the mean over tasks of the mean over runs."""
+    return float(_mean(_checked(scores)))
+
+
+def median(scores: Scores) -> float:
+    """Return the median over tasks of the mean over runs."""
+    return float(_median(_checked(scores)))
+
+
+def iqm(scores: Scores) -> float:
+    """Return the interquartile mean: that of all runs together without a quarter (rounded down) at either end.
+
+    Where tasks differ in their number of runs, those with more of them weigh more.
+    """
+    return float(_iqm(_checked(scores)))
+
+
+def optimality_gap(scores: Scores) -> float:
+    """Return by how much runs fall short of a score of 1 (no credit for more), a mean over runs, then over tasks."""
+    return float(_optimality_gap(_checked(scores)))
+
+
+METRICS: dict[str, Callable[[Scores], float]] = {
+    "mean": mean,
+    "median": median,
+    "iqm": iqm,
+    "optimality_gap": optimality_gap,
+}
+
+
+def intervals(scores: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+    """Return every metric with its interval, all of them from the same resamples."""
+    tails, tasks = _tails(samples, confidence), _checked(scores)
+    resampled = [task[index] for task, index in zip(tasks, _resamples(tasks, samples, seed), strict=True)]
+    return {name: Interval(*map(float, _band(metric(resampled), tails))) for name, metric in _METRICS.items()}
+
+
+def spread(values: np.ndarray, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Return the mean of the runs (runs,) of one task with its interval."""
+    return intervals([values], samples=samples, confidence=confidence, seed=seed)["mean"]
+
+
+def improvement(x: Scores, y: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """Return how probably a run of x beats a run of y on the same task: the mean over tasks of U / (m n).
+
+    U is the Mann-Whitney statistic of x's m and y's n runs, a tie counting a half. Both give the same tasks in the
+    same order; x's and y's runs are resampled independently. Raises ValueError where they differ in their tasks.
+    """
+    tails, tasks, others = _tails(samples, confidence), _checked(x), _checked(y)
+    if len(tasks) != len(others):
+        raise ValueError(f"x has {len(tasks)} tasks and y {len(others)}: give both on the same tasks, in one order")
+    total = np.zeros(samples + 1)
+    draws = list(_resamples([*tasks, *others], samples, seed))
+    for task, other, ours, theirs in zip(tasks, others, draws[: len(tasks)], draws[len(tasks) :], strict=True):
+        wins = (task[:, None] > other) + 0.5 * (task[:, None] == other)  # (m, n)
+        total += ((_counts(ours) @ wins) * _counts(theirs)).sum(axis=1) / wins.size
+    return Interval(*map(float, _band(total / len(tasks), tails)))
+
+
+def profile(
+    scores: Scores, thresholds: np.ndarray, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
+) -> np.ndarray:
+    """Return the performance profile (3, thresholds): the share of runs above each of them, its low and its high end.
+
+    The share is a mean over tasks, so that every task weighs alike. The ends hold at each threshold by itself.
+    """
+    tails, tasks = _tails(samples, confidence), _checked(scores)
+    total = np.zeros((samples + 1, len(thresholds)))
+    for task, index in zip(tasks, _resamples(tasks, samples, seed), strict=True):
+        total += _counts(index) @ (task[:, None] > np.asarray(thresholds)).astype(float) / len(task)
+    return _band(total / len(tasks), tails)
+
+
+def curve(scores_by_point: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> np.ndarray:
+    """Return the interquartile mean over time (3, points): at each point it, its low and its high end.
+
+    Takes one array (runs, points) for each task, all of the same points. A run is resampled as a whole, so that the
+    ends at neighbouring points belong together.
+    """
+    tails, tasks = _tails(samples, confidence), _checked(scores_by_point, axes=2)
+    points = {task.shape[1] for task in tasks}
+    if len(points) > 1:
+        raise ValueError(f"tasks have {', '.join(map(str, sorted(points)))} points: give all of them at the same ones")
+    draws = list(_resamples(tasks, samples, seed))
+    columns = ([task[:, p][index] for task, index in zip(tasks, draws, strict=True)] for p in range(points.pop()))
+    return _band(np.stack([_iqm(column) for column in columns], axis=1), tails)
+
+
+# Each takes one array (..., runs) for each task, and returns (...).
+
+
+def _mean(tasks: Scores) -> np.ndarray:
+    return _task_means(tasks).mean(axis=-1)
+
+
+def _median(tasks: Scores) -> np.ndarray:
+    return np.median(_task_means(tasks), axis=-1)
+
+
+def _iqm(tasks: Scores) -> np.ndarray:
+    ordered = np.sort(np.concatenate(tasks, axis=-1), axis=-1)
+    cut = int(_TRIM * ordered.shape[-1])
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
+
+
+def _optimality_gap(tasks: Scores) -> np.ndarray:
+    return _mean([np.maximum(1 - task, 0) for task in tasks])
+
+
+_METRICS = {"mean": _mean, "median": _median, "iqm": _iqm, "optimality_gap": _optimality_gap}
+
+
+def _task_means(tasks: Scores) -> np.ndarray:
+    return np.stack([task.mean(axis=-1) for task in tasks], axis=-1)
+
+
+def _resamples(tasks: Scores, samples: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield for each task which runs its resamples hold (samples + 1, runs); the first row is the runs themselves."""
+    rng = np.random.default_rng(seed)
+    for task in tasks:
+        yield np.vstack([np.arange(len(task)), rng.integers(len(task), size=(samples, len(task)))])
+
+
+def _counts(index: np.ndarray) -> np.ndarray:
+    """Return how often each resample holds each run (samples + 1, runs), as floats for products with matrices."""
+    rows, runs = index.shape
+    cells = index + runs * np.arange(rows)[:, None]
+    return np.bincount(cells.ravel(), minlength=rows * runs).reshape(rows, runs).astype(float)
+
+
+def _band(values: np.ndarray, tails: tuple[float, float]) -> np.ndarray:
+    """Return estimate, low and high (3, ...) of values (samples + 1, ...), whose first row is the estimate."""
+    return np.concatenate([values[:1], np.quantile(values[1:], tails, axis=0)])
+
+
+def _tails(samples: int, confidence: float) -> tuple[float, float]:
+    if samples < 1:
+        raise ValueError(f"samples={samples}: an interval needs at least one resample")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: give a share between 0 and 1, e.g. 0.95")
+    return (1 - confidence) / 2, (1 + confidence) / 2
+
+
+def _checked(scores: Scores, *, axes: int = 1) -> list[np.ndarray]:
+    """Return the tasks' arrays as float64. Raises ValueError for what has no statistics."""
+    tasks = [np.asarray(task, dtype=np.float64) for task in scores]
+    if not tasks:
+        raise ValueError("there is no task: give at least one array of runs")
+    for number, task in enumerate(tasks):
+        if task.ndim != axes:
+            raise ValueError(f"task {number} has an array of shape {task.shape}: its runs need {axes} axes")
+        if not task.size:
+            raise ValueError(f"task {number} has no runs: leave it out or run it")
+        if not np.isfinite(task).all():
+            raise ValueError(f"task {number} has a score that is no number: leave that run out or run it again")
+    return tasks
