@@ -3,15 +3,16 @@
 import csv
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import fmean
-from typing import TextIO
+from typing import Any, TextIO
 
 import fsspec
 
 from curl_rl.engines.base import Handle, Job
+from curl_rl.types import ConfigError
 
 JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")
 _TABLE_SECONDS, _LINE_SECONDS = 2.0, 60.0
@@ -44,6 +45,8 @@ class Board:
         self._standings, self._out, self._stream = standings, out, stream
         self._begun, self._first = time.monotonic(), sum(standing.steps for standing in standings)
         self._shown = -_LINE_SECONDS
+        self._files, self._place = fsspec.url_to_fs(out)
+        self._former = self._read_jobs()
         self._height = 0  # lines of the table on the terminal
 
     def note(self, standing: Standing, event: str) -> None:
@@ -79,18 +82,32 @@ class Board:
         print("\n".join(lines), file=self._stream, flush=True)
 
     def write_jobs(self) -> None:
-        """Write jobs.csv into the place of the results."""
+        """Write jobs.csv into the place of the results; rows of other jobs there are kept."""
+        rows = {row["run_dir"]: row for row in self._rows()}
+        rows = {place: row for place, row in self._former.items() if place not in rows} | rows
         buffer = io.StringIO()
         table = csv.writer(buffer, lineterminator="\n")
-        table.writerow(JOB_COLUMNS)
+        table.writerows([JOB_COLUMNS, *(row.values() for row in rows.values())])
+        self._files.makedirs(self._place, exist_ok=True)
+        self._files.pipe_file(f"{self._place}/jobs.csv", buffer.getvalue().encode())
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
         for each in self._standings:
             job, code = each.job, "" if each.exit_code is None else each.exit_code
             place = job.run_dir.removeprefix(f"{self._out}/")
-            row = (job.task, job.method, job.seed, each.status, each.attempts, code, place, job.line(), each.tail)
-            table.writerow(row)
-        files, place = fsspec.url_to_fs(self._out)
-        files.makedirs(place, exist_ok=True)
-        files.pipe_file(f"{place}/jobs.csv", buffer.getvalue().encode())
+            cells = (job.task, job.method, job.seed, each.status, each.attempts, code, place, job.line(), each.tail)
+            yield dict(zip(JOB_COLUMNS, cells, strict=True))
+
+    def _read_jobs(self) -> dict[str, dict[str, Any]]:
+        """Return the rows of an earlier benchmark in the same place, by run directory."""
+        try:
+            text = self._files.cat_file(f"{self._place}/jobs.csv").decode()
+        except FileNotFoundError:
+            return {}
+        reader = csv.DictReader(io.StringIO(text))
+        if tuple(reader.fieldnames or ()) != JOB_COLUMNS:
+            raise ConfigError(f"{self._out}/jobs.csv has other columns than this version's: move it away")
+        return {row["run_dir"]: row for row in reader}
 
     def _count(self, status: str) -> int:
         return sum(standing.status == status for standing in self._standings)

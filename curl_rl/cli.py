@@ -153,6 +153,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
 
     from curl_rl.benchmark import load_benchmark, make_plans, run_benchmark, select_tasks
     from curl_rl.engines import make_engine
+    from curl_rl.types import ConfigError
 
     benchmark = load_benchmark(arguments.name)
     if arguments.tasks:
@@ -160,6 +161,10 @@ def _benchmark(arguments: argparse.Namespace) -> int:
     if arguments.seeds:
         benchmark = dataclasses.replace(benchmark, seeds=arguments.seeds)
     out = (arguments.out or f"results/{benchmark.name}").rstrip("/")
+    if "://" in out and arguments.engine == "local":
+        raise ConfigError(
+            f"--out {out} is a URL, and --engine local writes into a folder: give a path, or --engine ray"
+        )
     plans = make_plans(benchmark, arguments.overrides, out)
     if arguments.dry_run:
         print("\n".join(plan.job.line() for plan in plans))

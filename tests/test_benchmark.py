@@ -70,6 +70,12 @@ def test_plans_are_the_public_command(tmp_path):
         assert compose(shlex.split(plan.job.line())[2:]) == plan.config
 
 
+@pytest.mark.parametrize("out", ["out dir", "a=b, c", "it's (here)", "~x[1]"])
+def test_places_with_special_characters_reach_the_command(tmp_path, out):
+    plan = make_plans(load_benchmark(toy(tmp_path)), [], out)[0]
+    assert compose(shlex.split(plan.job.line())[2:]).run_dir == f"{out}/toy_reach/curl-seed1"
+
+
 def test_tasks_are_selected_in_any_spelling():
     benchmark = load_benchmark("atari100k")
     some = select_tasks(benchmark, ["pong", "atari/BankHeist", "atari/pong"])
@@ -155,6 +161,7 @@ def test_the_command_line_prints_commands_and_runs_nothing(tmp_path, capsys, mon
         (["nothing"], "unknown benchmark 'nothing'"),
         (["dmc100k", "--tasks", "humanoid_walk"], "dmc100k has no task 'humanoid_walk'"),
         (["MINE", "--workers", "9999"], "9999 workers need as many CPU cores"),
+        (["MINE", "--out", "s3://bucket/x"], "--engine local writes into a folder"),
         (["MINE", "--cpus", "2"], "--cpus and --address are of --engine ray"),
         (["MINE", "--engine", "ray", "--workers", "2"], "--workers is of --engine local"),
     ],

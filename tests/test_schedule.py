@@ -16,7 +16,7 @@ from curl_rl.engines.base import LOST, Handle, Job
 from curl_rl.logger import RunLogger
 from curl_rl.overrides import compose
 from curl_rl.schedule import Schedule
-from curl_rl.types import Clock, Episode, Origin
+from curl_rl.types import Clock, ConfigError, Episode, Origin
 
 SETTINGS = ("task=toy/reach", "budget_frames=60", "evaluation.episodes=2")
 
@@ -117,6 +117,19 @@ def test_all_run_no_more_at_once_than_there_are_workers(tmp_path):
     assert [(row["status"], row["attempts"], row["exit_code"]) for row in table(tmp_path)] == [("done", "1", "0")] * 5
     assert table(tmp_path)[1]["run_dir"] == "b-seed1"
     assert table(tmp_path)[1]["command"] == f"curl-rl train {' '.join(SETTINGS)} run_dir={tmp_path}/b-seed1"
+
+
+def test_jobs_of_an_earlier_benchmark_in_the_same_place_stay_listed(tmp_path):
+    assert run(tmp_path, FakeEngine({"a": [1, 1, 1]}), "ab") == 1
+    assert run(tmp_path, FakeEngine({}), "bc") == 0
+    assert [(row["method"], row["status"]) for row in table(tmp_path)] == [
+        ("a", "failed"),
+        ("b", "done"),
+        ("c", "done"),
+    ]
+    (tmp_path / "jobs.csv").write_text("task,status\n")
+    with pytest.raises(ConfigError, match=r"jobs.csv has other columns"):
+        run(tmp_path, FakeEngine({}), "c")
 
 
 def test_what_fails_is_tried_twice_more(tmp_path):
