@@ -37,7 +37,10 @@ def test_without_a_command_it_shows_them_and_imports_nothing_heavy():
     )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    assert all(f"\n    {command} " in done.stdout for command in ("train", "evaluate", "benchmark", "report", "export", "doctor"))
+    assert all(
+        f"\n    {command} " in done.stdout
+        for command in ("train", "evaluate", "benchmark", "report", "export", "doctor")
+    )
     assert done.stdout.endswith("\n[]\n")
 
 

@@ -1,0 +1,109 @@
+"""Builds a report of run directories: the page, its figures and its tables, and the comparison of two runs."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from curl_rl.records import read_run
+from curl_rl.report import contents, figures, page
+from curl_rl.report.comparison import compare
+from curl_rl.report.figures import Drawing
+from curl_rl.report.results import Results, gather
+from curl_rl.report.sections import Absent, read_sections
+from curl_rl.report.tables import Table
+from curl_rl.types import ConfigError
+
+
+def build_report(folders: Sequence[Path], out: Path) -> Path:
+    """Write the report of all runs in or below some folders and return its page, `out/index.html`.
+
+    Raises ConfigError for runs that cannot be pooled, where there are none, and for a place that cannot be written.
+    """
+    check_place(out)
+    sections, absent = read_sections(folders)
+    results = [gather(section) for section in sections]
+    tables: list[Table] = []
+    drawings: list[Drawing] = []
+    parts = []
+    for result in results:
+        blocks, drawn = contents.blocks(result), figures.of_section(result)
+        runs = contents.runs_table(result)
+        name = result.section.name
+        html = page.runs_html(name, runs, result.section.runs)
+        parts.append(page.section_part(name, result.section.title, blocks, drawn, html))
+        tables += [*(table for block in blocks for table in (*block.tables, *block.folded)), runs]
+        drawings += drawn.values()
+    if absent:
+        table = contents.absent_table(absent)
+        parts.append(page.Part("without-score", table.title, page.absent_html(table, absent)))
+        tables.append(table)
+    text = page.page("Results of curl-rl", _summary(results, absent), parts)
+    return write(out, text, tables, drawings)
+
+
+def compare_runs(first: Path, second: Path, out: Path | None) -> str:
+    """Return what two runs of one task scored, as lines for a terminal; with `out` also write a page with their curves.
+
+    Raises ConfigError for runs of different tasks, or without an evaluation.
+    """
+    if out is not None:
+        check_place(out)
+    comparison = compare(read_run(first), read_run(second))
+    if out is not None:
+        drawing = figures.of_runs(comparison.curves, comparison.title)
+        parts = [
+            page.Part("curves", "Curves", page.show_figure(drawing) + page.note(comparison.bands)),
+            page.Part("evaluations", "Evaluations", page.show_table(comparison.tables[0])),
+            page.Part("configurations", "Configurations", page.show_table(comparison.tables[1])),
+            page.Part("commands", "Commands", page.commands_html(comparison.runs)),
+        ]
+        summary = "".join(page.note(text, "warning") for text in comparison.warnings)
+        summary += f"<p>{escape(comparison.verdict)}</p>\n"
+        write(out, page.page(comparison.title, summary, parts), comparison.tables, [drawing])
+    return comparison.text()
+
+
+def check_place(out: Path) -> None:
+    """Raise ConfigError where no folder can be made of `out`."""
+    for place in (out, *out.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise ConfigError(f"{place} is a file: give a folder for the report")
+            return
+
+
+def write(out: Path, text: str, tables: Iterable[Table], drawings: Iterable[Drawing]) -> Path:
+    """Write a page with the files that it links to, the page last, and return its path."""
+    for folder in ("tables", "figures"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        path = out / "tables" / table.name
+        path.with_suffix(".csv").write_text(table.to_csv(), encoding="utf-8")
+        path.with_suffix(".md").write_text(table.to_markdown(), encoding="utf-8")
+        path.with_suffix(".tex").write_text(table.to_latex(), encoding="utf-8")
+    for drawing in drawings:
+        path = out / "figures" / drawing.name
+        path.with_suffix(".svg").write_text(drawing.svg, encoding="utf-8")
+        path.with_suffix(".png").write_bytes(drawing.png)
+        path.with_suffix(".pdf").write_bytes(drawing.pdf)
+    index = out / "index.html"
+    index.write_text(text, encoding="utf-8")
+    return index
+
+
+def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:
+    lines = [
+        f"{escape(result.section.title)}: {_count(len(result.section.runs), 'finished run')} of "
+        f"{_count(len(result.section.methods), 'method')} on {_count(len(result.section.tasks), 'task')}."
+        for result in results
+    ]
+    html = "".join(f"<p>{line}</p>\n" for line in lines) or page.note("No run is finished yet.", "warning")
+    if absent:
+        states = {state: sum(run.status == state for run in absent) for state in sorted({run.status for run in absent})}
+        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        html += f'<p class="warning" role="note"><a href="#without-score">Without a score</a>: {escape(told)}.</p>\n'
+    return html
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
