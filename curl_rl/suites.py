@@ -14,10 +14,10 @@ class Suite(NamedTuple):
     settings: tuple[str, ...]  # environment settings that its environments take
     fixed: dict[str, Any]  # environment settings that the suite has no choice of
     labels: str  # where an objective of pixels finds its classes: the simulator's "segmentation", or none: "offset"
-    objective: dict[str, float]  # what the original's objective uses where a configuration says null
+    objective: dict[str, Any]  # what an objective uses where a configuration says null: the original's, but for W
 
 
-_PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0}
+_PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0, "initial_weight": "identity"}
 SUITES = {
     "dmc": Suite(
         frame_stack=3,
@@ -44,7 +44,7 @@ SUITES = {
         settings=("obs", "image_size", "protocol"),
         fixed={"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4},
         labels="offset",
-        objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128},
+        objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128, "initial_weight": "uniform"},
     ),
 }
 

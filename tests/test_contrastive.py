@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.contrastive import Curl
+from curl_rl.overrides import compose
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views
 
 SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
@@ -167,9 +168,18 @@ def test_curl_trains_the_query_side_only(inputs):
     assert all(p.grad is None for p in target.parameters())  # though they could take one here
 
 
-def test_curl_starts_uniform_between_zero_and_one():
-    weight = make_objective(OBJECTIVES["curl"].Config(), SHAPES._replace(feature_dim=50)).weight.detach()
+def test_curl_starts_from_the_similarity_or_uniformly_as_the_original():
+    shapes = SHAPES._replace(feature_dim=50)
+    curl = OBJECTIVES["curl"]
+    assert torch.equal(make_objective(curl.Config(), shapes).weight, torch.eye(50) / 50**0.5)
+    weight = make_objective(curl.Config(initial_weight="uniform"), shapes).weight.detach()
     assert weight.shape == (50, 50)
     assert 0 <= float(weight.min()) < 0.05
     assert 0.95 < float(weight.max()) < 1
-    assert float(weight.mean()) == pytest.approx(0.5, abs=0.03)
+    with pytest.raises(ConfigError, match="objective.initial_weight='zero' is none of identity, uniform"):
+        curl.Config(initial_weight="zero")
+
+
+@pytest.mark.parametrize(("task", "start"), [("dmc/cheetah_run", "identity"), ("atari/pong", "uniform")])
+def test_each_suite_has_its_start(task, start):
+    assert compose([f"task={task}"]).objective.initial_weight == start

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import bilinear_logits, info_nce
 from curl_rl.networks import move_average
@@ -47,6 +48,9 @@ class CurlConfig(ObjectiveConfig):
     projection_dim: int | None = option(None, "width of a projection head, 0 for none; null: the original's")
     projection_hidden: int = option(256, "width of the projection head's hidden layer")
     projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head")
+    initial_weight: str | None = option(
+        None, "how W starts: identity (over the root of its width), uniform in [0, 1); null: identity, Atari's uniform"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +63,8 @@ class CurlConfig(ObjectiveConfig):
             )
         if not 0 < self.projection_tau <= 1:
             raise ConfigError(f"objective.projection_tau must be in (0, 1], got {self.projection_tau}")
+        if self.initial_weight is not None:
+            checks.one_of(self, "objective.", ("identity", "uniform"), "initial_weight")
 
 
 class _Projection(nn.Sequential):
@@ -93,8 +99,10 @@ class Curl(Objective):
         if config.projection_dim:
             self.head = _Projection(shapes.feature_dim, config.projection_hidden, width)
         self.target_head = frozen_copy(self.head)
-        # Uniform in [0, 1) as in the original code; the paper does not say.
-        self.weight = nn.Parameter(torch.rand(width, width))
+        # The paper does not say how W starts. The original code's uniform numbers make the first logits noise of a
+        # deviation of 14 on control, and the encoder first learns to make all features alike.
+        uniform = config.initial_weight == "uniform"
+        self.weight = nn.Parameter(torch.rand(width, width) if uniform else torch.eye(width) / math.sqrt(width))
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query = self.head(online(views.query.images))
