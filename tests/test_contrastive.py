@@ -176,7 +176,7 @@ def test_curl_starts_from_the_similarity_or_uniformly_as_the_original():
     assert weight.shape == (50, 50)
     assert 0 <= float(weight.min()) < 0.05
     assert 0.95 < float(weight.max()) < 1
-    with pytest.raises(ConfigError, match="objective.initial_weight='zero' is none of identity, uniform"):
+    with pytest.raises(ConfigError, match=r"objective.initial_weight='zero' is none of identity, uniform"):
         curl.Config(initial_weight="zero")
 
 
