@@ -1,61 +1,80 @@
 """One job as a process of this machine, on cores of its own, which does not outlive the program that started it."""
 
-import ctypes
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from curl_rl.engines.base import program, tail_of
 
-_PR_SET_PDEATHSIG = 1
+# Becomes the job, on its cores, and dies with the process that started it whatever kills that: a job that outlived it
+# would hold its run directory against the one that goes on.
+_STARTER = (
+    "import ctypes, os, signal, sys; sys.platform == 'linux' and ctypes.CDLL(None).prctl(1, signal.SIGKILL); "
+    "os.getppid() == int(sys.argv[1]) or os._exit(1); "
+    "sys.argv[2] and os.sched_setaffinity(0, map(int, sys.argv[2].split(','))); os.execv(sys.argv[3], sys.argv[3:])"
+)
+
+
+def start_process(
+    arguments: Sequence[str], log: Any, *, cores: Collection[int] = (), env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `curl-rl` with arguments, its output going to an open file, in a session of its own.
+
+    A keyboard interrupt then reaches only the program that started it, which decides what becomes of it.
+    """
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
+    root = Path(__file__).resolve().parents[2]
+    if root.name not in ("site-packages", "dist-packages"):  # a checkout, which the job's Python may not know of
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
+    starter = [sys.executable, "-c", _STARTER, str(os.getpid()), ",".join(map(str, cores))]
+    return subprocess.Popen(
+        [*starter, *program(), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def exit_status(returned: int) -> int:
+    """Return an exit status, 128 + the signal's number where a signal ended the process."""
+    return 128 - returned if returned < 0 else returned
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of a process and of those that it started, and wait for it."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 class JobProcess:
-    """A running `curl-rl` command, its output appended to a log.
-
-    It has its own session, so that a keyboard interrupt reaches only the program that started it, which decides. It is
-    killed when that program dies: a resumed benchmark must find its run directories unlocked.
-    """
+    """A running `curl-rl` command, its output appended to a log."""
 
     def __init__(
         self, arguments: Sequence[str], log: Path, *, cores: Collection[int] = (), env: Mapping[str, str] | None = None
     ):
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
-        libc = ctypes.CDLL(None)
-
-        def prepare() -> None:
-            if hasattr(libc, "prctl"):
-                libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if cores:
-                os.sched_setaffinity(0, cores)
-
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*program(), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
-                start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509 - two system calls, no lock that another thread could hold
-            )
+            self._process = start_process(arguments, output, cores=cores, env=env)
 
     def poll(self) -> int | None:
-        """Return the exit status, 128 + the signal's number where one ended it, None while it runs."""
-        status = self._process.poll()
-        return 128 - status if status is not None and status < 0 else status
+        """Return the exit status, None while it runs."""
+        returned = self._process.poll()
+        return None if returned is None else exit_status(returned)
 
     def stop(self) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
+        self._process.terminate()
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        kill_all(self._process)
 
     def tail(self) -> str:
         return tail_of(self._log)

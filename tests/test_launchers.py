@@ -1,0 +1,60 @@
+"""A sweep under Hydra's submitit launcher: every job trains in a process and a run directory of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import rows, state
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "task=toy/reach",
+    "device=cpu",
+    "threads=1",
+    "budget_frames=120",
+    "random_steps=40",
+    "batch_size=8",
+    "agent.augmentation=crop",
+    "agent.crop_size=24",
+    "agent.hidden_dim=16",
+    "encoder.filters=4",
+    "encoder.feature_dim=8",
+    "evaluation.every_frames=60",
+    "evaluation.episodes=2",
+    "evaluation.workers=1",
+)
+
+
+def sweep(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    script = str(ROOT / "scripts" / "train.py")
+    command = [sys.executable, script, "--multirun", "hydra/launcher=submitit_local", *SMALL, *overrides]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180, check=False)
+
+
+@pytest.mark.slow
+def test_a_sweep_trains_every_seed_where_a_single_run_would(tmp_path):
+    done = sweep(tmp_path, "seed=1,2")
+    assert done.returncode == 0, done.stderr
+    runs = [tmp_path / "runs" / "toy_reach" / f"quick-curl-seed{seed}" for seed in (1, 2)]
+    for seed, run_dir in zip((1, 2), runs, strict=True):
+        assert json.loads((run_dir / "config.json").read_text())["seed"] == seed
+        assert state(run_dir)["clock"][0] == 120
+        assert [row[0] for row in rows(run_dir)] == ["60", "60", "120", "120"]
+    assert rows(runs[0]) != rows(runs[1])
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["multirun", "toy_reach"]
+
+
+@pytest.mark.slow
+def test_a_run_dir_is_composed_for_each_job_and_a_failure_is_told(tmp_path):
+    (tmp_path / "far" / "seed2").mkdir(parents=True)
+    (tmp_path / "far" / "seed2" / "config.json").mkdir()
+    done = sweep(tmp_path, "seed=1,2", f"run_dir={tmp_path}/far/seed${{seed}}")
+    assert done.returncode == 1
+    assert f"{tmp_path}/far/seed2: Is a directory; choose another place" in done.stderr
+    assert state(tmp_path / "far" / "seed1")["clock"][0] == 120
+    assert not (tmp_path / "far" / "seed2" / "eval.csv").exists() or rows(tmp_path / "far" / "seed2") == []
