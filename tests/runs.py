@@ -10,6 +10,23 @@ import torch
 
 from curl_rl.checkpoint import Checkpoints
 
+# A run of seconds. Checkpoints fall in mid-episode (episodes take 20 steps), evaluations at neither.
+SMALL = (
+    "task=toy/reach",
+    "budget_frames=330",
+    "random_steps=40",
+    "batch_size=8",
+    "agent.augmentation=crop",
+    "agent.crop_size=24",
+    "agent.hidden_dim=16",
+    "encoder.filters=4",
+    "encoder.feature_dim=8",
+    "evaluation.every_frames=110",
+    "evaluation.episodes=2",
+    "checkpoint.every_frames=50",
+    "log.every_updates=30",
+)
+
 
 def rows(run_dir: Path) -> list[tuple[str, ...]]:
     """eval.csv without its clock on the wall."""

@@ -7,31 +7,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import rows, state
+from runs import SMALL, rows, state
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = (
-    "task=toy/reach",
+OVERRIDES = (
+    *SMALL,
     "device=cpu",
     "threads=1",
-    "budget_frames=120",
-    "random_steps=40",
-    "batch_size=8",
-    "agent.augmentation=crop",
-    "agent.crop_size=24",
-    "agent.hidden_dim=16",
-    "encoder.filters=4",
-    "encoder.feature_dim=8",
-    "evaluation.every_frames=60",
-    "evaluation.episodes=2",
     "evaluation.workers=1",
+    "budget_frames=120",
+    "evaluation.every_frames=60",
 )
 
 
 def sweep(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     script = str(ROOT / "scripts" / "train.py")
-    command = [sys.executable, script, "--multirun", "hydra/launcher=submitit_local", *SMALL, *overrides]
+    command = [sys.executable, script, "--multirun", "hydra/launcher=submitit_local", *OVERRIDES, *overrides]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=180, check=False)
 

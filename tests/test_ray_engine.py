@@ -7,42 +7,31 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import assert_same, manifests, rows, state
+from runs import SMALL, assert_same, manifests, rows, state
 
 from curl_rl import trainer
+from curl_rl.board import Standing
 from curl_rl.engines import ray as engine_module
 from curl_rl.engines.base import LOST, Job
 from curl_rl.engines.ray import RayEngine
 from curl_rl.overrides import compose
+from curl_rl.schedule import Schedule
 from curl_rl.types import ConfigError
 
-SMALL = (
-    "task=toy/reach",
-    "seed=3",
-    "budget_frames=330",
-    "random_steps=40",
-    "batch_size=8",
-    "agent.augmentation=crop",
-    "agent.crop_size=24",
-    "agent.hidden_dim=16",
-    "encoder.filters=4",
-    "encoder.feature_dim=8",
-    "evaluation.every_frames=110",
-    "evaluation.episodes=2",
-    "checkpoint.every_frames=50",
-    "log.every_updates=30",
-)
+OVERRIDES = (*SMALL, "seed=3")
 STOPPED = 128 + signal.SIGTERM
 
 
 def job(run_dir: str | Path) -> Job:
-    return Job("toy/reach", "curl", 3, SMALL, str(run_dir))
+    return Job("toy/reach", "curl", 3, OVERRIDES, str(run_dir))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +39,7 @@ def finished(tmp_path_factory) -> Path:
     """The same job without a cluster and without an interruption."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     share = ("device=cpu", "threads=1", "evaluation.workers=1", f"run_dir={run_dir}")
-    assert trainer.train(compose([*SMALL, *share])) == 0
+    assert trainer.train(compose([*OVERRIDES, *share])) == 0
     return run_dir
 
 
@@ -171,14 +160,36 @@ def test_a_job_whose_worker_dies_goes_on_and_can_be_stopped(engine, finished, tm
     assert "goes on" in handle.tail()
     assert starts(run_dir) == 2
     assert 50 < state(run_dir)["clock"][0] < 330
-    assert trainer.train(compose([*SMALL, "device=cpu", "threads=1", f"run_dir={run_dir}"])) == 0
+    assert trainer.train(compose([*OVERRIDES, "device=cpu", "threads=1", f"run_dir={run_dir}"])) == 0
+    assert rows(run_dir) == rows(finished)
+
+
+@pytest.mark.slow
+def test_a_benchmark_resumes_elsewhere_what_a_node_took_with_it(nodes, engine, finished, tmp_path):
+    mine = job(tmp_path / "toy_reach" / "curl-seed3")
+    run_dir = Path(mine.run_dir)
+
+    def kill_its_node() -> None:
+        wait_for(lambda: manifests(run_dir))
+        nodes.kill(parent(parent(training(mine.run_dir))))
+
+    nodes.add()  # here, for Ray's signal handlers: in the place of the one that is going to die
+    assassin = threading.Thread(target=kill_its_node)
+    assassin.start()
+    stream = StringIO()
+    status = Schedule([Standing(mine, 330)], engine, str(tmp_path), stream).run()
+    assassin.join()
+    assert status == 0, stream.getvalue()
+    assert "toy/reach curl seed 3 lost its worker (0 of 1 done)" in stream.getvalue()
+    assert "toy/reach curl seed 3 starts again (0 of 1 done)" in stream.getvalue()
+    assert starts(run_dir) == 2
     assert rows(run_dir) == rows(finished)
 
 
 @pytest.mark.slow
 def test_slots_are_taken_freed_and_refused(nodes, engine, tmp_path):
-    wait_for(engine.free)
-    assert engine.describe() == f"Ray at {nodes.cluster.address}: 2 x 1 core"
+    # A node that was killed counts until Ray has noticed.
+    wait_for(lambda: engine.describe() == f"Ray at {nodes.cluster.address}: 2 x 1 core" and engine.free())
     wrong = Job("toy/reach", "curl", 3, ("task=toy/reach", "env.image_sise=84"), str(tmp_path / "wrong"))
     handles = [engine.start(wrong), engine.start(job(tmp_path / "killed"))]
     assert not engine.free()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import runs
 import torch
 from runs import assert_goes_on_to, assert_same, manifests, rows, start, state, wait_for
 
@@ -22,25 +23,7 @@ from curl_rl.types import ConfigError
 EVERY = [
     name if name in ("curl", "none") else pytest.param(name, marks=pytest.mark.learning) for name in sorted(OBJECTIVES)
 ]
-# Checkpoints fall in mid-episode (episodes take 20 steps), evaluations at neither.
-SMALL = (
-    "task=toy/reach",
-    "device=cpu",
-    "threads=1",
-    "budget_frames=330",
-    "random_steps=40",
-    "batch_size=8",
-    "agent.augmentation=crop",
-    "agent.crop_size=24",
-    "agent.hidden_dim=16",
-    "encoder.filters=4",
-    "encoder.feature_dim=8",
-    "evaluation.every_frames=110",
-    "evaluation.episodes=3",
-    "evaluation.workers=2",
-    "checkpoint.every_frames=50",
-    "log.every_updates=30",
-)
+SMALL = (*runs.SMALL, "device=cpu", "threads=1", "evaluation.episodes=3", "evaluation.workers=2")
 
 
 def small(run_dir: Path, *more: str) -> Config:
