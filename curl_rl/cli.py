@@ -77,17 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 
     benchmark = _command(commands, "benchmark", _benchmark, "train every method on every task, many seeds")
-    benchmark.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, or a YAML file")
-    benchmark.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
-    benchmark.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N (default: the benchmark's)")
-    benchmark.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
-    benchmark.add_argument("--out", metavar="DIR", help="where results go (default: results/NAME)")
-    benchmark.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
-    benchmark.add_argument("--workers", type=_positive, metavar="N", help="jobs at once (default: one a core or GPU)")
-    benchmark.add_argument("--per-gpu", type=_positive, metavar="K", help="jobs that share a GPU")
-    benchmark.add_argument("--cpus", type=_positive, metavar="N", help="CPU cores of a job on Ray (default: 1)")
-    benchmark.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
-    benchmark.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    _benchmark_options(benchmark)
 
     report = _command(commands, "report", _report, "turn results into tables, figures and one HTML page")
     report.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folders of runs, e.g. results/dmc100k")
@@ -100,6 +90,20 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "doctor", _doctor, "check this machine: versions, devices, OpenGL")
     return parser
+
+
+def _benchmark_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, or a YAML file")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
+    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N (default: the benchmark's)")
+    parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: results/NAME)")
+    parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="jobs at once (default: one a core or GPU)")
+    parser.add_argument("--per-gpu", type=_positive, metavar="K", help="jobs that share a GPU")
+    parser.add_argument("--cpus", type=_positive, metavar="N", help="CPU cores of a job on Ray (default: 1)")
+    parser.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
 
 
 def _command(
