@@ -2,21 +2,25 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-import yaml
+from omegaconf import OmegaConf
+from yaml import YAMLError
 
 from curl_rl.board import Standing
 from curl_rl.config import FILE, Config, difference, load_config
 from curl_rl.engines.base import Engine, Job
+from curl_rl.locks import alone
 from curl_rl.overrides import canonical_task, compose, config_dir
 from curl_rl.records import read_run
 from curl_rl.schedule import Schedule
 from curl_rl.types import ConfigError
 
 _KEYS = {"tasks", "methods", "seeds", "settings"}
+_FIXED = {"task", "seed", "run_dir"}  # what differs from job to job by itself
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,12 @@ def load_benchmark(name: str) -> Benchmark:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "benchmark" / f"{name}.yaml"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         known = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
         raise ConfigError(f"unknown benchmark {name!r}; there are {known}, or give a YAML file of your own") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from None
+    except (YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from None
     try:
         return _read(path, data)
     except (TypeError, ValueError, AttributeError) as error:
@@ -64,7 +68,7 @@ def _read(path: Path, data: Any) -> Benchmark:
     }
     for name in methods:
         if not re.fullmatch(r"\w[\w.+-]*", name) or re.search(r"-seed\d+$", name):
-            raise ValueError(f"method {name!r} cannot name a folder: use letters, digits, - and _")
+            raise ValueError(f"method {name!r} cannot name a folder: use letters, digits, - and _, in quotes")
     tasks, seeds = data["tasks"], data.get("seeds", 5)
     if not isinstance(tasks, list) or not tasks or not methods:
         raise ValueError("tasks is a list and methods a mapping of at least one")
@@ -78,6 +82,8 @@ def _read(path: Path, data: Any) -> Benchmark:
 def _mapping(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict | None):
         raise TypeError(f"{name} is a mapping of settings to values, not {value!r}")
+    if fixed := _FIXED & (value or {}).keys():
+        raise ValueError(f"{name} sets {', '.join(sorted(fixed))}, which tasks, seeds and --out do")
     return value or {}
 
 
@@ -92,16 +98,24 @@ def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
     """Keep some of a benchmark's tasks, named in any spelling. Raises ConfigError for one that it does not have."""
     chosen = []
     for name in names:
-        found = [task for task in benchmark.tasks if name in (task, task.partition("/")[2])]
-        if not found:
-            try:
-                found = [task for task in benchmark.tasks if task == canonical_task(name)]
-            except ValueError:
-                found = []
+        suites = (
+            [""]
+            if "/" in name
+            else [f"{suite}/" for suite in sorted({task.partition("/")[0] for task in benchmark.tasks})]
+        )
+        found = [task for suite in suites for task in _spelled(suite + name) if task in benchmark.tasks]
         if not found:
             raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")
         chosen += found
     return replace(benchmark, tasks=tuple(dict.fromkeys(chosen)))
+
+
+def _spelled(name: str) -> list[str]:
+    """Return the task that a name means, if any."""
+    try:
+        return [canonical_task(name)]
+    except ValueError:
+        return []
 
 
 def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list[Plan]:
@@ -110,6 +124,11 @@ def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list
     Raises ConfigError where `curl-rl train` would refuse a job's overrides.
     """
     extra = dict(_split(override) for override in overrides)
+    for method, own in benchmark.methods.items():
+        if undone := own.keys() & extra.keys():
+            raise ConfigError(f"--overrides would undo what makes the method {method}: {', '.join(sorted(undone))}")
+    if "$" in out:
+        raise ConfigError(f"--out {out} holds a $, which settings read as a reference: give another place")
     composed = {}
     for task in benchmark.tasks:
         for method, own in benchmark.methods.items():
@@ -127,7 +146,7 @@ def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list
 
 def _split(override: str) -> tuple[str, str]:
     key, equals, value = override.partition("=")
-    if not equals or key in ("task", "seed", "run_dir"):
+    if not equals or key in _FIXED:
         raise ConfigError(
             f"--overrides {override}: write key=value; task, seed and run_dir are --tasks, --seeds, --out"
         )
@@ -149,7 +168,16 @@ def run_benchmark(plans: Sequence[Plan], engine: Engine, out: str, stream: TextI
     for plan in plans:
         steps = plan.config.budget_frames // plan.config.env.action_repeat
         standings.append(Standing(plan.job, steps, "done" if _is_done(plan, engine.view(plan.job)) else "waiting"))
-    return Schedule(standings, engine, out, stream).run()
+    with _alone(out):
+        return Schedule(standings, engine, out, stream).run()
+
+
+def _alone(out: str) -> AbstractContextManager[None]:
+    """Keep a second benchmark out of a folder; of a URL nobody can say who uses it."""
+    if "://" in out:
+        return nullcontext()
+    Path(out).mkdir(parents=True, exist_ok=True)
+    return alone(Path(out) / ".lock", f"another benchmark runs in {out}: wait for it or give another --out")
 
 
 def _is_done(plan: Plan, view: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Any, TextIO
 import fsspec
 
 from curl_rl.engines.base import Handle, Job
+from curl_rl.records import JOB_COLUMNS
 from curl_rl.types import ConfigError
 
-JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")
 _TABLE_SECONDS, _LINE_SECONDS = 2.0, 60.0
 
 
@@ -51,7 +52,7 @@ class Board:
 
     def note(self, standing: Standing, event: str) -> None:
         """Print an event in the life of a job, and write jobs.csv."""
-        self.write_jobs()
+        self._try_to_write()
         job, done = standing.job, self._count("done")
         self.say(f"{job.task} {job.method} seed {job.seed} {event} ({done} of {len(self._standings)} done)")
 
@@ -67,15 +68,15 @@ class Board:
     def show(self) -> None:
         self._shown = time.monotonic()
         self._erase()
-        lines = self._table() if self._stream.isatty() else [self._summary()]
+        lines = self._fitting() if self._stream.isatty() else [self._summary()]
         print("\n".join(lines), file=self._stream, flush=True)
         self._height = len(lines) if self._stream.isatty() else 0
 
     def conclude(self) -> None:
         """Print the table a last time, and every failure with its command and the end of its log."""
-        self.write_jobs()
+        self._try_to_write()
         self._erase()
-        lines = self._table()
+        lines = self._table(list(self._groups().items()))
         for standing in self._standings:
             if standing.status == "failed":
                 lines += ["", f"failed: {standing.job.line()}", standing.tail]
@@ -89,7 +90,15 @@ class Board:
         table = csv.writer(buffer, lineterminator="\n")
         table.writerows([JOB_COLUMNS, *(row.values() for row in rows.values())])
         self._files.makedirs(self._place, exist_ok=True)
-        self._files.pipe_file(f"{self._place}/jobs.csv", buffer.getvalue().encode())
+        self._files.pipe_file(f"{self._place}/.part-jobs.csv", buffer.getvalue().encode())
+        self._files.mv(f"{self._place}/.part-jobs.csv", f"{self._place}/jobs.csv")
+
+    def _try_to_write(self) -> None:
+        """Write jobs.csv; where that is refused the jobs matter more, and the next event tries again."""
+        try:
+            self.write_jobs()
+        except OSError as error:
+            self.say(f"cannot write {self._out}/jobs.csv now: {error.strerror or error}")
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for each in self._standings:
@@ -105,6 +114,8 @@ class Board:
         except FileNotFoundError:
             return {}
         reader = csv.DictReader(io.StringIO(text))
+        if not text:
+            return {}
         if tuple(reader.fieldnames or ()) != JOB_COLUMNS:
             raise ConfigError(f"{self._out}/jobs.csv has other columns than this version's: move it away")
         return {row["run_dir"]: row for row in reader}
@@ -118,26 +129,43 @@ class Board:
             self._height = 0
 
     def _summary(self) -> str:
-        counts = (f"{self._count(status)} {status}" for status in ("running", "waiting", "done", "failed"))
+        stopped = ("stopped",) if self._count("stopped") else ()
+        counts = (f"{self._count(status)} {status}" for status in ("running", "waiting", *stopped, "done", "failed"))
         return f"{', '.join(counts)}; {self._left()} left"
 
     def _left(self) -> str:
         """Return how long the rest takes at the pace of all workers since the start."""
         made = sum(standing.steps for standing in self._standings) - self._first
         rate = made / max(time.monotonic() - self._begun, 1e-9)
-        rest = sum(standing.budget - standing.steps for standing in self._standings if not standing.over)
+        rest = sum(
+            standing.budget - standing.steps
+            for standing in self._standings
+            if standing.status not in ("done", "failed")
+        )
         return str(timedelta(seconds=round(rest / rate))) if rate > 0 else "0:00:00" if not rest else "?"
 
-    def _table(self) -> list[str]:
-        """Return one line for each task and method that has begun, with its seeds so far, and the summary."""
+    def _groups(self) -> dict[tuple[str, str], list[Standing]]:
+        """Return the jobs of each task and method that has begun."""
         groups: dict[tuple[str, str], list[Standing]] = {}
         for standing in self._standings:
             groups.setdefault((standing.job.task, standing.job.method), []).append(standing)
-        width = max(len(task) for task, _ in groups)
+        return {key: group for key, group in groups.items() if any(each.status != "waiting" for each in group)}
+
+    def _fitting(self) -> list[str]:
+        """Return as much of the table as the terminal holds: what runs or failed before what is done."""
+        size = shutil.get_terminal_size()
+        groups, room = self._groups(), max(size.lines - 4, 1)
+        urgent = sorted(groups, key=lambda key: not any(each.status in ("running", "failed") for each in groups[key]))
+        lines = self._table([(key, groups[key]) for key in groups if key in urgent[:room]])
+        if len(groups) > room:
+            lines.insert(-1, f"... and {len(groups) - room} more")
+        return [line[: size.columns - 1] for line in lines]
+
+    def _table(self, groups: Sequence[tuple[tuple[str, str], Sequence[Standing]]]) -> list[str]:
+        """Return a head, one line for each task and method with its seeds so far, and the summary."""
+        width = max((len(task) for (task, _), _ in groups), default=4)
         lines = [f"{'task':<{width}}  {'method':<14} {'done':>6} {'failed':>6}  {'running':<16} {'return':>10}"]
-        for (task, method), group in groups.items():
-            if any(standing.status != "waiting" for standing in group):
-                lines.append(f"{task:<{width}}  {method:<14.14} {_cells(group)}")
+        lines += [f"{task:<{width}}  {method:<14.14} {_cells(group)}" for (task, method), group in groups]
         return [*lines, self._summary()]
 
 

@@ -1,6 +1,7 @@
 """The command line: train, evaluate, benchmark, report, export, doctor; each imports what it needs when it runs."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -164,7 +165,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         benchmark = select_tasks(benchmark, arguments.tasks)
     if arguments.seeds:
         benchmark = dataclasses.replace(benchmark, seeds=arguments.seeds)
-    out = (arguments.out or f"results/{benchmark.name}").rstrip("/")
+    out = os.path.expanduser(arguments.out or f"results/{benchmark.name}").rstrip("/")
     if "://" in out and arguments.engine == "local":
         raise ConfigError(
             f"--out {out} is a URL, and --engine local writes into a folder: give a path, or --engine ray"

@@ -18,13 +18,10 @@ from curl_rl.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.sampling import SAMPLERS
 from curl_rl.schema import REFUSALS, explained, flat, frozen, schema
-from curl_rl.types import ConfigError, option
+from curl_rl.types import LOCAL, ConfigError, option
 
 FILE = "config.json"
 GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
-# What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads and
-# evaluation workers round floating-point sums in another order: they change a result's last bits, not what is computed.
-LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
 
 
 @dataclass(frozen=True)

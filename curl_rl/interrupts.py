@@ -10,9 +10,9 @@ from typing import Any
 class StopRequest:
     """Whether a stop was asked for: the first SIGINT or SIGTERM is a request; a second one acts at once."""
 
-    def __init__(self, answer: str) -> None:
+    def __init__(self, answer: str = "") -> None:
         self.signal = 0
-        self._answer = answer  # what the first signal prints
+        self._answer = answer  # what the first signal prints at once
 
     def __call__(self) -> bool:
         return self.signal != 0
@@ -28,5 +28,6 @@ class StopRequest:
 
     def _ask(self, number: int, _: Any) -> None:
         self.signal = number
-        print(self._answer, file=sys.stderr)
+        if self._answer:
+            print(self._answer, file=sys.stderr)
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

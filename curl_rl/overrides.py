@@ -15,9 +15,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from curl_rl import suites
-from curl_rl.config import FILE, GROUPS, LOCAL, Config, check_resumable, from_node, load_config, to_node
+from curl_rl.config import FILE, GROUPS, Config, check_resumable, from_node, load_config, to_node
 from curl_rl.schema import REFUSALS, explained, flat, schema
-from curl_rl.types import ConfigError
+from curl_rl.types import LOCAL, ConfigError
 from envs import canonical_task, list_tasks, protocol
 
 _CHOICES = ("task", "preset", *GROUPS)

@@ -24,7 +24,7 @@ class Schedule:
         for standing in standings:
             self._look(standing)
         self._board = Board(standings, out, stream)
-        self._stop = StopRequest("stopping all jobs, each after its step; once more kills them")
+        self._stop = StopRequest()  # told on the board: a line past it would disturb the table
 
     def run(self) -> int:
         """Return 0 when all are done, 1 when any failed, 128 + the signal's number when a signal stopped them."""
@@ -54,12 +54,27 @@ class Schedule:
         for standing in [standing for standing in self._standings if standing.status == "waiting"]:
             if not self._engine.free():
                 break
-            standing.handle, standing.status = self._engine.start(standing.job), "running"
-            self._board.note(standing, "starts" if standing.attempts + standing.losses == 0 else "starts again")
+            self._start(standing)
         if self._board.due():
             for standing in self._running():
                 self._look(standing)
             self._board.show()
+
+    def _start(self, standing: Standing) -> None:
+        try:
+            standing.handle = self._engine.start(standing.job)
+        except OSError as error:  # of this job's place: the others go on
+            self._fail(standing, None, str(error))
+            return
+        standing.status = "running"
+        self._board.note(standing, "starts" if standing.attempts + standing.losses == 0 else "starts again")
+
+    def _fail(self, standing: Standing, status: int | None, tail: str) -> None:
+        standing.attempts += 1
+        standing.exit_code, standing.tail = status, tail
+        standing.status = "waiting" if standing.attempts < _ATTEMPTS else "failed"
+        how = f"failed with exit status {status}" if status is not None else f"could not start ({tail})"
+        self._board.note(standing, f"{how}, attempt {standing.attempts} of {_ATTEMPTS}")
 
     def _poll(self, standing: Standing) -> None:
         """Take note of a job that has ended."""
@@ -79,11 +94,7 @@ class Schedule:
             standing.status = "waiting" if standing.losses < _LOSSES else "failed"
             self._board.note(standing, "lost its worker")
         else:
-            standing.attempts += 1
-            standing.exit_code, standing.tail = status, handle.tail()
-            standing.status = "waiting" if standing.attempts < _ATTEMPTS else "failed"
-            attempts = f"attempt {standing.attempts} of {_ATTEMPTS}"
-            self._board.note(standing, f"failed with exit status {status}, {attempts}")
+            self._fail(standing, status, handle.tail())
 
     def _look(self, standing: Standing) -> bool:
         """Read how far a job is, and whether it is finished; what cannot be read changes nothing."""
@@ -98,6 +109,8 @@ class Schedule:
 
     def _wind_down(self) -> None:
         """After a signal, let every job write its checkpoint and end."""
+        if self._stop():
+            self._board.say("stopping all jobs, each after its step; once more kills them")
         for standing in self._running():
             if standing.handle:
                 standing.handle.stop()

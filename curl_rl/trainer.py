@@ -1,6 +1,5 @@
 """The training loop: act, learn while the environment steps, evaluate, checkpoint, and resume."""
 
-import fcntl
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ from curl_rl.config import Config, check_resumable, load_config, save_config
 from curl_rl.diagnostics import watch_features
 from curl_rl.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
 from curl_rl.interrupts import StopRequest
+from curl_rl.locks import alone
 from curl_rl.logger import (
     MetricMeans,
     Progress,
@@ -286,19 +286,10 @@ def train(config: Config) -> int:
     with _writable(config.run_dir):
         Path(config.run_dir).mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
-        cleanup.enter_context(_alone(Path(config.run_dir)))
+        # Two that train in one directory would prune each other's checkpoints.
+        refusal = f"another process trains in {config.run_dir}: wait for it or give another run_dir"
+        cleanup.enter_context(alone(Path(config.run_dir) / ".lock", refusal))
         return Trainer(config, cleanup).run()
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    """Hold a run directory: two processes that train in one would prune each other's checkpoints."""
-    with (run_dir / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"another process trains in {run_dir}: wait for it or give another run_dir") from error
-        yield
 
 
 @contextmanager

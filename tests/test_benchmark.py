@@ -11,6 +11,7 @@ from test_schedule import FakeEngine, finish
 from curl_rl import cli
 from curl_rl.benchmark import load_benchmark, make_plans, run_benchmark, select_tasks
 from curl_rl.config import load_config
+from curl_rl.locks import alone
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.overrides import compose, config_dir
 from curl_rl.suites import ATARI_SCORES, PLANET_SIX
@@ -78,7 +79,7 @@ def test_places_with_special_characters_reach_the_command(tmp_path, out):
 
 def test_tasks_are_selected_in_any_spelling():
     benchmark = load_benchmark("atari100k")
-    some = select_tasks(benchmark, ["pong", "atari/BankHeist", "atari/pong"])
+    some = select_tasks(benchmark, ["pong", "atari/BankHeist", "BankHeist", "atari/pong"])
     assert some.tasks == ("atari/pong", "atari/bank_heist")
     with pytest.raises(ConfigError, match=r"atari100k has no task 'dmc/cheetah_run'; it has atari/alien, "):
         select_tasks(benchmark, ["dmc/cheetah_run"])
@@ -95,7 +96,11 @@ def test_an_unknown_benchmark_names_those_that_exist(tmp_path):
     ("text", "message"),
     [
         ("", "it needs tasks and methods"),
-        ("[1, 2", "is no YAML"),
+        ("[1, 2", "cannot be read as YAML"),
+        (TOY.replace("shifted:", "curl:"), "duplicate key curl"),
+        (TOY.replace("curl:", "1:", 1), "method 1 cannot name a folder"),
+        (TOY.replace("{objective: curl}", "{task: toy/grid}"), "methods.curl sets task, which tasks, seeds"),
+        (TOY.replace("random_steps: 20", "seed: 7"), "settings sets seed, which tasks, seeds"),
         (TOY.replace("tasks", "task"), "has .*'task'"),
         (TOY.replace("[toy/reach]", "toy/reach"), "tasks is a list"),
         (TOY.replace("[toy/reach]", "[]"), "tasks is a list"),
@@ -116,6 +121,31 @@ def test_a_file_that_is_no_benchmark_is_refused(tmp_path, text, message):
 def test_overrides_cannot_be_what_options_are_for(tmp_path, override):
     with pytest.raises(ConfigError, match="task, seed and run_dir are --tasks, --seeds, --out"):
         make_plans(load_benchmark(toy(tmp_path)), [override], "out")
+
+
+def test_overrides_cannot_undo_a_method(tmp_path):
+    with pytest.raises(ConfigError, match="would undo what makes the method curl: objective"):
+        make_plans(load_benchmark(toy(tmp_path)), ["objective=none"], "out")
+
+
+def test_a_file_of_other_bytes_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"mine.yaml cannot be read as YAML"):
+        load_benchmark(str(path))
+
+
+def test_two_benchmarks_cannot_share_a_place(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    plans = make_plans(load_benchmark(toy(tmp_path)), [], str(out))
+    engine = FakeEngine({})
+    with (
+        alone(out / ".lock", "held"),
+        pytest.raises(ConfigError, match=r"another benchmark runs in .*out: wait for it or give another --out"),
+    ):
+        run_benchmark(plans, engine, str(out), StringIO())
+    assert engine.started == []
 
 
 def test_overrides_that_train_would_refuse_are_refused_at_once(tmp_path):
@@ -160,6 +190,8 @@ def test_the_command_line_prints_commands_and_runs_nothing(tmp_path, capsys, mon
     [
         (["nothing"], "unknown benchmark 'nothing'"),
         (["dmc100k", "--tasks", "humanoid_walk"], "dmc100k has no task 'humanoid_walk'"),
+        (["MINE", "--workers", "1", "--per-gpu", "1"], "both say how many jobs run at once"),
+        (["MINE", "--out", "${x}"], "holds a $"),
         (["MINE", "--workers", "9999"], "9999 workers need as many CPU cores"),
         (["MINE", "--out", "s3://bucket/x"], "--engine local writes into a folder"),
         (["MINE", "--cpus", "2"], "--cpus and --address are of --engine ray"),

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from curl_rl import schedule
-from curl_rl.board import JOB_COLUMNS, Standing
+from curl_rl.board import Board, Standing
 from curl_rl.config import Config, save_config
 from curl_rl.engines.base import LOST, Handle, Job
 from curl_rl.logger import RunLogger
 from curl_rl.overrides import compose
+from curl_rl.records import JOB_COLUMNS
 from curl_rl.schedule import Schedule
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
@@ -127,6 +128,8 @@ def test_jobs_of_an_earlier_benchmark_in_the_same_place_stay_listed(tmp_path):
         ("b", "done"),
         ("c", "done"),
     ]
+    (tmp_path / "jobs.csv").write_text("")  # a full disk left it so
+    assert run(tmp_path, FakeEngine({}), "c") == 0
     (tmp_path / "jobs.csv").write_text("task,status\n")
     with pytest.raises(ConfigError, match=r"jobs.csv has other columns"):
         run(tmp_path, FakeEngine({}), "c")
@@ -150,6 +153,33 @@ def test_what_fails_thrice_is_listed_while_the_others_go_on(tmp_path):
     said = stream.getvalue()
     assert "toy/reach a seed 1 failed with exit status 3, attempt 3 of 3" in said
     assert f"failed: curl-rl train {' '.join(SETTINGS)} run_dir={tmp_path}/a-seed1\nthe end of a's log" in said
+
+
+def test_a_job_whose_place_cannot_be_written_fails_alone(tmp_path):
+    class Full(FakeEngine):
+        def start(self, job: Job) -> Handle:
+            if job.method == "a":
+                raise NotADirectoryError(f"{job.run_dir} is a file")
+            return super().start(job)
+
+    stream = StringIO()
+    assert run(tmp_path, Full({}), "ab", stream) == 1
+    assert [(row["status"], row["exit_code"]) for row in table(tmp_path)] == [("failed", ""), ("done", "0")]
+    assert f"toy/reach a seed 1 could not start ({tmp_path}/a-seed1 is a file), attempt 3 of 3" in stream.getvalue()
+
+
+def test_jobs_go_on_where_their_table_cannot_be_written_any_more(tmp_path):
+    class Spoiler(FakeEngine):
+        def start(self, job: Job) -> Handle:
+            (tmp_path / "jobs.csv").unlink(missing_ok=True)
+            (tmp_path / "jobs.csv").mkdir()
+            (tmp_path / "jobs.csv" / "inside").touch()
+            return super().start(job)
+
+    stream = StringIO()
+    assert run(tmp_path, Spoiler({}), "a", stream) == 0
+    assert f"cannot write {tmp_path}/jobs.csv now" in stream.getvalue()
+    assert "toy/reach a seed 1 is done" in stream.getvalue()
 
 
 def test_success_without_a_last_evaluation_is_a_failure(tmp_path):
@@ -207,19 +237,25 @@ def test_a_job_that_will_not_stop_is_killed(tmp_path, monkeypatch):
     assert table(tmp_path)[0]["status"] == "stopped"
 
 
-def test_the_table_on_a_terminal_counts_seeds_and_averages_returns(tmp_path):
-    class Terminal(StringIO):
-        def isatty(self) -> bool:
-            return True
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
 
-    jobs = [
-        Job("toy/reach", method, seed, SETTINGS, f"{tmp_path}/{method}-seed{seed}")
-        for method in "ab"
-        for seed in (1, 2)
+
+def standings_of(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> list[Standing]:
+    cases = [(method, seed) for method in methods for seed in seeds]
+    return [
+        Standing(Job("toy/reach", method, seed, SETTINGS, f"{folder}/{method}-seed{seed}"), 60)
+        for method, seed in cases
     ]
-    for job in jobs[:3]:
-        finish(job, config_of(job))
-    standings = [Standing(job, 60, "done" if i < 3 else "failed") for i, job in enumerate(jobs)]
+
+
+def test_the_table_on_a_terminal_counts_seeds_and_averages_returns(tmp_path):
+    standings = standings_of(tmp_path, "ab", (1, 2))
+    for standing in standings[:3]:
+        finish(standing.job, config_of(standing.job))
+        standing.status = "done"
+    standings[3].status = "failed"
     stream = Terminal()
     assert Schedule(standings, FakeEngine({}), str(tmp_path), stream).run() == 1
     lines = stream.getvalue().splitlines()
@@ -227,3 +263,21 @@ def test_the_table_on_a_terminal_counts_seeds_and_averages_returns(tmp_path):
     assert lines[2].split() == ["toy/reach", "a", "2/2", "15.0"]
     assert lines[3].split() == ["toy/reach", "b", "1/2", "1", "10.0"]
     assert lines[4] == "0 running, 0 waiting, 3 done, 1 failed; 0:00:00 left"
+
+
+def test_the_table_fits_the_terminal_and_shows_what_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("LINES", "8")
+    standings = standings_of(tmp_path, "abcdefghij", (1,))
+    for standing in standings:
+        standing.status = "running" if standing.job.method in "ij" else "done"
+    stream = Terminal()
+    board = Board(standings, str(tmp_path), stream)
+    board.show()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 7  # and the line of the cursor
+    assert max(map(len, lines)) < 40
+    assert [line.split()[1] for line in lines[1:5]] == ["a", "b", "i", "j"]
+    assert lines[5] == "... and 6 more"
+    board.show()
+    assert stream.getvalue().split("\x1b[7A\x1b[J")[1].splitlines() == lines

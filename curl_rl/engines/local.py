@@ -30,6 +30,8 @@ class LocalEngine:
     """
 
     def __init__(self, *, workers: int | None = None, per_gpu: int | None = None):
+        if workers is not None and per_gpu is not None:
+            raise ConfigError("--workers and --per-gpu both say how many jobs run at once: give one of them")
         cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
         if per_gpu is not None and not gpus:
             raise ConfigError("--per-gpu needs a GPU, and there is none here: give --workers")
