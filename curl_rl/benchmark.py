@@ -63,20 +63,18 @@ def load_benchmark(name: str) -> Benchmark:
 def _read(path: Path, data: Any) -> Benchmark:
     if not isinstance(data, dict) or data.keys() - _KEYS or {"tasks", "methods"} - data.keys():
         raise ValueError(f"it needs tasks and methods, may have seeds and settings, and has {list(data or ())}")
-    methods = {
-        str(name): _mapping(f"methods.{name}", own) for name, own in _mapping("methods", data["methods"]).items()
-    }
+    own = _mapping("methods", data["methods"])
+    methods = {name: _mapping(f"methods.{name}", settings) for name, settings in own.items()}
     for name in methods:
-        if not re.fullmatch(r"\w[\w.+-]*", name) or re.search(r"-seed\d+$", name):
+        if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+-]*", name) or re.search(r"-seed\d+$", name):
             raise ValueError(f"method {name!r} cannot name a folder: use letters, digits, - and _, in quotes")
     tasks, seeds = data["tasks"], data.get("seeds", 5)
     if not isinstance(tasks, list) or not tasks or not methods:
         raise ValueError("tasks is a list and methods a mapping of at least one")
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ValueError(f"seeds is a number from 1, not {seeds!r}")
-    return Benchmark(
-        path.stem, tuple(_task(t) for t in tasks), methods, seeds, _mapping("settings", data.get("settings"))
-    )
+    settings = _mapping("settings", data.get("settings"))
+    return Benchmark(path.stem, tuple(_task(task) for task in tasks), methods, seeds, settings)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
