@@ -15,6 +15,7 @@ from runs import assert_goes_on_to, assert_same, manifests, rows, start, state, 
 from curl_rl import trainer
 from curl_rl.config import Config
 from curl_rl.evaluate import random_action
+from curl_rl.locks import alone
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.overrides import compose
 from curl_rl.types import ConfigError
@@ -153,7 +154,8 @@ def test_a_rainbow_that_diverges_says_so(tmp_path):
 
 
 def test_two_processes_do_not_train_in_one_directory(tmp_path):
-    with trainer._alone(tmp_path), pytest.raises(ConfigError, match="another process trains"):
+    held = alone(tmp_path / ".lock", "held")
+    with held, pytest.raises(ConfigError, match="another process trains"):
         trainer.train(small(tmp_path))
 
 
