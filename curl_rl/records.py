@@ -129,7 +129,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         )
     for row in reader:
         try:
-            yield row | {name: float(row[name]) for name in _NUMBERS}
+            numbers = {name: float(row[name]) for name in _NUMBERS}
+            # A return that is no number is a result; a clock that is none is not.
+            if not all(np.isfinite(value) for name, value in numbers.items() if name != "return"):
+                raise ValueError
+            yield row | numbers
         except (TypeError, ValueError):
             raise ConfigError(f"{path}, line {reader.line_num}, is broken: run its command again") from None
 
@@ -166,5 +170,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ConfigError(f"{path} is not a run's configuration: restore it or move {path.parent} away") from None
     if needed:
-        raise ConfigError(f"{path} has no {', '.join(sorted(needed))}: restore it or move {path.parent} away")
+        mend = f"another version wrote it, or it is damaged: move {path.parent} away"
+        raise ConfigError(f"{path} has no {', '.join(sorted(needed))}: {mend}")
     return config

@@ -39,6 +39,8 @@ def write_run(
     budget: int = 100_000,
     every: int = 20_000,
     protocol: str = "p0p0p0",
+    commit: str = "0123456789ab",
+    versions: str = "python=3.11.7 torch=2.13.0",
     hardware: str = "4 x Fake CPU",
     folder: str | None = None,
     **settings: Any,
@@ -58,7 +60,7 @@ def write_run(
         writer.writerow(COLUMNS)
         for index, episodes in enumerate(returns, start=1):
             frame, seconds = index * every, index * 600.0 + seed
-            origin = (protocol, f"{budget} frames", "0123456789ab", "python=3.11.7 torch=2.13.0", hardware)
+            origin = (protocol, f"{budget} frames", commit, versions, hardware)
             writer.writerows(
                 (frame // 4, frame, frame // 4, *row, 250, seconds, *origin) for row in enumerate(episodes)
             )

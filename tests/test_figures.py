@@ -1,4 +1,5 @@
 import re
+import warnings
 from xml.etree import ElementTree
 
 import pytest
@@ -66,6 +67,28 @@ def test_nothing_is_drawn_of_nothing():
 
 def test_the_label_of_a_figure_is_escaped():
     assert 'aria-label="A &lt;title&gt;"' in drawn().svg
+
+
+def test_names_that_cannot_be_drawn_warn_of_nothing():
+    def draw():
+        figure, (axes,) = figures._figure(2.0)
+        axes.set_title("\u65b9\u6cd5")  # the font has no such glyph
+        axes.set_yticks([0], ["n" * 300])  # leaves no room
+        return figure
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert "\u65b9\u6cd5" in drawn(draw).svg
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_other_warnings_are_heard():
+    def draw():
+        warnings.warn("mind this", UserWarning, stacklevel=1)
+        return figures._figure(2.0)[0]
+
+    with pytest.warns(UserWarning, match="mind this"):
+        drawn(draw)
 
 
 def test_many_methods_look_different():

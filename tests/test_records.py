@@ -83,7 +83,15 @@ def test_missing_columns_are_named(tmp_path: Path, missing: str):
         read_run(run_dir)
 
 
-@pytest.mark.parametrize("row", ["20,80,10\n", "20,80,10,0,high,10,8,p1,80 frames,c,t,h\n"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "20,80,10\n",
+        "20,80,10,0,high,10,8,p1,80 frames,c,t,h\n",
+        "20,nan,10,0,1,10,8,p1,80 frames,c,t,h\n",
+        "20,80,10,0,1,10,inf,p1,80 frames,c,t,h\n",
+    ],
+)
 def test_a_broken_line_is_named(tmp_path: Path, row: str):
     run_dir = write_run(tmp_path / "run", frames=(40,))
     with (run_dir / "eval.csv").open("a") as file:
@@ -115,7 +123,7 @@ def test_a_resume_elsewhere_keeps_both_origins(tmp_path: Path):
 def test_what_is_no_configuration_is_refused(tmp_path: Path, config: str):
     run_dir = write_run(tmp_path / "run")
     (run_dir / "config.json").write_text(config)
-    with pytest.raises(ConfigError, match=r"config.json .*restore it or move .*run away"):
+    with pytest.raises(ConfigError, match=r"config.json .*move .*run away"):
         read_run(run_dir)
 
 

@@ -92,6 +92,15 @@ def test_every_run_shows_its_command(report):
         assert words in text
 
 
+def test_the_own_protocol_stands_under_each_title(report):
+    text = report.read_text()
+    heads = re.findall(r"</h2>\n(.*?)<h3", text, re.DOTALL)
+    assert text.count("Measured with") == 2
+    assert "Measured with: protocol without a name (hash p0p0p0); preset quick; 2 episodes" in heads[0]
+    assert '<p class="warning" role="note">Settings of preset quick, not the published ones.</p>' in heads[0]
+    assert "Measured with: images of 64 × 64 pixels; action repeat 4; preset quick; 2 episodes" in heads[1]
+
+
 def test_kinds_of_published_figures_are_said(report):
     text = report.read_text()
     assert "best of training, that is the best of each run&#x27;s evaluations, which is not comparable" in text
@@ -113,6 +122,22 @@ def test_the_same_runs_give_the_same_files(tmp_path):
     assert len(files) > 6
     for name in files:
         assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes(), name
+
+
+def test_an_old_reports_files_go(tmp_path):
+    first = write_run(tmp_path / "a", "toy/reach", "curl", 1, RISING)
+    second = write_run(tmp_path / "b", "toy/reach", "curl", 2, RISING[:2])
+    out = tmp_path / "out"
+    compare_runs(first, second, out)
+    build_report([tmp_path / "a"], out)
+    assert not (out / "figures" / "comparison_curves.svg").exists()
+    assert (out / "figures" / "toy_100000_scores.svg").exists()
+    mine = ["figures/mine.png", "tables/dmc_1_scores.txt", "tables/notes.md", "dmc_1_scores.md"]
+    for name in mine:
+        (out / name).write_text("mine")
+    build_report([tmp_path / "b"], out)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+    assert found == {"index.html", *mine, *(f"tables/without_score.{kind}" for kind in ("csv", "md", "tex"))}
 
 
 def test_refusals_write_nothing(tmp_path):
@@ -168,6 +193,25 @@ def test_two_runs_are_compared(tmp_path):
         "2",
     ]
     assert compare_runs(first, second, None) == text
+
+
+def test_a_comparison_says_where_both_come_from(tmp_path):
+    first = write_run(tmp_path, TASK, "curl", 1, RISING, commit="abc+")
+    second = write_run(tmp_path, TASK, "none", 1, RISING, commit="abc+", hardware="8 x Fake CPU")
+    third = write_run(tmp_path, TASK, "last", 1, RISING, commit="def", versions="python=3.12")
+    lines = compare_runs(first, second, tmp_path / "out").splitlines()
+    at = lines.index("Code and machines")
+    versions = ["  A  python=3.11.7 torch=2.13.0", "  B  python=3.11.7 torch=2.13.0"]
+    assert lines[at + 1 : at + 10] == [
+        *("commit  differs: unknown (uncommitted changes)", "  A  abc+", "  B  abc+"),
+        *("versions  differs: no", *versions),
+        *("hardware  differs: yes", "  A  4 x Fake CPU", "  B  8 x Fake CPU"),
+    ]
+    rows = (tmp_path / "out" / "tables" / "comparison_origins.csv").read_text().splitlines()
+    assert rows[3] == "hardware,4 x Fake CPU,8 x Fake CPU,yes"
+    text = compare_runs(first, third, None)
+    assert "commit  differs: yes" in text
+    assert "versions  differs: yes" in text
 
 
 def test_what_makes_two_runs_incomparable_is_said(tmp_path):

@@ -6,7 +6,7 @@ from fake_runs import write_run, write_suite
 from scipy.stats import trim_mean
 
 from curl_rl.report.contents import blocks
-from curl_rl.report.results import difference, gather
+from curl_rl.report.results import difference_of_means, gather
 from curl_rl.report.sections import read_sections
 from curl_rl.suites import ATARI_SCORES
 
@@ -130,10 +130,46 @@ def test_suites_without_a_scale_have_no_aggregates(tmp_path):
     write_suite(tmp_path, {"curl": {"toy/reach": 5.0}}, seeds=2)
     found = gather(read_sections([tmp_path])[0][0])
     assert found.aggregates == found.pairs == found.profiles == ()
-    notes = {block.kind: " ".join(block.notes) for block in blocks(found)}
-    assert "no scale" in notes["aggregates"]
-    assert "no scale" in notes["improvement"]
+    assert "no scale" in notes(found)["aggregates"]
+    assert "no scale" in notes(found)["improvement"]
     assert len(found.learning["toy/reach"]) == 1
+
+
+def notes(found):
+    return {block.kind: " ".join(block.notes) for block in blocks(found)}
+
+
+def test_games_without_a_human_score_are_named(tmp_path):
+    write_suite(tmp_path, {"a": {"atari/skiing": -9.0}, "b": {"atari/skiing": -9.0}}, seeds=2)
+    for kind in ("aggregates", "improvement", "profiles", "efficiency"):
+        text = notes(gather(read_sections([tmp_path])[0][0]))[kind]
+        assert "atari/skiing has no human-normalised score" in text
+        assert "inish" not in text
+    write_suite(tmp_path, {"a": {"atari/pong": -9.0}}, seeds=2)
+    text = notes(gather(read_sections([tmp_path])[0][0]))["aggregates"]
+    assert "finish those that are missing. atari/skiing has no human" in text
+    write_suite(tmp_path, {"b": {"atari/pong": -9.0}, "a": {"atari/boxing": 9.0}}, seeds=2)
+    text = notes(gather(read_sections([tmp_path])[0][0]))["aggregates"]
+    assert "no finished run: atari/boxing. atari/skiing has no human" in text
+
+
+def test_all_pairs_are_compared_of_few_methods(tmp_path):
+    write_suite(tmp_path, {f"m{i}": {TASKS[0]: 100.0 * i} for i in range(1, 9)}, seeds=2)
+    found = gather(read_sections([tmp_path])[0][0])
+    assert len(found.pairs) == 8 * 7 / 2
+    assert "alone" not in notes(found)["improvement"]
+
+
+@pytest.mark.parametrize(("last", "control"), [("none", "none"), ("m11", "m2")])
+def test_many_methods_are_compared_with_the_control_alone(tmp_path, last, control):
+    methods = [*(f"m{i}" for i in range(2, 11)), last]
+    write_suite(tmp_path, {method: {"atari/pong": -9.0} for method in methods}, seeds=2, budget=400_000, every=80_000)
+    found = gather(read_sections([tmp_path])[0][0])
+    assert [(pair.first, pair.second) for pair in found.pairs] == [
+        (method, control) for method in methods if method != control
+    ]
+    assert f"with {control} alone" in notes(found)["improvement"]
+    assert "CURL (paper)" in {row.method for row in found.aggregates}  # of which runs are known, but not the report's
 
 
 def test_the_score_table_holds_means_deviations_and_seeds(results):
@@ -146,8 +182,8 @@ def test_the_score_table_holds_means_deviations_and_seeds(results):
 
 def test_differences_resample_both_runs():
     first, second = np.array([1.0, 2.0, 3.0]), np.array([11.0, 12.0])
-    found = difference(first, second)
+    found = difference_of_means(first, second)
     assert found.estimate == 9.5
     assert 8 <= found.low < 9.5 < found.high <= 11
-    assert found == difference(first, second)
-    assert np.isnan(difference(first[:1], second[:1])[1:]).all()
+    assert found == difference_of_means(first, second)
+    assert np.isnan(difference_of_means(first[:1], second[:1])[1:]).all()

@@ -5,18 +5,14 @@ import numpy as np
 import pytest
 from fake_runs import write_jobs, write_run, write_suite
 
-from curl_rl import config
-from curl_rl.report import sections
-from curl_rl.report.sections import difference, normalised, read_sections
+from curl_rl.report import measured
+from curl_rl.report.pooling import differing
+from curl_rl.report.sections import normalised, read, read_sections
 from curl_rl.suites import ATARI_SCORES
 from curl_rl.types import ConfigError
 
 TASK = "dmc/walker_walk"
 RISING = [[10.0 * i, 10.0 * i + 2] for i in range(1, 6)]
-
-
-def test_what_is_local_is_what_the_configuration_calls_local():
-    assert sections.LOCAL == config.LOCAL
 
 
 def test_runs_are_grouped_by_suite_and_budget(tmp_path):
@@ -71,10 +67,53 @@ def test_different_protocols_of_one_task_are_refused(tmp_path):
     refused(tmp_path, "curl-seed1", "none-seed1", "p0p0p0", "q1q1q1", "env.image_size 64 and 84", TASK)
 
 
-def test_different_protocols_of_different_tasks_are_not(tmp_path):
+def test_an_atari_protocol_is_one_for_all_games(tmp_path):
+    write_run(tmp_path, "atari/pong", "curl", 1, RISING, env__protocol="atari100k")
+    write_run(tmp_path, "atari/boxing", "none", 1, RISING, protocol="q1q1q1", env__protocol="sticky")
+    refused(tmp_path, "atari_pong/curl-seed1", "atari_boxing/none-seed1", "atari/boxing and atari/pong", "q1q1q1")
+    refused(tmp_path, 'env.protocol "sticky" and "atari100k"', "report them apart")
+
+
+def test_tasks_may_have_protocols_of_their_own(tmp_path):
+    own = {"env__frame_stack": 3, "env__overlap": True}
+    write_run(tmp_path, TASK, "curl", 1, RISING, env__action_repeat=2, **own)
+    other = {"env__action_repeat": 8, "env__timeout": 5.0, "protocol": "q1q1q1"}
+    write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING, **other, **own)
+    own = {"env__frame_stack": 1, "env__overlap": False}  # another method's
+    write_run(tmp_path, "dmc/cheetah_run", "blind", 1, RISING, **other, **own)
+    assert len(read_sections([tmp_path])[0][0].runs) == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("image_size", 84), ("obs", "state"), ("camera", 1)])
+def test_tasks_measured_in_different_ways_are_refused(tmp_path, name, value):
+    write_run(tmp_path, TASK, "curl", 1, RISING, env__camera=0)
+    write_run(tmp_path, "dmc/cheetah_run", "other", 1, RISING, **{"protocol": "q1q1q1", f"env__{name}": value})
+    words = "walker_walk/curl-seed1", "cheetah_run/other-seed1", f"env.{name} ", json.dumps(value), "report them apart"
+    refused(tmp_path, *words)
+
+
+def test_a_method_may_be_set_as_the_papers_set_it_by_task(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
-    write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING, protocol="q1q1q1")
+    settings = {"env__action_repeat": 8, "replay__capacity": 12_500, "agent__learning_rate": 2e-4}
+    write_run(tmp_path, "dmc/cheetah_run", "curl", 7, RISING, **settings, objective__coefficient=0.01, threads=4)
     assert len(read_sections([tmp_path])[0][0].runs) == 2
+
+
+def test_a_method_is_one_configuration_on_all_tasks(tmp_path):
+    write_run(tmp_path, TASK, "curl", 1, RISING)
+    write_run(tmp_path, "dmc/finger_spin", "none", 1, RISING, batch_size=32)  # another method may
+    assert read_sections([tmp_path])[0][0].methods == ["curl", "none"]
+    write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING, batch_size=512, agent__name="other")
+    words = "cheetah_run/curl-seed1", "walker_walk/curl-seed1", "both called curl", "batch_size 512 and 128"
+    refused(tmp_path, *words, 'agent.name "other" and "sac"', "another name")
+
+
+def test_settings_that_a_version_did_not_have_are_no_difference(tmp_path):
+    write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING)
+    write_run(tmp_path, "dmc/finger_spin", "curl", 1, RISING, agent__hue=0.1)
+    assert len(read_sections([tmp_path])[0][0].runs) == 2
+    write_run(tmp_path, TASK, "curl", 1, RISING, agent__hue=0.2)  # the first run says nothing of it
+    refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "agent.hue 0.1 and 0.2")
 
 
 def test_one_method_with_two_configurations_is_refused(tmp_path):
@@ -96,9 +135,51 @@ def test_one_seed_twice_is_refused(tmp_path):
     refused(tmp_path, "again/curl-seed1", "dmc_walker_walk/curl-seed1", "seed 1", "keep one")
 
 
-def test_returns_that_are_no_numbers_are_refused(tmp_path):
-    write_run(tmp_path, TASK, "curl", 1, [*RISING[:4], [1.0, float("nan")]])
-    refused(tmp_path, "eval.csv", "no number")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_returns_that_are_no_numbers_give_no_score(tmp_path, value):
+    write_run(tmp_path, TASK, "curl", 1, RISING)
+    write_run(tmp_path, TASK, "curl", 2, [*RISING[:4], [1.0, value]])
+    write_run(tmp_path, TASK, "curl", 3, [RISING[0], [value, 1.0], *RISING[2:]])  # its curve has no such point
+    found, absent = read_sections([tmp_path])
+    assert [run.seed for run in found[0].runs] == [1]
+    assert [(run.seed, run.status, run.frame) for run in absent] == [
+        (2, "not a number", 100_000),
+        (3, "not a number", 100_000),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"budget_frames": "400000"}, ["budget_frames", '"400000"', "whole number"]),
+        ({"seed": 1.5}, ["seed", "1.5", "whole number"]),
+        ({"evaluation": {"episodes": None, "final_episodes": 0}}, ["evaluation.episodes", "null", "whole number"]),
+        ({"task": 3}, ["task", "3"]),
+        ({"env": []}, ["env"]),
+    ],
+)
+def test_configurations_of_the_wrong_kind_are_refused(tmp_path, settings, words):
+    run = write_run(tmp_path, TASK, "curl", 1, RISING)
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | settings))
+    refused(tmp_path, "curl-seed1/config.json", "move", *words)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        read(run)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_clocks_that_are_no_numbers_are_refused(tmp_path, value):
+    run = write_run(tmp_path, TASK, "curl", 1, RISING)
+    table = (run / "eval.csv").read_text()
+    (run / "eval.csv").write_text(table.replace(",1201.0,", f",{value},"))
+    refused(tmp_path, "eval.csv", "seconds at frame 40,000", value)
+
+
+def test_methods_are_in_their_natural_order(tmp_path):
+    write_suite(tmp_path, {f"m{i}": {TASK: 5} for i in (10, 2, 1)}, seeds=2)
+    (section,), _ = read_sections([tmp_path])
+    assert section.methods == ["m1", "m2", "m10"]
+    assert [run.method for run in section.runs] == ["m1", "m1", "m2", "m2", "m10", "m10"]
 
 
 def test_no_results_are_refused(tmp_path):
@@ -162,9 +243,79 @@ def test_broken_job_lists_are_refused(tmp_path):
     refused(tmp_path, "jobs.csv, line 2")
 
 
-def test_difference_is_by_dotted_keys():
+def test_differing_settings_are_by_dotted_keys():
     first = {"a": 1, "env": {"size": 64, "same": 2}, "only": "x"}
     second = {"a": 1, "env": {"size": 84, "same": 2}, "new": None, "more": [1]}
-    assert difference(first, second) == {"env.size": (64, 84), "only": ("x", None), "more": (None, [1])}
-    assert difference(first, second, ignored=["env.size", "more"]) == {"only": ("x", None)}
-    assert json.dumps(difference(first, first)) == "{}"
+    assert differing(first, second) == {"env.size": (64, 84), "only": ("x", None), "more": (None, [1])}
+    assert differing(first, second, ignored=["env.size", "more"]) == {"only": ("x", None)}
+    assert json.dumps(differing(first, first)) == "{}"
+
+
+# How they were measured
+
+
+def section(tmp_path):
+    (found,), _ = read_sections([tmp_path])
+    return found
+
+
+def test_the_protocol_is_said_in_words(tmp_path):
+    paper = {"preset": "paper", "env__image_size": 100}
+    write_run(tmp_path, TASK, "curl", 1, RISING, **paper, env__action_repeat=2)
+    write_run(tmp_path, "dmc/cartpole_swingup", "curl", 1, RISING, **paper, env__action_repeat=8)
+    found = section(tmp_path)
+    words = measured.protocol(found)
+    for part in ("100 × 100 pixels", "action repeat 2 (walker_walk), 8 (cartpole_swingup)", "preset paper;"):
+        assert part in words
+    assert "2 episodes in the last evaluation" in words
+    assert measured.warnings(found) == []
+
+
+def test_the_protocol_of_atari_is_named(tmp_path):
+    write_run(tmp_path / "a", "atari/pong", "curl", 1, RISING, preset="paper", env__protocol="atari100k")
+    assert "protocol atari100k (hash p0p0p0); preset paper" in measured.protocol(section(tmp_path / "a"))
+    assert measured.warnings(section(tmp_path / "a")) == []
+    write_run(tmp_path / "b", "atari/pong", "curl", 1, RISING, preset="paper", env__protocol="sticky")
+    (warning,) = measured.warnings(section(tmp_path / "b"))
+    assert warning.startswith("Protocol sticky, not atari100k")
+
+
+def test_settings_that_are_not_the_published_ones_are_said(tmp_path):
+    write_run(tmp_path, TASK, "curl", 1, RISING, preset="quick")
+    assert measured.warnings(section(tmp_path)) == ["Settings of preset quick, not the published ones."]
+    write_run(tmp_path, TASK, "none", 1, RISING, preset="paper")
+    assert measured.warnings(section(tmp_path)) == ["Settings of preset quick (curl), not the published ones."]
+    write_run(tmp_path / "toys", "toy/reach", "curl", 1, RISING)
+    assert measured.warnings(section(tmp_path / "toys")) == []
+
+
+def test_methods_with_other_numbers_of_episodes_are_said(tmp_path):
+    write_run(tmp_path, TASK, "curl", 1, RISING, preset="paper")
+    write_run(tmp_path, TASK, "none", 1, [[1.0] * 7] * 5, preset="paper", evaluation__episodes=7)
+    (warning,) = measured.warnings(section(tmp_path))
+    assert warning.endswith("of their last evaluation: 2 (curl), 7 (none).")
+
+
+def test_seeds_of_several_commits_and_machines_are_said(tmp_path):
+    for method in ("curl", "none"):
+        write_run(tmp_path, TASK, method, 1, RISING, preset="paper")
+        write_run(tmp_path, TASK, method, 2, RISING, preset="paper", commit="", hardware="8 x Fake CPU")
+    write_run(tmp_path, TASK, "curl", 3, RISING, preset="paper", versions="python=3.11.7 torch=2.14.0")
+    (warning,) = measured.warnings(section(tmp_path))
+    assert "commit 0123456789ab | none (an installed package) (curl, none)" in warning
+    assert "versions torch=2.13.0 | torch=2.14.0 (curl)" in warning
+    assert "hardware 4 x Fake CPU | 8 x Fake CPU (curl, none)" in warning
+
+
+def test_methods_of_different_machines_are_not_seeds_of_one(tmp_path):
+    write_run(tmp_path, TASK, "curl", 1, RISING, preset="paper")
+    write_run(tmp_path, TASK, "none", 1, RISING, preset="paper", hardware="8 x Fake CPU")
+    assert measured.warnings(section(tmp_path)) == []
+
+
+def test_unequal_numbers_of_seeds_are_said(tmp_path):
+    write_suite(tmp_path, {"curl": {TASK: 5, "dmc/finger_spin": 5}, "none": {TASK: 5}}, seeds=2, preset="paper")
+    assert measured.warnings(section(tmp_path)) == []  # nothing is averaged over the task that one method lacks
+    write_run(tmp_path, "dmc/finger_spin", "none", 1, RISING, preset="paper", objective__name="none")
+    (warning,) = measured.warnings(section(tmp_path))
+    assert "(none 1 to 2)" in warning

@@ -1,17 +1,20 @@
 """Builds a report of run directories: the page, its figures and its tables, and the comparison of two runs."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Container, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from curl_rl.records import read_run
 from curl_rl.report import contents, figures, page
 from curl_rl.report.comparison import compare
 from curl_rl.report.figures import Drawing
 from curl_rl.report.results import Results, gather
-from curl_rl.report.sections import Absent, read_sections
+from curl_rl.report.sections import TITLES, Absent, read, read_sections
 from curl_rl.report.tables import Table
 from curl_rl.types import ConfigError
+
+_SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
+_NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
 
 
 def build_report(folders: Sequence[Path], out: Path) -> Path:
@@ -28,9 +31,8 @@ def build_report(folders: Sequence[Path], out: Path) -> Path:
     for result in results:
         blocks, drawn = contents.blocks(result), figures.of_section(result)
         runs = contents.runs_table(result)
-        name = result.section.name
-        html = page.runs_html(name, runs, result.section.runs)
-        parts.append(page.section_part(name, result.section.title, blocks, drawn, html))
+        html = page.runs_html(result.section.name, runs, result.section.runs)
+        parts.append(page.section_part(result.section, blocks, drawn, html))
         tables += [*(table for block in blocks for table in (*block.tables, *block.folded)), runs]
         drawings += drawn.values()
     if absent:
@@ -48,13 +50,14 @@ def compare_runs(first: Path, second: Path, out: Path | None) -> str:
     """
     if out is not None:
         check_place(out)
-    comparison = compare(read_run(first), read_run(second))
+    comparison = compare(read(first), read(second))
     if out is not None:
         drawing = figures.of_runs(comparison.curves, comparison.title)
         parts = [
             page.Part("curves", "Curves", page.show_figure(drawing) + page.note(comparison.bands)),
             page.Part("evaluations", "Evaluations", page.show_table(comparison.tables[0])),
             page.Part("configurations", "Configurations", page.show_table(comparison.tables[1])),
+            page.Part("origins", "Code and machines", page.show_table(comparison.tables[2])),
             page.Part("commands", "Commands", page.commands_html(comparison.runs)),
         ]
         summary = "".join(page.note(text, "warning") for text in comparison.warnings)
@@ -74,8 +77,9 @@ def check_place(out: Path) -> None:
 
 def write(out: Path, text: str, tables: Iterable[Table], drawings: Iterable[Drawing]) -> Path:
     """Write a page with the files that it links to, the page last, and return its path."""
-    for folder in ("tables", "figures"):
+    for folder in _SUFFIXES:
         (out / folder).mkdir(parents=True, exist_ok=True)
+    tables, drawings = list(tables), list(drawings)
     for table in tables:
         path = out / "tables" / table.name
         path.with_suffix(".csv").write_text(table.to_csv(), encoding="utf-8")
@@ -88,7 +92,17 @@ def write(out: Path, text: str, tables: Iterable[Table], drawings: Iterable[Draw
         path.with_suffix(".pdf").write_bytes(drawing.pdf)
     index = out / "index.html"
     index.write_text(text, encoding="utf-8")
+    _remove_old(out / "tables", {table.name for table in tables})
+    _remove_old(out / "figures", {drawing.name for drawing in drawings})
     return index
+
+
+def _remove_old(folder: Path, names: Container[str]) -> None:
+    """Remove what an earlier report left in a folder, by the names that reports give; nothing else is theirs."""
+    for path in folder.iterdir():
+        ours = path.suffix in _SUFFIXES[folder.name] and _NAME.fullmatch(path.stem) and path.is_file()
+        if ours and path.stem not in names:
+            path.unlink()
 
 
 def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from curl_rl.records import Evaluation, Run
-from curl_rl.report.results import Curve, spread
-from curl_rl.report.results import difference as difference_of_means
-from curl_rl.report.sections import LOCAL, difference
+from curl_rl.report.measured import origin_parts
+from curl_rl.report.pooling import differing
+from curl_rl.report.results import Curve, difference_of_means, spread
 from curl_rl.report.tables import Table, Value, shown
-from curl_rl.types import ConfigError
+from curl_rl.types import LOCAL, ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Comparison:
     warnings: tuple[str, ...]
     verdict: str
     curves: tuple[Curve, Curve]
-    tables: tuple[Table, Table]  # evaluations, configuration
+    tables: tuple[Table, Table, Table]  # evaluations, configuration, origins
 
     bands = "Bands are 95 % bootstrap intervals over the episodes of an evaluation; they say nothing of other seeds."
 
@@ -41,6 +41,7 @@ class Comparison:
             _aligned(self.tables[0], "A", "B"),
             [self.verdict],
             _aligned(self.tables[1], "A", "B") if self.tables[1].rows else ["The configurations do not differ."],
+            _listed(self.tables[2]),
             ["Commands", *commands],
         ]
         return "\n\n".join("\n".join(block) for block in blocks if block)
@@ -63,7 +64,11 @@ def compare(first: Run, second: Run) -> Comparison:
         warnings=tuple(_warnings(first, second)),
         verdict=_verdict(first, second, names),
         curves=(_curve(first, names[0]), _curve(second, names[1])),
-        tables=(_evaluations(first, second, names), _configurations(first, second, names)),
+        tables=(
+            _evaluations(first, second, names),
+            _configurations(first, second, names),
+            _origins(first, second, names),
+        ),
     )
 
 
@@ -131,10 +136,34 @@ def _value(evaluation: Evaluation | None) -> Value | None:
 
 
 def _configurations(first: Run, second: Run, names: tuple[str, str]) -> Table:
-    changed = difference(first.config, second.config, ignored=("run_dir",))
-    rows = tuple((key, _written(a), _written(b), "no" if key in LOCAL else "yes") for key, (a, b) in changed.items())
+    changed = differing(first.config, second.config, ignored=("run_dir",))
+    rows = tuple((key, _written(a), _written(b), _yes(key not in LOCAL)) for key, (a, b) in changed.items())
     columns = ("Setting", *names, "Can change results")
     return Table("comparison_configuration", "Configuration difference", columns, rows)
+
+
+def _origins(first: Run, second: Run, names: tuple[str, str]) -> Table:
+    """Return what both ran on; a run that was resumed elsewhere has several values."""
+    rows = []
+    for kind in ("commit", "versions", "hardware"):
+        values = [
+            " | ".join(dict.fromkeys(origin_parts(origin)[kind] for origin in run.origins)) for run in (first, second)
+        ]
+        unknown = kind == "commit" and values[0] == values[1] and "+" in values[0]
+        rows.append((kind, *values, "unknown (uncommitted changes)" if unknown else _yes(values[0] != values[1])))
+    return Table("comparison_origins", "Code and machines", ("", *names, "Differs"), tuple(rows))
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "no"
+
+
+def _listed(table: Table) -> list[str]:
+    """Return the rows of a table of origins, whose values are too long for columns."""
+    lines = [table.title]
+    for kind, first, second, differs in (tuple(map(shown, row)) for row in table.rows):
+        lines += [f"{kind}  differs: {differs}", f"  A  {first}", f"  B  {second}"]
+    return lines
 
 
 def _written(value: Any) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 
 from curl_rl.report import published
 from curl_rl.report.figures import METRIC_TITLES
-from curl_rl.report.results import SAMPLES, SEED, Results
-from curl_rl.report.sections import TITLES, Absent
+from curl_rl.report.results import MANY, SAMPLES, SEED, Results
+from curl_rl.report.sections import TITLES, Absent, Section
 from curl_rl.report.statistics import METRICS, Interval
 from curl_rl.report.tables import Cell, Table, Value
 
@@ -52,7 +52,8 @@ def absent_table(absent: Iterable[Absent]) -> Table:
             (run.task, run.method, run.seed, run.status, run.frame, run.budget_frames, *_ends(run), run.path)
             for run in absent
         ),
-        "None of them counts in any score, aggregate or curve of this report.",
+        "None of them counts in any score, aggregate or curve of this report: where a run's returns are not a number, "
+        "the scores of its method's other runs flatter the method.",
     )
 
 
@@ -136,7 +137,9 @@ def _aggregates(results: Results) -> Block:
     notes = [f"Over all {_tasks(len(section.tasks))}."]
     if left := [task for task in section.tasks if task not in section.common_tasks]:
         notes = [f"Over the tasks that all methods of this report have finished: {', '.join(section.common_tasks)}."]
-        notes.append(f"Left out, because a method has no finished run or there is no scale: {', '.join(left)}.")
+        if unfinished := [task for task in left if task in section.scaled_tasks]:
+            notes.append(f"Left out, because a method has no finished run: {', '.join(unfinished)}.")
+        notes.append(_unscaled(section))
     notes.append(f"{_BOOTSTRAP}. {_seeds_note(results)}".strip())
     if any(not row.runs for row in results.aggregates):
         notes.append(
@@ -150,8 +153,20 @@ def _aggregates(results: Results) -> Block:
 def _why_no_aggregates(results: Results) -> str:
     section = results.section
     if section.suite not in ("dmc", "atari"):
-        return f"None: {TITLES[section.suite].lower()} have no scale by which several of them could be averaged."
-    return "None: there is no task with a scale that every method has finished. Finish the runs that are missing."
+        return f"None. {TITLES[section.suite]} have no scale by which several of them could be averaged."
+    unfinished = "No task has finished runs of every method: finish those that are missing."
+    return f"None. {unfinished if section.scaled_tasks else ''} {_unscaled(section)}".replace("  ", " ").strip()
+
+
+def _unscaled(section: Section) -> str:
+    """Say which tasks have no scale, nothing where all have one."""
+    tasks = [task for task in section.tasks if task not in section.scaled_tasks]
+    if not tasks:
+        return ""
+    verb = "have" if len(tasks) > 1 else "has"
+    if section.suite == "atari":
+        return f"{', '.join(tasks)} {verb} no human-normalised score: it is known of the 26 games of Atari-100K alone."
+    return f"{', '.join(tasks)} {verb} no scale by which scores could be averaged over tasks."
 
 
 def _scale(suite: str) -> str:
@@ -182,8 +197,8 @@ def _interval(value: Interval | None) -> Cell:
 
 def _improvement(results: Results) -> Block:
     if not results.pairs:
-        reason = "there is one method" if results.aggregates else _why_no_aggregates(results).removeprefix("None: ")
-        return Block("improvement", "Probability of improvement", (f"None: {reason.rstrip('.')}.",))
+        reason = "None. There is one method." if results.aggregates else _why_no_aggregates(results)
+        return Block("improvement", "Probability of improvement", (reason,))
     rows = tuple(
         (results.label(pair.first), results.label(pair.second), _interval(pair.value)) for pair in results.pairs
     )
@@ -194,6 +209,8 @@ def _improvement(results: Results) -> Block:
         rows,
     )
     note = "Mean over the common tasks of the share of pairs of runs in which X scores higher; a tie counts a half."
+    if len(results.section.methods) > MANY:
+        note += f" Of more than {MANY} methods each is compared with {results.section.control} alone."
     warnings = _kind_warnings(results, (name for pair in results.pairs for name in pair[:2]))
     return Block("improvement", "Probability of improvement", (note, _seeds_note(results)), tuple(warnings), (table,))
 
@@ -201,7 +218,7 @@ def _improvement(results: Results) -> Block:
 def _profiles(results: Results) -> Block:
     note = "The share of runs that score above τ, as a mean over the common tasks; a curve further right is better."
     if not results.profiles:
-        reason = "None: there is one run a task." if results.aggregates else _why_no_aggregates(results)
+        reason = "None. There is one run a task." if results.aggregates else _why_no_aggregates(results)
         return Block("profiles", "Performance profiles", (reason,))
     warnings = _kind_warnings(results, (curve.method for curve in results.profiles))
     return Block("profiles", "Performance profiles", (note, _seeds_note(results)), tuple(warnings))

@@ -2,7 +2,9 @@
 
 import io
 import re
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from itertools import product
 from typing import Any, NamedTuple
@@ -108,7 +110,7 @@ def render(name: str, title: str, draw: Callable[[], Any]) -> Drawing | None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     style: Any = {**mpl.rcParamsDefault, **_STYLE, "svg.hashsalt": name}  # whatever a user's matplotlibrc says
-    with mpl.rc_context(style):
+    with mpl.rc_context(style), _quiet():
         figure = draw()
         if figure is None:
             return None
@@ -119,6 +121,15 @@ def render(name: str, title: str, draw: Callable[[], Any]) -> Drawing | None:
         figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
     return Drawing(name, title, _for_pages(svg.getvalue(), name, title), png.getvalue(), pdf.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what names can do to a figure off the terminal: no glyph for a letter, no room for a label."""
+    with warnings.catch_warnings():
+        for message in (r"Glyph \d+ ", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", message, UserWarning)
+        yield
 
 
 def _for_pages(svg: str, name: str, title: str) -> str:

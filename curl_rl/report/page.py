@@ -7,9 +7,10 @@ from string import Template
 from typing import NamedTuple
 
 from curl_rl.records import Run
+from curl_rl.report import measured
 from curl_rl.report.contents import Block
 from curl_rl.report.figures import Drawing
-from curl_rl.report.sections import Absent
+from curl_rl.report.sections import Absent, Section
 from curl_rl.report.tables import Table
 
 _HERE = Path(__file__).parent
@@ -37,12 +38,13 @@ def page(title: str, summary: str, parts: Sequence[Part]) -> str:
     )
 
 
-def section_part(name: str, title: str, blocks: Iterable[Block], drawings: dict[str, Drawing], runs: str) -> Part:
+def section_part(section: Section, blocks: Iterable[Block], drawings: dict[str, Drawing], runs: str) -> Part:
     """Return the chapter of one section; `runs` is the HTML that ends it."""
-    blocks = list(blocks)
+    blocks, name = list(blocks), section.name
+    head = note(measured.protocol(section)) + "".join(note(text, "warning") for text in measured.warnings(section))
     html = "".join(_block(f"{name}-{block.kind}", block, drawings.get(block.kind)) for block in blocks)
     inside = [(f"{name}-{block.kind}", block.title) for block in blocks]
-    return Part(name, title, f"{html}{runs}", (*inside, (f"{name}-runs", "Runs and commands")))
+    return Part(name, section.title, f"{head}{html}{runs}", (*inside, (f"{name}-runs", "Runs and commands")))
 
 
 def runs_html(name: str, table: Table, runs: Iterable[Run]) -> str:

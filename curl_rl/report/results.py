@@ -13,6 +13,7 @@ from curl_rl.report.statistics import Interval
 
 SAMPLES = 2000
 SEED = 0
+MANY = 8  # own methods; with more of them each is compared with the control alone
 _WITH_SEEDS = "CURL (paper)"  # the published method of which single runs are data
 
 
@@ -80,7 +81,7 @@ def gather(section: Section) -> Results:
         methods=methods,
         finals={key: spread(section.scores(*key)) for key in sorted({(run.method, run.task) for run in section.runs})},
         aggregates=(*_sampled(section, populations), *_of_means(section, scores, main)),
-        pairs=tuple(_pairs(populations)),
+        pairs=tuple(_pairs(section, populations)),
         profiles=tuple(_profiles(populations)),
         learning={task: _learning(section, task) for task in section.tasks},
         efficiency={"frames": _over_frames(section), "hours": _over_hours(section)},
@@ -94,7 +95,7 @@ def spread(values: np.ndarray) -> Interval:
     return statistics.spread(values, samples=SAMPLES, seed=SEED)
 
 
-def difference(first: np.ndarray, second: np.ndarray) -> Interval:
+def difference_of_means(first: np.ndarray, second: np.ndarray) -> Interval:
     """Return by how much the mean of `second` (m,) exceeds that of `first` (n,), both resampled independently."""
     rng = np.random.default_rng(SEED)
     means = [rng.choice(values, size=(SAMPLES, len(values))).mean(axis=1) for values in (first, second)]
@@ -145,12 +146,21 @@ def _of_means(
     return rows
 
 
-def _pairs(populations: dict[str, list[np.ndarray]]) -> list[Pair]:
+def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Pair]:
     pairs = []
-    for (first, x), (second, y) in combinations(populations.items(), 2):
+    for first, second in _paired(section, populations):
+        x, y = populations[first], populations[second]
         value = statistics.improvement(x, y, samples=SAMPLES, seed=SEED)
         pairs.append(Pair(first, second, _honest(value, [*x, *y])))
     return pairs
+
+
+def _paired(section: Section, populations: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Return all pairs, but of many own methods only each with the control."""
+    if len(section.methods) <= MANY:
+        return combinations(populations, 2)
+    others = (method for method in section.methods if method != section.control)
+    return ((method, section.control) for method in others if method in populations)
 
 
 def _profiles(populations: dict[str, list[np.ndarray]]) -> list[Curve]:

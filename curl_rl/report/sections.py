@@ -1,25 +1,22 @@
-"""Groups runs into sections whose scores may stand in one table, and refuses to pool what was measured differently."""
+"""Groups runs into sections whose scores may stand in one table, and lists the runs without a score."""
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from curl_rl.records import Run, find_runs, read_run
+from curl_rl.records import JOB_COLUMNS, Run, find_runs, read_run
+from curl_rl.report.pooling import check
 from curl_rl.suites import ATARI_SCORES, suite_of
 from curl_rl.types import ConfigError
 
-# What differs between runs that are seeds of one method; but for the seed it is config.LOCAL, which needs torch.
-LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
 TITLES = {"dmc": "DeepMind Control", "atari": "Atari", "toy": "Toy tasks"}
-
-_JOB = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")
 
 
 @dataclass(frozen=True)
@@ -43,21 +40,27 @@ class Section:
 
     @cached_property
     def methods(self) -> list[str]:
-        return sorted({run.method for run in self.runs})
+        return sorted({run.method for run in self.runs}, key=_natural)
 
     @cached_property
     def tasks(self) -> list[str]:
         return sorted({run.task for run in self.runs})
 
+    @property
+    def control(self) -> str:
+        """The method that others are held against where there are too many for all pairs."""
+        return "none" if "none" in self.methods else self.methods[0]
+
+    @cached_property
+    def scaled_tasks(self) -> list[str]:
+        """The tasks whose scores can be normalised."""
+        return [task for task in self.tasks if normalised(task, 0.0) is not None]
+
     @cached_property
     def common_tasks(self) -> list[str]:
         """The tasks whose scores can be normalised and that every method has finished."""
         done = {(run.method, run.task) for run in self.runs}
-        return [
-            task
-            for task in self.tasks
-            if normalised(task, 0.0) is not None and all((method, task) in done for method in self.methods)
-        ]
+        return [task for task in self.scaled_tasks if all((method, task) in done for method in self.methods)]
 
     def seeds(self, method: str, task: str) -> list[Run]:
         """Return one method's runs on one task, by seed."""
@@ -74,7 +77,7 @@ class Absent(NamedTuple):
     task: str
     method: str
     seed: int
-    status: str  # unfinished, failed, stopped, waiting, running or missing
+    status: str  # unfinished, not a number, failed, stopped, waiting, running or missing
     frame: int  # of its last evaluation, 0 before the first
     budget_frames: int | None
     exit_code: str
@@ -90,14 +93,18 @@ def read_sections(folders: Sequence[Path]) -> tuple[list[Section], list[Absent]]
     Raises ConfigError for runs that cannot be pooled, and where there are no results at all.
     """
     runs = _all_runs(folders)
-    finished = [run for run in runs if run.finished]
     groups: dict[tuple[str, int], list[Run]] = {}
-    for run in sorted(finished, key=lambda run: (run.task, run.method, run.seed)):
+    for run in sorted(filter(_is_scored, runs), key=lambda run: (run.task, _natural(run.method), run.seed)):
         groups.setdefault((suite_of(run.task), run.budget_frames), []).append(run)
     for group in groups.values():
-        _check(group)
+        check(group)
     sections = [Section(suite, budget, tuple(group)) for (suite, budget), group in sorted(groups.items())]
     return sections, _absent(runs, [job for folder in folders for job in _jobs(folder)])
+
+
+def read(path: Path) -> Run:
+    """Read one run. Raises ConfigError for what is no run, or holds values that no report can read."""
+    return _usable(read_run(path))
 
 
 def normalised(task: str, score: Any) -> Any:
@@ -111,63 +118,50 @@ def normalised(task: str, score: Any) -> Any:
     return score / 1000 if suite_of(task) == "dmc" else None
 
 
-def difference(first: Mapping[str, Any], second: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> dict[str, Any]:
-    """Return {key: (value in first, value in second)} of two nested configurations, by dotted keys."""
-    before, after = dict(_flat(first)), dict(_flat(second))
-    keys = [key for key in before | after if key not in set(ignored)]
-    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
-
-def in_words(difference: Mapping[str, Any]) -> str:
-    """Write a `difference` as one line."""
-    return ", ".join(f"{key} {json.dumps(a)} and {json.dumps(b)}" for key, (a, b) in difference.items())
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _all_runs(folders: Sequence[Path]) -> list[Run]:
     """Return the runs below some folders, each once, also those that have not evaluated yet."""
-    runs = {run.path.resolve(): run for run in find_runs(folders)}
+    runs = {run.path.resolve(): _usable(run) for run in find_runs(folders)}
     for folder in folders:
         for path in sorted(folder.rglob("metadata.json")):
             place = path.parent
             if place.resolve() not in runs and (place / "config.json").is_file():
-                runs[place.resolve()] = read_run(place)
+                runs[place.resolve()] = read(place)
     return list(runs.values())
 
 
-def _check(runs: list[Run]) -> None:
-    """Refuse runs, sorted by task and method, of which one says another thing than its neighbour."""
-    for run in runs:
-        if not all(np.isfinite(evaluation.mean) for evaluation in run.evaluations):
-            raise ConfigError(f"{run.path / 'eval.csv'} holds a return that is no number: run its command again")
-    for first, second in pairwise(runs):
-        if first.task != second.task:
-            continue
-        both = f"{first.path} and {second.path}"
-        if first.protocol != second.protocol:
-            settings = in_words(difference({"env": first.config["env"]}, {"env": second.config["env"]}, ignored=LOCAL))
+def _natural(name: str) -> tuple[list[str | int], str]:
+    """Return the key that puts m2 before m10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)], name
+
+
+def _usable(run: Run) -> Run:
+    """Return a run. Raises ConfigError for a configuration or a clock that no report can read."""
+    config = run.config
+    mend = f"restore it or move {run.path} away"
+    whole = {name: config[name] for name in ("seed", "budget_frames")}
+    whole |= {f"evaluation.{name}": config["evaluation"][name] for name in ("episodes", "final_episodes")}
+    for name, value in whole.items():
+        if type(value) is not int:
+            raise ConfigError(f"{run.path / 'config.json'}: {name} is {json.dumps(value)}, no whole number: {mend}")
+    if not isinstance(config["task"], str):
+        raise ConfigError(f"{run.path / 'config.json'}: task is {json.dumps(config['task'])}, no name: {mend}")
+    if not isinstance(config.get("env"), dict):
+        raise ConfigError(f"{run.path / 'config.json'} has no settings of its environment (env): {mend}")
+    for evaluation in run.evaluations:
+        if not np.isfinite(evaluation.seconds):
             raise ConfigError(
-                f"{both} measure {first.task} by different protocols, {first.protocol} and {second.protocol}"
-                f"{f' ({settings})' if settings else ''}: they cannot be pooled, so report them apart"
+                f"{run.path / 'eval.csv'}: the seconds at frame {evaluation.frame:,} are {evaluation.seconds}, no "
+                "number: run its command again"
             )
-        if first.method != second.method:
-            continue
-        if first.seed == second.seed:
-            raise ConfigError(
-                f"{both} are both {first.method} on {first.task} with seed {first.seed}: keep one of them"
-            )
-        if settings := difference(first.config, second.config, ignored=(*LOCAL, "seed")):
-            raise ConfigError(
-                f"{both} are both called {first.method} but differ in {in_words(settings)}: they cannot be pooled, "
-                "so give one of them another name"
-            )
+    return run
+
+
+def _is_number(run: Run) -> bool:
+    return all(np.isfinite(evaluation.mean) for evaluation in run.evaluations)
+
+
+def _is_scored(run: Run) -> bool:
+    return run.finished and _is_number(run)
 
 
 def _jobs(folder: Path) -> Iterator[dict[str, str]]:
@@ -175,12 +169,12 @@ def _jobs(folder: Path) -> Iterator[dict[str, str]]:
     for path in sorted(folder.rglob("jobs.csv")):
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             reader = csv.DictReader(file)
-            if missing := [name for name in _JOB if name not in (reader.fieldnames or ())]:
+            if missing := [name for name in JOB_COLUMNS if name not in (reader.fieldnames or ())]:
                 raise ConfigError(
                     f"{path} has no column {', '.join(missing)}: run its benchmark again, or move it away"
                 )
             for row in reader:
-                values = {name: row[name] or "" for name in _JOB}
+                values = {name: row[name] or "" for name in JOB_COLUMNS}
                 if not values["seed"].isdecimal():
                     raise ConfigError(f"{path}, line {reader.line_num}, is broken: run its benchmark again")
                 yield values | {"run_dir": str(path.parent / values["run_dir"])}
@@ -190,13 +184,15 @@ def _absent(runs: Iterable[Run], jobs: Iterable[Mapping[str, str]]) -> list[Abse
     """Return what has no score: unfinished runs with what their jobs say, and jobs that left no run."""
     of_runs = {run.path.resolve(): run for run in runs}
     of_jobs = {Path(job["run_dir"]).resolve(): job for job in jobs}
-    found = [_of_run(run, of_jobs.get(path)) for path, run in of_runs.items() if not run.finished]
+    found = [_of_run(run, of_jobs.get(path)) for path, run in of_runs.items() if not _is_scored(run)]
     found += [_of_job(job) for path, job in of_jobs.items() if path not in of_runs]
-    return sorted(found, key=lambda run: (run.task, run.method, run.seed, run.path))
+    return sorted(found, key=lambda run: (run.task, _natural(run.method), run.seed, run.path))
 
 
 def _of_run(run: Run, job: Mapping[str, str] | None) -> Absent:
     status = job["status"] if job and job["status"] != "done" else "unfinished"
+    if not _is_number(run):
+        status = "not a number"
     return Absent(
         task=run.task,
         method=run.method,
