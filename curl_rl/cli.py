@@ -190,7 +190,8 @@ def _report(arguments: argparse.Namespace) -> int:
     from curl_rl.report.build import build_report, compare_runs
 
     if arguments.compare:
-        print(compare_runs(*arguments.compare, arguments.out))
+        first, second = arguments.compare
+        print(compare_runs(first, second, arguments.out))
         return 0
     print(f"wrote {build_report(arguments.folders, arguments.out or Path('report'))}")
     return 0
