@@ -186,7 +186,8 @@ def test_an_action_without_noise_is_always_the_same_and_draws_nothing():
     assert np.array_equal(calm, agent.act(obs, explore=False))
     assert_unchanged(agent, before)
     assert torch.equal(torch.get_rng_state(), everywhere)
-    assert not np.array_equal(calm, agent.act(obs, explore=True))
+    # One draw is shared by all observations, and may well prefer the same action.
+    assert any(not np.array_equal(calm, agent.act(obs, explore=True)) for _ in range(16))
 
 
 def test_exploring_draws_noise_once_and_the_update_keeps_it():

@@ -27,6 +27,7 @@ from curl_rl.schedule import Schedule
 from curl_rl.types import ConfigError
 
 OVERRIDES = (*SMALL, "seed=3")
+SHARE = ("device=cpu", "threads=1", "evaluation.workers=1")  # as an engine of one core adds
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -38,8 +39,7 @@ def job(run_dir: str | Path) -> Job:
 def finished(tmp_path_factory) -> Path:
     """The same job without a cluster and without an interruption."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
-    share = ("device=cpu", "threads=1", "evaluation.workers=1", f"run_dir={run_dir}")
-    assert trainer.train(compose([*OVERRIDES, *share])) == 0
+    assert trainer.train(compose([*OVERRIDES, *SHARE, f"run_dir={run_dir}"])) == 0
     return run_dir
 
 
@@ -160,7 +160,7 @@ def test_a_job_whose_worker_dies_goes_on_and_can_be_stopped(engine, finished, tm
     assert "goes on" in handle.tail()
     assert starts(run_dir) == 2
     assert 50 < state(run_dir)["clock"][0] < 330
-    assert trainer.train(compose([*OVERRIDES, "device=cpu", "threads=1", f"run_dir={run_dir}"])) == 0
+    assert trainer.train(compose([*OVERRIDES, *SHARE, f"run_dir={run_dir}"])) == 0
     assert rows(run_dir) == rows(finished)
 
 

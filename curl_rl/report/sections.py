@@ -147,12 +147,6 @@ def _usable(run: Run) -> Run:
         raise ConfigError(f"{run.path / 'config.json'}: task is {json.dumps(config['task'])}, no name: {mend}")
     if not isinstance(config.get("env"), dict):
         raise ConfigError(f"{run.path / 'config.json'} has no settings of its environment (env): {mend}")
-    for evaluation in run.evaluations:
-        if not np.isfinite(evaluation.seconds):
-            raise ConfigError(
-                f"{run.path / 'eval.csv'}: the seconds at frame {evaluation.frame:,} are {evaluation.seconds}, no "
-                "number: run its command again"
-            )
     return run
 
 
