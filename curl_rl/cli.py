@@ -98,7 +98,7 @@ def _benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
     parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N (default: the benchmark's)")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
-    parser.add_argument("--out", metavar="DIR", help="where results go (default: results/NAME)")
+    parser.add_argument("--out", metavar="DIR", help="where results go (default: runs/NAME)")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
     parser.add_argument("--workers", type=_positive, metavar="N", help="jobs at once (default: one a core or GPU)")
     parser.add_argument("--per-gpu", type=_positive, metavar="K", help="jobs that share a GPU")
@@ -165,7 +165,7 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         benchmark = select_tasks(benchmark, arguments.tasks)
     if arguments.seeds:
         benchmark = dataclasses.replace(benchmark, seeds=arguments.seeds)
-    out = os.path.expanduser(arguments.out or f"results/{benchmark.name}").rstrip("/")
+    out = os.path.expanduser(arguments.out or f"runs/{benchmark.name}").rstrip("/")
     if "://" in out and arguments.engine == "local":
         raise ConfigError(
             f"--out {out} is a URL, and --engine local writes into a folder: give a path, or --engine ray"

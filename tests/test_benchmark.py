@@ -181,8 +181,8 @@ def test_the_command_line_prints_commands_and_runs_nothing(tmp_path, capsys, mon
     assert cli.main(["benchmark", toy(tmp_path), "--seeds", "1", "--dry-run", "--overrides", "batch_size=8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:3] for line in lines] == [["curl-rl", "train", "task=toy/reach"]] * 2
-    assert lines[0].endswith("seed=1 run_dir=results/mine/toy_reach/curl-seed1")
-    assert not (tmp_path / "results").exists()
+    assert lines[0].endswith("seed=1 run_dir=runs/mine/toy_reach/curl-seed1")
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, monkeypatch, arguments, message
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
-    assert not (tmp_path / "results").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_finished_run_is_what_train_leaves(tmp_path):
