@@ -103,7 +103,7 @@ def test_a_signal_that_ended_a_job_is_its_exit_status(tmp_path, monkeypatch):
 
 def benchmark(folder: Path) -> subprocess.Popen:
     (folder / "mine.yaml").write_text(TOY)
-    command = [sys.executable, "-m", "curl_rl", "benchmark", "mine.yaml", "--out", "out", "--workers", "1"]
+    command = [sys.executable, "-m", "curl_rl", "benchmark", "mine.yaml", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
