@@ -17,6 +17,7 @@ from curl_rl.locks import alone
 from curl_rl.overrides import canonical_task, compose, config_dir
 from curl_rl.records import read_run
 from curl_rl.schedule import Schedule
+from curl_rl.suites import suite_of
 from curl_rl.types import ConfigError
 
 _KEYS = {"tasks", "methods", "seeds", "settings"}
@@ -94,13 +95,10 @@ def _task(name: str) -> str:
 
 def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
     """Keep some of a benchmark's tasks, named in any spelling. Raises ConfigError for one that it does not have."""
+    own = sorted({f"{suite_of(task)}/" for task in benchmark.tasks})
     chosen = []
     for name in names:
-        suites = (
-            [""]
-            if "/" in name
-            else [f"{suite}/" for suite in sorted({task.partition("/")[0] for task in benchmark.tasks})]
-        )
+        suites = [""] if "/" in name else own
         found = [task for suite in suites for task in _spelled(suite + name) if task in benchmark.tasks]
         if not found:
             raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")

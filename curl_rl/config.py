@@ -17,8 +17,9 @@ from curl_rl.agents import AGENTS
 from curl_rl.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.sampling import SAMPLERS
-from curl_rl.schema import REFUSALS, explained, flat, frozen, schema
-from curl_rl.types import LOCAL, ConfigError, option
+from curl_rl.schema import REFUSALS, explained, frozen, schema
+from curl_rl.settings import LOCAL, flat
+from curl_rl.types import ConfigError, option
 
 FILE = "config.json"
 GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}

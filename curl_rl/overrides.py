@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl import suites
 from curl_rl.config import FILE, GROUPS, Config, check_resumable, from_node, load_config, to_node
-from curl_rl.schema import REFUSALS, explained, flat, schema
-from curl_rl.types import LOCAL, ConfigError
+from curl_rl.schema import REFUSALS, explained, schema
+from curl_rl.settings import LOCAL, flat
+from curl_rl.types import ConfigError
 from envs import canonical_task, list_tasks, protocol
 
 _CHOICES = ("task", "preset", *GROUPS)

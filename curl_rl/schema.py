@@ -50,17 +50,6 @@ def frozen(cls: type, data: Mapping[str, Any]) -> Any:
     return cls(**values)
 
 
-def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys."""
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
-
-
 def explained(error: BaseException) -> ConfigError:
     """Turn Hydra's chain of exceptions into one line: which key, and what is wrong with it."""
     if isinstance(error, ConfigError):

@@ -120,12 +120,6 @@ class Agent(Stateful, Protocol):
         ...
 
 
-# Settings that may change from one start of a run to the next: where it lives and what the machine gives it. Device,
-# threads and evaluation workers round floating-point sums in another order: they change a result's last bits, not what
-# is computed.
-LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
-
-
 class ConfigError(ValueError):
     """A setting that cannot be honoured; the message names the mend."""
 

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "provenance": {"logger"},  # how a file is written whole, or refused
     "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
+    "settings": set(),
     "checks": set(),
     "state": set(),
     "losses": set(),
@@ -44,8 +45,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "adapters": {"adapters.*"},
     "adapters.*": {"export"},
     "evaluate": set(),
-    "config": {"agents", "objectives", "encoders", "sampling", "suites", "schema", "checks"},
-    "overrides": {"config", "schema", "suites", "envs"},
+    "config": {"agents", "objectives", "encoders", "sampling", "settings", "suites", "schema", "checks"},
+    "overrides": {"config", "schema", "settings", "suites", "envs"},
     "assembly": {
         "agents",
         "config",
@@ -72,13 +73,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "records": set(),
     "engines": {"engines.*"},
-    "engines.*": {"engines.base", "engines.process", "engines.sharing"},
+    "engines.*": {"engines.base", "engines.process", "engines.sharing", "locks"},
     "board": {"engines.base", "records"},
     "schedule": {"board", "engines.base", "interrupts", "records"},
     "locks": set(),
-    "benchmark": {"board", "config", "engines.base", "locks", "overrides", "records", "schedule"},
+    "benchmark": {"board", "config", "engines.base", "locks", "overrides", "records", "schedule", "suites"},
     "report": set(),
-    "report.*": {"records", "report.*", "suites"},
+    "report.*": {"records", "report.*", "settings", "suites"},
     "cli": {
         "config",
         "overrides",

@@ -14,7 +14,7 @@ import envs
 from curl_rl import __version__, cli, doctor, export, trainer
 from curl_rl.config import GROUPS, from_node, save_config
 from curl_rl.overrides import compose
-from curl_rl.schema import flat
+from curl_rl.settings import flat
 from curl_rl.types import ConfigError, Episode
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,8 +6,8 @@ import pytest
 from fake_runs import write_jobs, write_run, write_suite
 
 from curl_rl.report import measured
-from curl_rl.report.pooling import differing
 from curl_rl.report.sections import normalised, read, read_sections
+from curl_rl.settings import differing
 from curl_rl.suites import ATARI_SCORES
 from curl_rl.types import ConfigError
 
@@ -51,7 +51,7 @@ def test_scores_are_normalised_by_their_suite():
     assert normalised("atari/skiing", 3.0) is None
 
 
-def refused(tmp_path, *words):
+def assert_refused(tmp_path, *words):
     with pytest.raises(ConfigError) as caught:
         read_sections([tmp_path])
     message = str(caught.value)
@@ -64,14 +64,16 @@ def refused(tmp_path, *words):
 def test_different_protocols_of_one_task_are_refused(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     write_run(tmp_path, TASK, "none", 1, RISING, protocol="q1q1q1", env__image_size=84)
-    refused(tmp_path, "curl-seed1", "none-seed1", "p0p0p0", "q1q1q1", "env.image_size 64 and 84", TASK)
+    assert_refused(tmp_path, "curl-seed1", "none-seed1", "p0p0p0", "q1q1q1", "env.image_size 64 and 84", TASK)
 
 
 def test_an_atari_protocol_is_one_for_all_games(tmp_path):
     write_run(tmp_path, "atari/pong", "curl", 1, RISING, env__protocol="atari100k")
     write_run(tmp_path, "atari/boxing", "none", 1, RISING, protocol="q1q1q1", env__protocol="sticky")
-    refused(tmp_path, "atari_pong/curl-seed1", "atari_boxing/none-seed1", "atari/boxing and atari/pong", "q1q1q1")
-    refused(tmp_path, 'env.protocol "sticky" and "atari100k"', "report them apart")
+    assert_refused(
+        tmp_path, "atari_pong/curl-seed1", "atari_boxing/none-seed1", "atari/boxing and atari/pong", "q1q1q1"
+    )
+    assert_refused(tmp_path, 'env.protocol "sticky" and "atari100k"', "report them apart")
 
 
 def test_tasks_may_have_protocols_of_their_own(tmp_path):
@@ -89,7 +91,7 @@ def test_tasks_measured_in_different_ways_are_refused(tmp_path, name, value):
     write_run(tmp_path, TASK, "curl", 1, RISING, env__camera=0)
     write_run(tmp_path, "dmc/cheetah_run", "other", 1, RISING, **{"protocol": "q1q1q1", f"env__{name}": value})
     words = "walker_walk/curl-seed1", "cheetah_run/other-seed1", f"env.{name} ", json.dumps(value), "report them apart"
-    refused(tmp_path, *words)
+    assert_refused(tmp_path, *words)
 
 
 def test_a_method_may_be_set_as_the_papers_set_it_by_task(tmp_path):
@@ -105,7 +107,7 @@ def test_a_method_is_one_configuration_on_all_tasks(tmp_path):
     assert read_sections([tmp_path])[0][0].methods == ["curl", "none"]
     write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING, batch_size=512, agent__name="other")
     words = "cheetah_run/curl-seed1", "walker_walk/curl-seed1", "both called curl", "batch_size 512 and 128"
-    refused(tmp_path, *words, 'agent.name "other" and "sac"', "another name")
+    assert_refused(tmp_path, *words, 'agent.name "other" and "sac"', "another name")
 
 
 def test_settings_that_a_version_did_not_have_are_no_difference(tmp_path):
@@ -113,13 +115,13 @@ def test_settings_that_a_version_did_not_have_are_no_difference(tmp_path):
     write_run(tmp_path, "dmc/finger_spin", "curl", 1, RISING, agent__hue=0.1)
     assert len(read_sections([tmp_path])[0][0].runs) == 2
     write_run(tmp_path, TASK, "curl", 1, RISING, agent__hue=0.2)  # the first run says nothing of it
-    refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "agent.hue 0.1 and 0.2")
+    assert_refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "agent.hue 0.1 and 0.2")
 
 
 def test_one_method_with_two_configurations_is_refused(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     write_run(tmp_path, TASK, "curl", 2, RISING, agent__learning_rate=0.01)
-    refused(tmp_path, "curl-seed1", "curl-seed2", "agent.learning_rate 0.001 and 0.01", "another name")
+    assert_refused(tmp_path, "curl-seed1", "curl-seed2", "agent.learning_rate 0.001 and 0.01", "another name")
 
 
 def test_seeds_may_differ_in_where_they_ran(tmp_path):
@@ -132,7 +134,7 @@ def test_seeds_may_differ_in_where_they_ran(tmp_path):
 def test_one_seed_twice_is_refused(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     write_run(tmp_path, TASK, "curl", 1, RISING, folder="again/curl-seed1")
-    refused(tmp_path, "again/curl-seed1", "dmc_walker_walk/curl-seed1", "seed 1", "keep one")
+    assert_refused(tmp_path, "again/curl-seed1", "dmc_walker_walk/curl-seed1", "seed 1", "keep one")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -162,7 +164,7 @@ def test_configurations_of_the_wrong_kind_are_refused(tmp_path, settings, words)
     run = write_run(tmp_path, TASK, "curl", 1, RISING)
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | settings))
-    refused(tmp_path, "curl-seed1/config.json", "move", *words)
+    assert_refused(tmp_path, "curl-seed1/config.json", "move", *words)
     with pytest.raises(ConfigError, match=r"config\.json"):
         read(run)
 
@@ -172,7 +174,7 @@ def test_clocks_that_are_no_numbers_are_refused(tmp_path, value):
     run = write_run(tmp_path, TASK, "curl", 1, RISING)
     table = (run / "eval.csv").read_text()
     (run / "eval.csv").write_text(table.replace(",1201.0,", f",{value},"))
-    refused(tmp_path, "eval.csv, line 4, is broken")
+    assert_refused(tmp_path, "eval.csv, line 4, is broken")
 
 
 def test_methods_are_in_their_natural_order(tmp_path):
@@ -183,8 +185,8 @@ def test_methods_are_in_their_natural_order(tmp_path):
 
 
 def test_no_results_are_refused(tmp_path):
-    refused(tmp_path, "no results")
-    refused(tmp_path / "nowhere", "nowhere", "no folder")
+    assert_refused(tmp_path, "no results")
+    assert_refused(tmp_path / "nowhere", "nowhere", "no folder")
 
 
 def test_missing_columns_are_refused(tmp_path):
@@ -194,7 +196,7 @@ def test_missing_columns_are_refused(tmp_path):
         writer = csv.DictWriter(file, [name for name in rows[0] if name != "protocol"], extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    refused(tmp_path, "eval.csv", "protocol")
+    assert_refused(tmp_path, "eval.csv", "protocol")
 
 
 def test_unfinished_runs_are_listed_and_never_scored(tmp_path):
@@ -238,9 +240,9 @@ def test_jobs_tell_why_a_run_has_no_score(tmp_path):
 def test_broken_job_lists_are_refused(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     (tmp_path / "jobs.csv").write_text("task,method\n")
-    refused(tmp_path, "jobs.csv", "seed, status")
+    assert_refused(tmp_path, "jobs.csv", "seed, status")
     write_jobs(tmp_path, [[TASK, "curl", "one", "done", 1, 0, "x", "y", ""]])
-    refused(tmp_path, "jobs.csv, line 2")
+    assert_refused(tmp_path, "jobs.csv, line 2")
 
 
 def test_differing_settings_are_by_dotted_keys():

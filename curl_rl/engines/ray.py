@@ -3,7 +3,6 @@
 curl-rl must be importable on every node: the same checkout at the same place, or the same version installed.
 """
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import Any
 from curl_rl.engines.base import LOST, Job, tail_of
 from curl_rl.engines.process import exit_status, kill_all, start_process
 from curl_rl.engines.sharing import SharedDirectory, TakenError, is_url
+from curl_rl.locks import alone
 from curl_rl.types import ConfigError
 
 _LOG = "log.txt"
@@ -265,13 +265,11 @@ def _wait_until_free(lock: Path, cancel: _Cancel) -> None:
     """Wait for a run directory whose last holder died, perhaps with its machine; training itself refuses others."""
     deadline = time.monotonic() + _LOCKED
     while lock.exists() and time.monotonic() < deadline and not cancel.asked:
-        with lock.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.2)
-            else:
+        try:
+            with alone(lock, "held"):
                 return
+        except ConfigError:
+            time.sleep(0.2)
 
 
 def _scratch(url: str) -> Path:

@@ -10,10 +10,10 @@ import numpy as np
 
 from curl_rl.records import Evaluation, Run
 from curl_rl.report.measured import origin_parts
-from curl_rl.report.pooling import differing
 from curl_rl.report.results import Curve, difference_of_means, spread
 from curl_rl.report.tables import Table, Value, shown
-from curl_rl.types import LOCAL, ConfigError
+from curl_rl.settings import LOCAL, differing
+from curl_rl.types import ConfigError
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from itertools import pairwise
 from typing import Any
 
 from curl_rl.records import Run
+from curl_rl.settings import LOCAL, differing, flat
 from curl_rl.suites import suite_of
-from curl_rl.types import LOCAL, ConfigError
+from curl_rl.types import ConfigError
 
 # What one method may set differently by task, as the papers do.
 BY_TASK = ("task", "env.action_repeat", "replay.capacity", "agent.learning_rate", "objective.coefficient")
@@ -28,24 +29,9 @@ def check(runs: Sequence[Run]) -> None:
         _check_settings(method, own)
 
 
-def differing(first: Mapping[str, Any], second: Mapping[str, Any], *, ignored: Container[str] = ()) -> dict[str, Any]:
-    """Return {key: (value in first, value in second)} of two nested configurations, by dotted keys."""
-    before, after = dict(_flat(first)), dict(_flat(second))
-    keys = [key for key in before | after if key not in ignored]
-    return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
-
 def in_words(settings: Mapping[str, Any]) -> str:
     """Write differing settings as one line."""
     return ", ".join(f"{key} {json.dumps(a)} and {json.dumps(b)}" for key, (a, b) in settings.items())
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _check_neighbours(first: Run, second: Run) -> None:
@@ -87,7 +73,7 @@ def _conflicts(runs: Iterable[Run], ignored: Container[str], group: str = "") ->
     """Yield two runs that give a setting two values, with all these; a version may lack what a later one has."""
     seen: dict[str, tuple[Any, Run]] = {}
     for run in runs:
-        settings = dict(_flat({group: run.config[group]} if group else run.config))
+        settings = flat({group: run.config[group]} if group else run.config)
         for key in settings.keys() - seen.keys():
             seen[key] = (settings[key], run)
         found = {key: seen[key] for key, value in settings.items() if key not in ignored and seen[key][0] != value}
