@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curl_rl.files import replacing, write_atomically, writing
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
 EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", *Origin._fields)
@@ -28,16 +28,12 @@ _GRID_GAP = 2
 _PLAIN_SECONDS, _VIDEO_SIDE = 30.0, 256
 
 
-class LogError(OSError):
-    """A log file that cannot be written; the message names the mend."""
-
-
 class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
     Rows of evaluations end with their `origin`. With `resume`, rows after its agent_step are cut off, and
     evaluations after that of agent_step `evaluated`; without, the tables start anew. TensorBoard's axis is agent_step.
-    LogError on a full disk.
+    WriteError on a full disk.
     """
 
     def __init__(self, run_dir: Path, origin: Origin, *, resume: Clock | None = None, evaluated: int | None = None):
@@ -270,21 +266,13 @@ def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
     _check_frames(frames)
     scale = _scale(*frames.shape[1:3])
     size = {"height": frames.shape[1] * scale, "width": frames.shape[2] * scale}
-    temporary = path.with_name(f"tmp-{path.name}")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with av.open(str(temporary), "w", format="mp4") as container:
-                rate = Fraction(fps).limit_denominator(1000)
-                stream = container.add_stream("libx264", rate=rate, pix_fmt="yuv420p", **size)
-                for frame in frames:
-                    image = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-                container.mux(stream.encode(None))
-            os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
+        rate = Fraction(fps).limit_denominator(1000)
+        stream = container.add_stream("libx264", rate=rate, pix_fmt="yuv420p", **size)
+        for frame in frames:
+            image = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str]:
@@ -304,30 +292,6 @@ def _cell(value: float | str) -> str:
     if isinstance(value, str) and set(value) & set(',"\n\r'):
         raise ValueError(f"a metric's name cannot hold commas, quotes or line ends: {value!r}")
     return value if isinstance(value, str) else repr(value)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    temporary = path.with_name(f"tmp-{path.name}")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a LogError that names the mend."""
-    try:
-        yield
-    except OSError as error:
-        mend = "free space or make the directory writable, then run the same command again"
-        raise LogError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
 
 
 def _check_frames(frames: np.ndarray) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from curl_rl.logger import write_atomically, writing
+from curl_rl.files import write_atomically, writing
 from curl_rl.types import Origin
 
 _PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")

@@ -19,8 +19,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "suites": set(),
     "sampling": set(),
     "checkpoint": set(),
-    "logger": set(),
-    "provenance": {"logger"},  # how a file is written whole, or refused
+    "files": set(),
+    "logger": {"files"},
+    "provenance": {"files"},
     "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
     "settings": set(),

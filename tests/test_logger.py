@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from curl_rl import logger
+from curl_rl.files import WriteError
 from curl_rl.logger import (
-    LogError,
     MetricMeans,
     Progress,
     RunLogger,
@@ -277,7 +277,7 @@ def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
         lambda: RunLogger(tmp_path / "file" / "run", ORIGIN),
         lambda: write_mp4(tmp_path / "file" / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10),
     ):
-        with pytest.raises(LogError, match=r"cannot write .*file.*free space or make the directory writable"):
+        with pytest.raises(WriteError, match=r"cannot write .*file.*free space or make the directory writable"):
             attempt()
 
 
@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "train.csv").stat().st_size + 10, hard))
     try:
-        with pytest.raises(LogError, match=r"cannot write .*train.csv: File too large; free space"):
+        with pytest.raises(WriteError, match=r"cannot write .*train.csv: File too large; free space"):
             write_steps(log, range(3, 5))
         log.close()  # has nothing left that could fail again
     finally:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curl_rl import provenance
-from curl_rl.logger import LogError
+from curl_rl.files import WriteError
 from curl_rl.provenance import make_origin, surroundings, write_metadata
 from curl_rl.types import Origin
 
@@ -41,7 +41,7 @@ def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
 
 def test_metadata_that_cannot_be_written_names_the_mend(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LogError, match="make the directory writable"):
+    with pytest.raises(WriteError, match="make the directory writable"):
         write_metadata(tmp_path / "file" / "run", {})
 
 

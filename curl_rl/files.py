@@ -1,0 +1,59 @@
+"""How a file is written: whole or not at all, in the place of nothing but a regular file, and refused with a mend."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class WriteError(OSError):
+    """A file that cannot be written; the message names the mend."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a WriteError that names the mend."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        mend = "free space or make the directory writable, then run the same command again"
+        raise WriteError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
+
+
+def check_target(path: Path) -> None:
+    """Raise WriteError where a file of this name would take the place of a folder, a link, a pipe or a device."""
+    with writing(path):
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(mode):
+            kinds = {stat.S_IFDIR: "a folder", stat.S_IFLNK: "a link", stat.S_IFIFO: "a pipe"}
+            kind = kinds.get(stat.S_IFMT(mode), "a device")
+            raise WriteError(f"cannot write {path}: {kind} is in the way; give the name of a new or a regular file")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a temporary file beside `path` to write, which takes its place at the end or is removed."""
+    temporary = path.with_name(f"tmp-{path.name}")
+    with writing(path):
+        check_target(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small file whole and durably, or leave what was there."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
