@@ -19,9 +19,13 @@ def test_a_text_takes_the_place_of_another_and_leaves_nothing_beside_it(tmp_path
 def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path):
     path = tmp_path / "a"
     path.write_text("old")
-    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
+
+    def fail(temporary: Path) -> None:
         temporary.write_text("ne")
         raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"), replacing(path) as temporary:
+        fail(temporary)
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
 
