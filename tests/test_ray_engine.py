@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -46,10 +45,10 @@ def finished(tmp_path_factory) -> Path:
 class Nodes:
     """A head that runs no job, and nodes of one core each."""
 
-    def __init__(self, folder: str):
+    def __init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": folder, "object_store_memory": 80 << 20}
+        head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 80 << 20}
         # Ray's workers are nice, and would wait for every test beside this one.
         head["_system_config"] = {"worker_niceness": 0}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -67,13 +66,16 @@ class Nodes:
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
     pytest.importorskip("ray")
-    folder = tempfile.mkdtemp(prefix="ray-")  # not pytest's: sockets lie in it, whose paths must be short
-    found = Nodes(folder)
-    found.add()
-    found.add()
-    yield found
-    found.cluster.shutdown()
-    shutil.rmtree(folder, ignore_errors=True)
+    # Not pytest's folder: sockets lie in it, whose paths must be short.
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        with pytest.MonkeyPatch.context() as patch:
+            # All that Ray keeps, the address of the newest cluster too, where no earlier Ray of this machine has been.
+            patch.setenv("RAY_TMPDIR", folder)
+            found = Nodes()
+            found.add()
+            found.add()
+            yield found
+            found.cluster.shutdown()
 
 
 @pytest.fixture(scope="module")
