@@ -1,4 +1,4 @@
-"""One thread a test process, and no floating-point mode of one test left to the next."""
+"""One thread a test process, no floating-point mode of one test left to the next, and a word on what was not tested."""
 
 import os
 from collections.abc import Iterator
@@ -17,3 +17,13 @@ def _denormals() -> Iterator[None]:
 
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Say below everything else that a missing browser has left the report's page without its tests."""
+    yield
+    skipped = terminalreporter.stats.get("skipped", [])
+    if count := sum("needs chromium" in str(report.longrepr) for report in skipped):
+        command = "sudo apt-get update && sudo apt-get install -y chromium"
+        terminalreporter.write_line(f"{count} tests of the report's page need a browser: {command}, then make test")

@@ -335,35 +335,38 @@ class Patches(nn.Module):
         self.layer = nn.Conv2d(9, 4, CROP // 5, CROP // 5)
 
     def conv(self, obs: Tensor) -> Tensor:
-        return self.layer(obs / 255).relu()
+        return self.layer(obs / 255)
 
 
 def coloured(seed: int) -> tuple[Batch, Views]:
-    """Draw views whose pixels have their class's colour and a little noise."""
-    batch, views = draw(seed, size=16)
+    """Draw views whose cells each show one class, as a colour of its own under as much noise."""
+    batch, views = draw(seed, size=16, span=2)
     crops = []
     for crop in views:
-        colours = cell_classes(batch.labels, crop, CROP, IMAGE, (0.5, 1))[:, None] * 60 + 40
-        noise = torch.randint(30, crop.images.shape, dtype=torch.uint8)
+        crop = crop._replace(offsets=CROP // 5 * crop.offsets)  # a cell's side: none sees two classes
+        classes = cell_classes(batch.labels, crop, CROP, IMAGE, (0.5, 1))
+        colours = F.one_hot(classes, 3).permute(0, 3, 1, 2).repeat(1, 3, 1, 1) * 100
+        noise = torch.randint(100, crop.images.shape, dtype=torch.uint8)
         crops.append(crop._replace(images=(colours + noise).byte()))
     return batch, Views(*crops)
 
 
-def test_classes_are_told_apart_by_what_they_look_like():
+@pytest.mark.parametrize("seed", range(3))
+def test_classes_are_told_apart_by_what_they_look_like(seed):
+    torch.manual_seed(seed)
     encoder = Patches()
     target = copy.deepcopy(encoder)
     objective = build(anchors=64, classes=4, memory=20)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *objective.head.parameters()], lr=3e-3)
-    for step in range(150):
-        batch, views = coloured(step)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *objective.head.parameters()], lr=1e-2)
+    for step in range(40):
+        batch, views = coloured(100 * seed + step)
         loss, metrics = objective(batch, views, encoder, target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         objective.after_step()
-    assert metrics["accuracy"] > 0.7  # a third by chance; cells at a border see both sides
-    mixed, metrics = objective(batch._replace(labels=batch.labels.roll(1, 0)), views, encoder, target)
-    assert metrics["accuracy"] < 0.5
+    mixed, others = objective(batch._replace(labels=batch.labels.roll(1, 0)), views, encoder, target)
+    assert metrics["accuracy"] > others["accuracy"] + 0.1  # of anchors of which half are the hardest
     assert mixed > 1.3 * loss
 
 

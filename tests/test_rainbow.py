@@ -167,13 +167,16 @@ def test_acting_pays_for_the_online_value_only(explore):
 
 @pytest.mark.parametrize("explore", [True, False])
 def test_acting_takes_the_action_of_the_greatest_mean(explore):
-    agent, obs = tiny_rainbow(noise_std=0.5), atari_batch(size=16).obs
-    agent.heads.advantage_hidden.weight.data.mul_(100)  # so that the frames decide
+    agent, obs = tiny_rainbow(noise_std=0.5), atari_batch(size=64).obs
+    agent.heads.advantage_hidden.weight.data.mul_(100)
+    with torch.no_grad():  # no action is better on average, so that the frames decide
+        hidden = agent.heads.advantage_hidden(agent.encoder(obs), noisy=explore).relu()
+        agent.heads.advantage.bias -= agent.heads.advantage(hidden, noisy=explore).mean(0)
     actions = agent.act(obs.numpy(), explore=explore)
     with torch.no_grad():
         shares = agent.heads(agent.encoder(obs), noisy=explore).double().softmax(-1)
     means = (shares * torch.linspace(-10, 10, 51).double()).sum(-1)
-    assert shares.shape == (16, ACTIONS, 51)
+    assert shares.shape == (64, ACTIONS, 51)
     assert actions.tolist() == means.argmax(1).tolist()
     assert set(actions.tolist()) == set(range(ACTIONS))
 

@@ -88,6 +88,9 @@ def contrast_one_by_one(logits: Tensor, valid: Tensor) -> tuple[float, float]:
 
 def test_masked_info_nce_is_the_formula_over_the_valid_ones():
     logits, valid = torch.randn(4, 7, 7, dtype=torch.float64) * 2, torch.rand(4, 7) < 0.6
+    logits[0] += 9 * torch.eye(7, dtype=torch.float64)  # of which some are told for certain
+    logits[1] -= 9 * torch.eye(7, dtype=torch.float64)
+    valid[:2] = True
     loss, accuracy = masked_info_nce(logits, valid)
     sums = [contrast_one_by_one(*pair) for pair in zip(logits, valid, strict=True)]
     assert loss.dtype == torch.float64
