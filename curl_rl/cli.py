@@ -140,7 +140,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from curl_rl.trainer import evaluate_run
+    from curl_rl.playing import evaluate_run
 
     run = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
     episodes = evaluate_run(*run)

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
@@ -17,15 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curl_rl.files import replacing, write_atomically, writing
+from curl_rl.files import write_atomically, writing
 from curl_rl.types import Clock, ConfigError, Episode, Origin
+from curl_rl.video import check_frames
 
 EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", *Origin._fields)
 TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
 
 _GIF_FRAMES = 128  # TensorBoard's checksum is pure Python (6 MB/s), so a long episode is shown with fewer frames
 _GRID_GAP = 2
-_PLAIN_SECONDS, _VIDEO_SIDE = 30.0, 256
+_PLAIN_SECONDS = 30.0
 
 
 class RunLogger:
@@ -63,7 +63,7 @@ class RunLogger:
 
     def video(self, clock: Clock, name: str, frames: np.ndarray, fps: float) -> None:
         """Show frames (T, H, W, 3) uint8 as a moving image, at most 128 of them over the same duration."""
-        _check_frames(frames)
+        check_frames(frames)
         stride = math.ceil(len(frames) / _GIF_FRAMES)
         duration = max(20, round(1000 * stride / fps))  # browsers slow down anything faster than 20 ms a frame
         self._events.image(clock, name, "GIF", frames[::stride], duration=duration, loop=0)
@@ -257,24 +257,6 @@ def image_grid(batch: Tensor, columns: int) -> Tensor:
     return grid[:, :-_GRID_GAP, :-_GRID_GAP].contiguous()
 
 
-def write_mp4(path: Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames (T, H, W, 3) uint8 as H.264, small ones enlarged so that people can see them."""
-    try:
-        av = importlib.import_module("av")
-    except ImportError as error:
-        raise RuntimeError("writing a video needs PyAV: pip install 'av>=18,<19'") from error
-    _check_frames(frames)
-    scale = _scale(*frames.shape[1:3])
-    size = {"height": frames.shape[1] * scale, "width": frames.shape[2] * scale}
-    with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        rate = Fraction(fps).limit_denominator(1000)
-        stream = container.add_stream("libx264", rate=rate, pix_fmt="yuv420p", **size)
-        for frame in frames:
-            image = np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
 def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str]:
     """Yield the complete rows of a table up to an agent_step; a kill may have torn the end of the file."""
     text = path.read_bytes().decode(errors="replace") if last >= 0 and path.exists() else ""
@@ -292,14 +274,3 @@ def _cell(value: float | str) -> str:
     if isinstance(value, str) and set(value) & set(',"\n\r'):
         raise ValueError(f"a metric's name cannot hold commas, quotes or line ends: {value!r}")
     return value if isinstance(value, str) else repr(value)
-
-
-def _check_frames(frames: np.ndarray) -> None:
-    if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8 or len(frames) == 0:
-        raise ValueError(f"expected frames (T, H, W, 3) uint8, got {frames.shape} {frames.dtype}")
-
-
-def _scale(height: int, width: int) -> int:
-    """Return the smallest whole factor that makes both sides even (yuv420p needs it) and the smaller one visible."""
-    scale = math.ceil(_VIDEO_SIDE / min(height, width))
-    return scale if height * scale % 2 == 0 and width * scale % 2 == 0 else scale + 1

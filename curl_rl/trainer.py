@@ -23,7 +23,7 @@ from curl_rl.assembly import (
     prepare_torch,
 )
 from curl_rl.checkpoint import Checkpoints
-from curl_rl.config import Config, check_resumable, load_config, save_config
+from curl_rl.config import Config, check_resumable, save_config
 from curl_rl.diagnostics import watch_features
 from curl_rl.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
 from curl_rl.interrupts import StopRequest
@@ -34,10 +34,9 @@ from curl_rl.logger import (
     RunLogger,
     image_grid,
     raise_on_nonfinite,
-    write_mp4,
 )
 from curl_rl.provenance import make_origin, surroundings, write_metadata
-from curl_rl.types import Batch, Clock, ConfigError, Episode
+from curl_rl.types import Batch, Clock
 
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
 
@@ -298,33 +297,3 @@ def _writable(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(f"cannot write to {path}: {error.strerror}; choose another place") from error
-
-
-def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: int, device: str) -> list[Episode]:
-    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode.
-
-    Without a number of `episodes` it plays as many as the run's last evaluation.
-    """
-    config = load_config(run_dir)
-    episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
-    state = Checkpoints(Path(run_dir) / "checkpoints").load()
-    if state is None:
-        raise ConfigError(f"{run_dir} holds no checkpoint: train there first, or name another run")
-    chosen = choose_device(device)
-    if video is not None:  # before anything is played
-        with _writable(str(video)):
-            video.touch()
-    prepare_torch(config.threads, spare_core=False)
-    with ExitStack() as cleanup:
-        judges = make_judges(config, episodes)
-        for env in judges:
-            cleanup.callback(env.close)
-        agent = make_agent(config, judges[0], chosen)
-        agent.load_state_dict(state["agent"])
-        seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
-        film = Film() if video else None
-        epsilon = config.evaluation.epsilon
-        played = evaluate(agent, judges, seeds, lambda: make_stack(config), epsilon=epsilon, film=film)
-        if video and film and film.frames:
-            write_mp4(video, np.stack(film.frames), fps=15)
-    return played

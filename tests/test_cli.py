@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 import envs
-from curl_rl import __version__, cli, doctor, export, trainer
+from curl_rl import __version__, cli, doctor, export, playing, trainer
 from curl_rl.config import GROUPS, from_node, save_config
 from curl_rl.overrides import compose
 from curl_rl.settings import flat
@@ -137,7 +137,7 @@ def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
         seen.append(arguments)
         return [Episode(0, 10.0, 20), Episode(1, 14.0, 18)]
 
-    monkeypatch.setattr(trainer, "evaluate_run", evaluate_run)
+    monkeypatch.setattr(playing, "evaluate_run", evaluate_run)
     video = tmp_path / "out.mp4"
     assert (
         cli.main(["evaluate", "runs/x", "--episodes", "2", "--video", str(video), "--seed", "4", "--device", "cpu"])

@@ -32,6 +32,7 @@ from curl_rl.augmentations import center_fit
 from curl_rl.export import export_run, load_encoder
 from curl_rl.losses import categorical_loss, project_distribution, soft_q_target, twin_q_loss
 from curl_rl.overrides import compose
+from curl_rl.playing import evaluate_run
 from curl_rl.types import Batch, ConfigError, Views
 
 COUNTS = [(1, 1), (2, 1), (1, 3), (3, 2)]
@@ -319,7 +320,7 @@ def test_the_adapter_takes_an_encoder_of_translations(exported):
 
 
 def test_a_run_of_translations_is_evaluated(exported):
-    episodes = trainer.evaluate_run(exported[0], 2, None, 0, "cpu")
+    episodes = evaluate_run(exported[0], 2, None, 0, "cpu")
     assert [episode.length for episode in episodes] == [20, 20]
 
 

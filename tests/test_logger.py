@@ -4,7 +4,6 @@ import io
 import math
 import os
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from curl_rl.logger import (
     RunLogger,
     image_grid,
     raise_on_nonfinite,
-    write_mp4,
 )
 from curl_rl.types import Clock, Episode, Origin
 
@@ -161,32 +159,6 @@ def test_image_grid_puts_each_image_in_its_cell():
         image_grid(torch.zeros(2, 9, 4, 4, dtype=torch.uint8), 2)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "scale"), [(84, 84, 4), (100, 100, 3), (85, 85, 4), (301, 401, 2), (256, 256, 1)]
-)
-def test_mp4_is_read_back(tmp_path: Path, height: int, width: int, scale: int):
-    import av
-
-    frames = np.empty((4, height, width, 3), np.uint8)
-    frames[:, : height // 2] = (200, 40, 40)
-    frames[:, height // 2 :] = np.array([20, 90, 160, 230])[:, None, None, None]
-    write_mp4(tmp_path / "videos" / "out.mp4", frames, fps=25)
-    with av.open(str(tmp_path / "videos" / "out.mp4")) as container:
-        (stream,) = container.streams.video
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate) == ("h264", "yuv420p", 25)
-        back = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
-    assert back.shape == (4, height * scale, width * scale, 3)
-    assert np.abs(back[:, 4, 4].astype(int) - (200, 40, 40)).max() < 12
-    assert np.abs(back[:, -4, -4].astype(int) - frames[:, -1, -1]).max() < 12
-    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["out.mp4"]
-
-
-def test_mp4_without_pyav_names_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(RuntimeError, match="pip install 'av"):
-        write_mp4(tmp_path / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10)
-
-
 def test_means_are_those_of_each_name():
     means = MetricMeans()
     means.add({"a": torch.tensor(1.0), "b": torch.tensor(10.0)})
@@ -273,12 +245,8 @@ def test_progress_shows_a_bar_on_a_terminal():
 
 def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
     (tmp_path / "file").touch()
-    for attempt in (
-        lambda: RunLogger(tmp_path / "file" / "run", ORIGIN),
-        lambda: write_mp4(tmp_path / "file" / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10),
-    ):
-        with pytest.raises(WriteError, match=r"cannot write .*file.*free space or make the directory writable"):
-            attempt()
+    with pytest.raises(WriteError, match=r"cannot write .*file.*free space or make the directory writable"):
+        RunLogger(tmp_path / "file" / "run", ORIGIN)
 
 
 def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):

@@ -165,11 +165,6 @@ def test_a_run_without_a_checkpoint_claims_nothing(tmp_path):
     assert state(tmp_path)["clock"][0] == 60
 
 
-def test_a_film_that_cannot_be_written_is_refused_before_playing(finished, tmp_path):
-    with pytest.raises(OSError, match="choose another place"):
-        trainer.evaluate_run(finished, 2, tmp_path / "absent" / "out.mp4", seed=0, device="cpu")
-
-
 def test_a_finished_run_says_so(finished, capsys):
     before = rows(finished)
     assert trainer.train(small(finished)) == 0
@@ -248,16 +243,6 @@ def test_an_absent_device_is_one_clear_error(tmp_path):
 def test_a_replay_larger_than_memory_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"smaller replay\.capacity"):
         trainer.train(small(tmp_path / "run", "replay.capacity=10_000_000_000", "budget_frames=10_000_000_000"))
-
-
-def test_evaluation_of_a_run_is_reproducible_and_filmed(finished, tmp_path):
-    video = tmp_path / "out.mp4"
-    episodes = trainer.evaluate_run(finished, 4, video, seed=5, device="cpu")
-    assert [episode.index for episode in episodes] == [0, 1, 2, 3]
-    assert all(episode.length == 20 for episode in episodes)
-    assert episodes == trainer.evaluate_run(finished, 4, None, seed=5, device="cpu")
-    assert episodes != trainer.evaluate_run(finished, 4, None, seed=6, device="cpu")
-    assert video.stat().st_size > 1000
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from runs import assert_goes_on_to, manifests, rows, start, state, wait_for
 
 from curl_rl import trainer
 from curl_rl.overrides import compose
+from curl_rl.playing import evaluate_run
 from curl_rl.types import ConfigError
 
 # 200 agent steps of Breakout, some lives and a game long; a random player ends its games soon.
@@ -71,9 +72,9 @@ def test_every_row_and_the_metadata_carry_the_protocols_hash(finished):
 
 
 def test_evaluation_does_not_depend_on_how_many_games_run_at_once(finished, monkeypatch):
-    many = trainer.evaluate_run(finished, 4, None, seed=3, device="cpu")
+    many = evaluate_run(finished, 4, None, seed=3, device="cpu")
     monkeypatch.setattr("curl_rl.assembly._GAMES_AT_ONCE", 1)
-    assert trainer.evaluate_run(finished, 4, None, seed=3, device="cpu") == many
+    assert evaluate_run(finished, 4, None, seed=3, device="cpu") == many
 
 
 class Watched:
