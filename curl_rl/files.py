@@ -57,3 +57,11 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_folder(path: Path) -> None:
+    """Raise WriteError where no folder can be made of `path`: a file, a pipe, a device or a dead link is in the way."""
+    with writing(path):
+        place = next(place for place in (path, *path.parents, Path()) if place.exists() or place.is_symlink())
+        if not place.is_dir():
+            raise WriteError(f"cannot write into {path}: {place} is a file, no folder; give another place")

@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives.*": {"checks", "clustering", "losses", "networks", "encoders", "objectives.base", "objectives.parts"},
     "agents": {"agents.*"},
     "agents.*": {"checks", "state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
-    "export": {"encoders", "checkpoint", "networks", "augmentations", "__init__"},
+    "export": {"encoders", "checkpoint", "augmentations", "files", "records", "__init__"},
     "adapters": {"adapters.*"},
     "adapters.*": {"export"},
     "evaluate": set(),

@@ -1,7 +1,12 @@
 """stable-baselines3's agents train on an exported encoder, and what they are told to keep frozen stays as it was."""
 
 import builtins
+import copy
 import importlib
+import json
+import pickle
+import shutil
+import subprocess
 import sys
 
 import gymnasium as gym
@@ -120,11 +125,57 @@ def test_a_saved_agent_comes_back(folder, tmp_path):
     assert np.array_equal(loaded.predict(obs, deterministic=True)[0], model.predict(obs, deterministic=True)[0])
 
 
+_LOADER = """
+import sys, numpy as np, stable_baselines3
+agent = getattr(stable_baselines3, sys.argv[1]).load(sys.argv[2], device="cpu")
+agent.save(sys.argv[2])
+agent = getattr(stable_baselines3, sys.argv[1]).load(sys.argv[2], device="cpu")
+print(agent.predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0].tolist())
+"""
+
+
+@pytest.mark.parametrize(("make", "place"), [(sac, "gone"), (ppo, "another")])
+def test_a_saved_agent_comes_back_in_another_process_without_the_folder(make, place, folder, tmp_path):
+    model = make(f"{folder}/", freeze=False)
+    model.learn(16)
+    model.save(tmp_path / "agent")
+    shutil.rmtree(folder)
+    if place == "another":  # of the same name, and another width
+        config = {**CONFIG, "feature_dim": 9}
+        save_encoder(make_encoder(encoder_config(**config), (6, 28, 28)), config, (6, 32, 32), folder)
+    command = [sys.executable, "-c", _LOADER, type(model).__name__, str(tmp_path / "agent.zip")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = model.predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0]
+    assert json.loads(done.stdout) == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_a_new_agent_reads_the_folder_though_the_space_knows_an_older_one(folder):
+    space = copy.deepcopy(SPACE)
+    assert CurlFeatures(space, folder).features_dim == 6
+    config = {**CONFIG, "feature_dim": 9}
+    save_encoder(make_encoder(encoder_config(**config), (6, 28, 28)), config, (6, 32, 32), folder)
+    for again in (space, copy.deepcopy(space)):
+        assert CurlFeatures(again, folder).features_dim == 9
+    assert space == SPACE
+
+
+def test_an_extractor_out_of_a_saved_space_has_no_features_before_its_weights(folder):
+    space = copy.deepcopy(SPACE)
+    given = CurlFeatures(space, folder)
+    images = torch.zeros(1, 6, 32, 32)
+    made = CurlFeatures(pickle.loads(pickle.dumps(space)), folder)
+    with pytest.raises(ValueError, match="no weights yet: load the saved agent's"):
+        made(images)
+    made.load_state_dict(given.state_dict())
+    assert torch.equal(made(images), given(images))
+
+
 @pytest.mark.parametrize(
     ("space", "message"),
     [
         (gym.spaces.Box(0, 255, (3, 32, 32), np.uint8), r"trained on observations of shape \(6, 32, 32\)"),
-        (gym.spaces.Box(0, 255, (6, 20, 20), np.uint8), "at least"),
+        (gym.spaces.Box(0, 255, (6, 20, 20), np.uint8), "render or resize images to 32x32 or 28x28"),
         (gym.spaces.Box(0, 1, (6, 32, 32), np.float32), "uint8 image space"),
         (gym.spaces.Dict(image=SPACE), "uint8 image space"),
     ],

@@ -1,20 +1,62 @@
 """An exported encoder as features extractor of stable-baselines3's agents."""
 
 import copy
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from curl_rl.export import ExportedEncoder, load_encoder
+from curl_rl.export import ExportedEncoder, blank_encoder, load_encoder, read_description
 
 try:
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 except ImportError as error:
     raise ImportError("curl_rl.adapters.sb3 needs stable-baselines3: pip install 'curl-rl[sb3]'") from error
+
+
+_CARRIED = "curl_rl_encoders"  # attribute of an observation space
+
+
+class _Carried(dict[str, dict[str, Any]]):
+    """What encoders are, by the folders that they were loaded from.
+
+    It travels with the observation space, which is all of an extractor's arguments that SB3 saves beside the weights
+    and that an extractor can add to: so a saved agent is built again where the folder is gone, or holds another.
+    """
+
+    saved = False  # whether it comes out of a file, so that weights follow
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _out_of_a_file, (dict(self),)
+
+    def __deepcopy__(self, _: Any) -> Self:
+        return type(self)(self)
+
+
+def _out_of_a_file(descriptions: dict[str, dict[str, Any]]) -> _Carried:
+    carried = _Carried(descriptions)
+    carried.saved = True
+    return carried
+
+
+def _taken(encoder: str | Path | ExportedEncoder, space: gym.Space) -> tuple[ExportedEncoder, bool]:
+    """Return an extractor's own encoder, and whether it is blank: a saved agent's, whose weights follow."""
+    if isinstance(encoder, ExportedEncoder):
+        return copy.deepcopy(encoder), False
+    name, carried = os.fspath(encoder), vars(space).setdefault(_CARRIED, _Carried())
+    if carried.saved and name in carried:
+        return blank_encoder(carried[name], f"the saved agent's {name}").to_empty(device="cpu"), True
+    loaded = load_encoder(name)
+    carried[name] = read_description(Path(name))
+    return loaded, False
+
+
+def _filled(extractor: "CurlFeatures", _: Any) -> None:
+    extractor._is_blank = False
 
 
 class CurlFeatures(BaseFeaturesExtractor):
@@ -25,7 +67,8 @@ class CurlFeatures(BaseFeaturesExtractor):
 
     Args: encoder, an exported folder or a loaded encoder, of which each extractor takes its own copy; freeze, keep the
     weights as they are; normalize_images, what the policy was given under that name: by default SB3 divides images by
-    255 and this undoes it exactly. Raises ValueError where the observations do not fit the encoder.
+    255 and this undoes it exactly. Raises ValueError where the observations do not fit the encoder. A saved agent
+    holds all that it needs: `SAC.load` does not read the folder again.
     """
 
     def __init__(
@@ -36,7 +79,7 @@ class CurlFeatures(BaseFeaturesExtractor):
         freeze: bool = True,
         normalize_images: bool = True,
     ):
-        loaded = copy.deepcopy(encoder) if isinstance(encoder, ExportedEncoder) else load_encoder(encoder)
+        loaded, is_blank = _taken(encoder, observation_space)
         shape = observation_space.shape
         if shape is None or observation_space.dtype != "uint8":
             raise ValueError(f"CurlFeatures encodes one uint8 image space, got {observation_space}")
@@ -44,8 +87,12 @@ class CurlFeatures(BaseFeaturesExtractor):
         super().__init__(observation_space, loaded.feature_dim)
         self.encoder = loaded.requires_grad_(not freeze)
         self.normalize_images = normalize_images
+        self._is_blank = is_blank
+        self.register_load_state_dict_post_hook(_filled)
 
     def forward(self, observations: Tensor) -> Tensor:
+        if self._is_blank:
+            raise ValueError("this extractor's encoder has no weights yet: load the saved agent's, or use a new space")
         return self.encoder(self._raw(observations))
 
     def apply(self, fn: Callable[[nn.Module], None]) -> Self:
