@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = _command(commands, "evaluate", _evaluate, "play episodes with a run's newest checkpoint")
     evaluate.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
     evaluate.add_argument("--episodes", type=_positive, help="how many (default: as the run's last evaluation)")
-    evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, e.g. out.mp4")
+    evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
     evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
 

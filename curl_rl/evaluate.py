@@ -57,6 +57,14 @@ class FrameStack:
         return np.concatenate(self.frames)
 
 
+class Camera(Protocol):
+    """What takes the pictures of an episode."""
+
+    def add(self, picture: Callable[[], np.ndarray], /) -> None:
+        """Take the next step's picture (H, W, 3) uint8, or do not ask for it."""
+        ...
+
+
 class Film:
     """Pictures (H, W, 3) of an episode: all, or between half of `limit` and `limit` of them, `stride` steps apart."""
 
@@ -111,13 +119,14 @@ def evaluate(
     make_stack: Callable[[], FrameStack],
     *,
     epsilon: float = 0.0,
-    film: Film | None = None,
+    film: Camera | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Episode]:
     """Play one episode a seed, as many at once as there are environments.
 
     The agent acts for all running episodes in one batch, but for a share `epsilon` of random actions, drawn from each
-    episode's own seed: a result does not depend on how many run at once. `film` receives the first episode.
+    episode's own seed: a result does not depend on how many run at once. `film` receives the first episode, from its
+    first observation to the last that was acted upon.
     Returns the episodes in the order of their seeds; raises Interrupted once `interrupted()` says so.
     """
     waiting = deque(enumerate(seeds))
@@ -128,6 +137,8 @@ def evaluate(
     while lanes:
         if interrupted():
             raise Interrupted
+        if film is not None and lanes[0].index == 0:
+            film.add(lanes[0].picture)
         actions = agent.act(np.stack([lane.stack.observation() for lane in lanes]), explore=False)
         for lane, action in zip(lanes, actions, strict=True):
             lane.send(action, epsilon)
@@ -138,6 +149,4 @@ def evaluate(
                 lane.start(*waiting.popleft())
             else:
                 lanes.remove(lane)
-        if film is not None and lanes and lanes[0].index == 0:
-            film.add(lanes[0].picture)
     return sorted(episodes)

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sampling": set(),
     "checkpoint": set(),
     "files": set(),
-    "video": {"files"},
+    "video": {"evaluate", "files"},
     "logger": {"files", "video"},
     "provenance": {"files"},
     "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
@@ -73,7 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "logger",
         "provenance",
     },
-    "playing": {"assembly", "checkpoint", "config", "evaluate", "files", "video"},
+    "playing": {"assembly", "checkpoint", "config", "evaluate", "video"},
     "records": set(),
     "engines": {"engines.*"},
     "engines.*": {"engines.base", "engines.process", "engines.sharing", "locks"},

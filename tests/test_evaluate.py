@@ -84,8 +84,18 @@ def test_a_stack_begins_with_its_padding_and_forgets_the_last_episode(padding, f
 def test_the_film_shows_the_first_episode_alone():
     film = Film()
     evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
-    assert [picture[0, 0, 0] for picture in film.frames] == [1, 2]
+    assert [picture[0, 0, 0] for picture in film.frames] == [0, 1, 2]
     assert film.frames[0].shape == (2, 2, 3)  # grey, as a picture
+
+
+def test_an_episode_of_one_step_is_filmed_too():
+    class Short(Scripted):
+        def receive(self):
+            return (*super().receive()[:3], True, {})
+
+    film = Film()
+    evaluate(Watcher(), [Short()], [1, 2], repeat_three, film=film)
+    assert [picture[0, 0, 0] for picture in film.frames] == [0]
 
 
 def test_a_long_film_keeps_a_few_pictures_evenly_spaced():
