@@ -5,9 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple, TextIO
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from curl_rl.board import Standing
@@ -48,17 +50,24 @@ def load_benchmark(name: str) -> Benchmark:
     Raises ConfigError, naming what is wrong, for an unknown name or a file that does not describe a benchmark.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else config_dir() / "benchmark" / f"{name}.yaml"
+    if not path.is_file():
+        if path.exists():
+            raise ConfigError(f"{path} is no file: give a YAML file that describes a benchmark")
+        known = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
+        raise ConfigError(f"unknown benchmark {name!r}; there are {known}, or give a YAML file of your own")
     try:
         data = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        known = ", ".join(sorted(path.stem for path in (config_dir() / "benchmark").glob("*.yaml")))
-        raise ConfigError(f"unknown benchmark {name!r}; there are {known}, or give a YAML file of your own") from None
-    except (YAMLError, ValueError, OSError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from None
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {_short(error)}") from None
     try:
         return _read(path, data)
     except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} does not describe a benchmark: {error}") from None
+        raise ConfigError(f"{path} does not describe a benchmark: {_short(error)}") from None
+
+
+def _short(error: Exception) -> str:
+    """Return an error as a part of one line: what a foreign file holds may be long."""
+    return shorten(str(error), 400, placeholder=" ...")
 
 
 def _read(path: Path, data: Any) -> Benchmark:

@@ -1,19 +1,20 @@
 """How a benchmark's jobs stand: what a person sees of them on the terminal, and jobs.csv."""
 
-import csv
-import io
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from statistics import fmean
 from typing import Any, TextIO
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
 from curl_rl.engines.base import Handle, Job
-from curl_rl.records import JOB_COLUMNS
+from curl_rl.files import write_atomically
+from curl_rl.jobs import JOB_COLUMNS, jobs_text, read_jobs
 from curl_rl.types import ConfigError
 
 _TABLE_SECONDS, _LINE_SECONDS = 2.0, 60.0
@@ -86,11 +87,12 @@ class Board:
         """Write jobs.csv into the place of the results; rows of other jobs there are kept."""
         rows = {row["run_dir"]: row for row in self._rows()}
         rows = {place: row for place, row in self._former.items() if place not in rows} | rows
-        buffer = io.StringIO()
-        table = csv.writer(buffer, lineterminator="\n")
-        table.writerows([JOB_COLUMNS, *(row.values() for row in rows.values())])
+        text = jobs_text(rows.values())
+        if isinstance(self._files, LocalFileSystem):
+            write_atomically(Path(self._place) / "jobs.csv", text)
+            return
         self._files.makedirs(self._place, exist_ok=True)
-        self._files.pipe_file(f"{self._place}/.part-jobs.csv", buffer.getvalue().encode())
+        self._files.pipe_file(f"{self._place}/.part-jobs.csv", text.encode())
         self._files.mv(f"{self._place}/.part-jobs.csv", f"{self._place}/jobs.csv")
 
     def _try_to_write(self) -> None:
@@ -98,7 +100,7 @@ class Board:
         try:
             self.write_jobs()
         except OSError as error:
-            self.say(f"cannot write {self._out}/jobs.csv now: {error.strerror or error}")
+            self.say(f"jobs.csv is not written now: {error.strerror or error}")
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         for each in self._standings:
@@ -109,16 +111,12 @@ class Board:
 
     def _read_jobs(self) -> dict[str, dict[str, Any]]:
         """Return the rows of an earlier benchmark in the same place, by run directory."""
-        try:
-            text = self._files.cat_file(f"{self._place}/jobs.csv").decode()
-        except FileNotFoundError:
+        path, name = f"{self._place}/jobs.csv", f"{self._out}/jobs.csv"
+        if not self._files.exists(path):
             return {}
-        reader = csv.DictReader(io.StringIO(text))
-        if not text:
-            return {}
-        if tuple(reader.fieldnames or ()) != JOB_COLUMNS:
-            raise ConfigError(f"{self._out}/jobs.csv has other columns than this version's: move it away")
-        return {row["run_dir"]: row for row in reader}
+        if not self._files.isfile(path):
+            raise ConfigError(f"{name} is no file, so no table of jobs: move it away")
+        return {row["run_dir"]: row for row in read_jobs(self._files.cat_file(path), name)}
 
     def _count(self, status: str) -> int:
         return sum(standing.status == status for standing in self._standings)

@@ -11,7 +11,6 @@ import numpy as np
 
 from curl_rl.types import ConfigError, Origin
 
-JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")  # of jobs.csv
 _EPISODES = {"episodes", "final_episodes"}
 _NUMBERS = ("agent_step", "frame", "episode", "return", "seconds")
 

@@ -1,6 +1,7 @@
 """A benchmark's file becomes public commands, and mistakes in it are told before anything runs."""
 
 import json
+import os
 import shlex
 from io import StringIO
 from pathlib import Path
@@ -133,6 +134,45 @@ def test_a_file_of_other_bytes_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"mine.yaml cannot be read as YAML"):
         load_benchmark(str(path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"7",
+        b"- 1\n- 2",
+        b"a: ${",
+        b"a: &a [*a]",
+        b"[" * 5_000,
+        b"\0\0",
+        b"\x89PNG\r\n\x1a\n",
+        b"x" * 100_000,
+        b"a: 1\n\tb: 2",
+        b"? [1, 2]\n: 3",
+        b"!!python/object:os.system x",
+        b"tasks: [[1]]\nmethods: {a: }",
+        b"tasks: [toy/reach]\nmethods: {a: }\nseeds: .nan",
+        b"tasks: ${x}\nmethods: {a: }",
+    ],
+)
+def test_foreign_files_are_one_short_line(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(
+        ConfigError, match=r"mine.yaml (cannot be read as YAML|does not describe a benchmark): "
+    ) as error:
+        load_benchmark(str(path))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")  # which would block a reader for ever
+    for name in ("folder.yaml", "pipe.yaml"):
+        with pytest.raises(ConfigError, match=f"{name} is no file: give a YAML file"):
+            load_benchmark(str(tmp_path / name))
 
 
 def test_two_benchmarks_cannot_share_a_place(tmp_path):

@@ -1,15 +1,20 @@
+import csv
 import html
+import io
 import json
 import re
+import resource
 import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from fake_runs import write_jobs, write_run, write_suite
 
+from curl_rl.files import WriteError
 from curl_rl.report.build import build_report, compare_runs
 from curl_rl.types import ConfigError
 
@@ -115,6 +120,48 @@ def test_names_are_escaped_everywhere(report):
     assert "none&lt;b&gt;" in report.read_text()
 
 
+# A file system holds all of them: a formula, markup, line ends, controls, a turned direction, bytes of no text.
+HOSTILE = (
+    "=1+1|x",
+    "@a & b\n\r\tc",
+    "</script><i>\x1b[31m\x07",
+    "a\u202eb\u2028c",
+    "\udcff\udc80",
+    "$x$ {y} \\z",
+    "[*]",
+)
+
+
+def test_hostile_names_break_no_file_and_stay_apart(tmp_path):
+    for method in HOSTILE:
+        for seed in (1, 2):
+            folder = f"{method.replace('/', '_')}-seed{seed}"
+            written = write_run(tmp_path / "runs", "toy/reach", method, seed, RISING, folder=folder, commit="=c\0")
+            metadata = {"starts": [{"command": f"=curl-rl \0 {method}"}]}
+            (written / "metadata.json").write_text(json.dumps(metadata))
+    job = ["toy/reach", "=j\x1b", 9, "failed", 3, 1, "=gone", "=c\0", "=== log\x07\n</pre>"]
+    write_jobs(tmp_path / "runs", [job])
+    page = build_report([tmp_path / "runs"], tmp_path / "out")
+    for path in page.parent.rglob("*.*"):
+        if path.suffix in (".html", ".svg", ".csv", ".md", ".tex"):
+            text = path.read_text(encoding="utf-8")
+            assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]", text), path
+        if path.suffix == ".svg":
+            ElementTree.parse(path)
+        if path.suffix == ".csv":
+            with path.open(newline="") as file:
+                cells = {cell for row in csv.reader(file) for cell in row}
+            assert not [cell for cell in cells if re.match(r"[=@\t\n]|[+-](?![\d.]+$)", cell)], path
+    assert "<i>" not in page.read_text()
+    scores = (page.parent / "tables" / "toy_100000_scores.csv").read_text()
+    assert [count for cell, count in zip(*csv.reader(io.StringIO(scores)), strict=True) if cell.endswith("seeds")] == [
+        "2"
+    ] * len(HOSTILE)
+    first, second = (tmp_path / "runs" / f"{HOSTILE[i].replace('/', '_')}-seed1" for i in (2, 4))
+    assert "\x1b" not in compare_runs(first, second, tmp_path / "two")
+    ElementTree.parse(tmp_path / "two" / "figures" / "comparison_curves.svg")
+
+
 def test_the_same_runs_give_the_same_files(tmp_path):
     write_suite(tmp_path / "runs", {"curl": {"toy/reach": 5.0}}, seeds=2)
     first, second = (build_report([tmp_path / "runs"], tmp_path / name) for name in ("a", "b"))
@@ -149,9 +196,49 @@ def test_refusals_write_nothing(tmp_path):
     place = tmp_path / "file"
     place.write_text("mine")
     for out in (place, place / "inside"):
-        with pytest.raises(ConfigError, match="is a file"):
+        with pytest.raises(WriteError, match="file is a file, no folder"):
             build_report([tmp_path / "runs"], out)
     assert place.read_text() == "mine"
+
+
+def test_another_page_is_not_overwritten(tmp_path):
+    write_run(tmp_path / "runs", "toy/reach", "curl", 1, RISING)
+    out = tmp_path / "site"
+    out.mkdir()
+    (out / "index.html").write_text("mine")
+    with pytest.raises(WriteError, match=r"index.html is no report's: give another --out, or move it away"):
+        build_report([tmp_path / "runs"], out)
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    (out / "index.html").rename(out / "other.html")
+    for _ in range(2):
+        build_report([tmp_path / "runs"], out)
+    assert (out / "other.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["index.html", "tables", "figures", "tables/toy_100000_scores.csv"])
+def test_what_is_in_the_way_is_told_before_anything_is_written(tmp_path, name):
+    write_run(tmp_path / "runs", "toy/reach", "curl", 1, RISING)
+    out, place = tmp_path / "out", tmp_path / "out" / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "elsewhere")
+    before = sorted(out.rglob("*"))
+    with pytest.raises(WriteError, match=rf"{name}: a link is in the way|{name} is a file, no folder"):
+        build_report([tmp_path / "runs"], out)
+    assert sorted(out.rglob("*")) == before
+
+
+def test_a_full_disk_leaves_the_page_before(tmp_path):
+    write_run(tmp_path / "runs", "toy/reach", "curl", 1, RISING)
+    page = build_report([tmp_path / "runs"], tmp_path / "out")
+    before = {path: path.read_bytes() for path in page.parent.rglob("*.*")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    try:
+        with pytest.raises(WriteError, match=r"cannot write .*: File too large; free space"):
+            build_report([tmp_path / "runs"], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in page.parent.rglob("*.*")} == before
 
 
 def test_a_report_of_unfinished_runs_only_lists_them(tmp_path):

@@ -13,9 +13,10 @@ from curl_rl import schedule
 from curl_rl.board import Board, Standing
 from curl_rl.config import Config, save_config
 from curl_rl.engines.base import LOST, Handle, Job
+from curl_rl.files import WriteError
+from curl_rl.jobs import JOB_COLUMNS
 from curl_rl.logger import RunLogger
 from curl_rl.overrides import compose
-from curl_rl.records import JOB_COLUMNS
 from curl_rl.schedule import Schedule
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
@@ -135,6 +136,25 @@ def test_jobs_of_an_earlier_benchmark_in_the_same_place_stay_listed(tmp_path):
         run(tmp_path, FakeEngine({}), "c")
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"\xff\xfe\0"), "is no table of jobs"),
+        (lambda path: path.write_text("name,score\na,1\n"), "has other columns"),
+        (lambda path: path.mkdir(), "is no file"),
+        (os.mkfifo, "is no file"),
+        (lambda path: path.symlink_to(path.parent / "absent"), "a link is in the way"),
+    ],
+)
+def test_another_thing_of_its_tables_name_stops_a_benchmark_before_anything_runs(tmp_path, make, message):
+    make(tmp_path / "jobs.csv")
+    engine = FakeEngine({})
+    with pytest.raises((ConfigError, WriteError), match=rf"^[^\n]*jobs.csv:? {message}[^\n]*$"):
+        run(tmp_path, engine, "a")
+    assert engine.started == []
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_what_fails_is_tried_twice_more(tmp_path):
     engine = FakeEngine({"a": [1, 2], "b": [1]})
     assert run(tmp_path, engine, "ab") == 0
@@ -178,7 +198,7 @@ def test_jobs_go_on_where_their_table_cannot_be_written_any_more(tmp_path):
 
     stream = StringIO()
     assert run(tmp_path, Spoiler({}), "a", stream) == 0
-    assert f"cannot write {tmp_path}/jobs.csv now" in stream.getvalue()
+    assert f"jobs.csv is not written now: cannot write {tmp_path}/jobs.csv: a folder is in the way" in stream.getvalue()
     assert "toy/reach a seed 1 is done" in stream.getvalue()
 
 

@@ -241,6 +241,12 @@ def test_broken_job_lists_are_refused(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     (tmp_path / "jobs.csv").write_text("task,method\n")
     assert_refused(tmp_path, "jobs.csv", "seed, status")
+    (tmp_path / "jobs.csv").write_bytes(b"\xff\xfe")
+    assert_refused(tmp_path, "jobs.csv is no table of jobs")
+    (tmp_path / "jobs.csv").unlink()
+    (tmp_path / "jobs.csv").mkdir()
+    assert_refused(tmp_path, "jobs.csv is no file")
+    (tmp_path / "jobs.csv").rmdir()
     write_jobs(tmp_path, [[TASK, "curl", "one", "done", 1, 0, "x", "y", ""]])
     assert_refused(tmp_path, "jobs.csv, line 2")
 

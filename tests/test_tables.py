@@ -99,6 +99,31 @@ def test_html_sorts_by_value_and_shows_what_was_written():
     assert len(own) == 2
 
 
+def test_a_name_that_looks_like_a_formula_runs_nothing_in_a_spreadsheet():
+    table = Table("x", "=t", ("@a", "+b"), (("=1+1", Value(-19.3)), ("-2+3", "-0.5")))
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [["'@a", "'+b"], ["'=1+1", "-19.3"], ["'-2+3", "-0.5"]]
+    head, _, *rows = table.to_markdown().splitlines()[2:]
+    assert (head, rows) == ("| '@a | '+b |", ["| '=1+1 | −19.3 |", "| '-2+3 | -0.5 |"])
+
+
+def test_hidden_characters_are_seen_in_every_format():
+    table = Table("x", "t\0", ("a\u202eb", "\ud800"), (("c\x1b", "d\r\ne\u2028f"),), "n\x07")
+    for text in (table.to_csv(), table.to_markdown(), table.to_latex(), table.to_html()):
+        assert text.encode()
+        assert not set(text) & set("\0\u202e\ud800\x1b\r\u2028\x07")
+        assert all(seen in text for seen in ("u202eb", "x1b", "u2028f"))
+    assert len(table.to_markdown().splitlines()) == 7
+    assert list(csv.reader(io.StringIO(table.to_csv())))[1] == [r"c\x1b", "d\ne\\u2028f"]
+
+
+def test_markdown_and_latex_take_names_for_names():
+    table = Table("x", "t", ("a", "b"), (("[x]", "$y$ &lt; ~z~ _w_ v_w"), ("*", "c")))
+    assert table.to_markdown().splitlines()[4] == r"| \[x\] | \$y\$ \&lt; \~z\~ \_w\_ v_w |"
+    latex = table.to_latex()
+    assert "\n{[}x] & " in latex  # after \\ a bracket would be an option of it
+    assert "\n{*} & c" in latex
+
+
 def test_rows_of_another_length_are_refused():
     with pytest.raises(ValueError, match="2 cells"):
         Table("x", "x", ("a", "b"), ((1,),))

@@ -1,17 +1,17 @@
 """Builds a report of run directories: the page, its figures and its tables, and the comparison of two runs."""
 
 import re
-from collections.abc import Container, Iterable, Sequence
-from html import escape
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from curl_rl.cells import escaped
+from curl_rl.files import WriteError, check_folder, check_target, replacing, writing
 from curl_rl.report import contents, figures, page
 from curl_rl.report.comparison import compare
 from curl_rl.report.figures import Drawing
 from curl_rl.report.results import Results, gather
 from curl_rl.report.sections import TITLES, Absent, read, read_sections
 from curl_rl.report.tables import Table
-from curl_rl.types import ConfigError
 
 _SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
 _NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
@@ -20,7 +20,8 @@ _NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_scor
 def build_report(folders: Sequence[Path], out: Path) -> Path:
     """Write the report of all runs in or below some folders and return its page, `out/index.html`.
 
-    Raises ConfigError for runs that cannot be pooled, where there are none, and for a place that cannot be written.
+    Raises ConfigError for runs that cannot be pooled and where there are none, WriteError for a place that cannot be
+    written.
     """
     check_place(out)
     sections, absent = read_sections(folders)
@@ -61,40 +62,53 @@ def compare_runs(first: Path, second: Path, out: Path | None) -> str:
             page.Part("commands", "Commands", page.commands_html(comparison.runs)),
         ]
         summary = "".join(page.note(text, "warning") for text in comparison.warnings)
-        summary += f"<p>{escape(comparison.verdict)}</p>\n"
+        summary += f"<p>{escaped(comparison.verdict)}</p>\n"
         write(out, page.page(comparison.title, summary, parts), comparison.tables, [drawing])
     return comparison.text()
 
 
 def check_place(out: Path) -> None:
-    """Raise ConfigError where no folder can be made of `out`."""
-    for place in (out, *out.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise ConfigError(f"{place} is a file: give a folder for the report")
-            return
+    """Raise WriteError where no folder can be made of `out`, or where another page than a report is in the way."""
+    check_folder(out)
+    if (out / "index.html").exists() and not all((out / folder).is_dir() for folder in _SUFFIXES):
+        raise WriteError(f"{out / 'index.html'} is no report's: give another --out, or move it away")
 
 
 def write(out: Path, text: str, tables: Iterable[Table], drawings: Iterable[Drawing]) -> Path:
-    """Write a page with the files that it links to, the page last, and return its path."""
-    for folder in _SUFFIXES:
-        (out / folder).mkdir(parents=True, exist_ok=True)
+    """Write a page with the files that it links to, the page last, and return its path.
+
+    Raises WriteError, before anything is written where it can be known.
+    """
     tables, drawings = list(tables), list(drawings)
+    contents: dict[Path, str | bytes] = {}
     for table in tables:
         path = out / "tables" / table.name
-        path.with_suffix(".csv").write_text(table.to_csv(), encoding="utf-8")
-        path.with_suffix(".md").write_text(table.to_markdown(), encoding="utf-8")
-        path.with_suffix(".tex").write_text(table.to_latex(), encoding="utf-8")
+        contents[path.with_suffix(".csv")] = table.to_csv()
+        contents[path.with_suffix(".md")] = table.to_markdown()
+        contents[path.with_suffix(".tex")] = table.to_latex()
     for drawing in drawings:
         path = out / "figures" / drawing.name
-        path.with_suffix(".svg").write_text(drawing.svg, encoding="utf-8")
-        path.with_suffix(".png").write_bytes(drawing.png)
-        path.with_suffix(".pdf").write_bytes(drawing.pdf)
+        contents[path.with_suffix(".svg")] = drawing.svg
+        contents[path.with_suffix(".png")] = drawing.png
+        contents[path.with_suffix(".pdf")] = drawing.pdf
     index = out / "index.html"
-    index.write_text(text, encoding="utf-8")
+    _write_all({**contents, index: text}, [out / folder for folder in _SUFFIXES])
     _remove_old(out / "tables", {table.name for table in tables})
     _remove_old(out / "figures", {drawing.name for drawing in drawings})
     return index
+
+
+def _write_all(contents: Mapping[Path, str | bytes], folders: Iterable[Path]) -> None:
+    for folder in folders:
+        check_folder(folder)
+    for path in contents:
+        check_target(path)
+    for folder in folders:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        with replacing(path) as temporary:
+            temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def _remove_old(folder: Path, names: Container[str]) -> None:
@@ -107,7 +121,7 @@ def _remove_old(folder: Path, names: Container[str]) -> None:
 
 def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:
     lines = [
-        f"{escape(result.section.title)}: {_count(len(result.section.runs), 'finished run')} of "
+        f"{escaped(result.section.title)}: {_count(len(result.section.runs), 'finished run')} of "
         f"{_count(len(result.section.methods), 'method')} on {_count(len(result.section.tasks), 'task')}."
         for result in results
     ]
@@ -115,7 +129,7 @@ def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:
     if absent:
         states = {state: sum(run.status == state for run in absent) for state in sorted({run.status for run in absent})}
         told = ", ".join(f"{count} {state}" for state, count in states.items())
-        html += f'<p class="warning" role="note"><a href="#without-score">Without a score</a>: {escape(told)}.</p>\n'
+        html += f'<p class="warning" role="note"><a href="#without-score">Without a score</a>: {escaped(told)}.</p>\n'
     return html
 
 

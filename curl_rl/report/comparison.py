@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from curl_rl.cells import one_line, printable
 from curl_rl.records import Evaluation, Run
 from curl_rl.report.measured import origin_parts
 from curl_rl.report.results import Curve, difference_of_means, spread
@@ -44,7 +45,7 @@ class Comparison:
             _listed(self.tables[2]),
             ["Commands", *commands],
         ]
-        return "\n\n".join("\n".join(block) for block in blocks if block)
+        return printable("\n\n".join("\n".join(block) for block in blocks if block))
 
 
 def compare(first: Run, second: Run) -> Comparison:
@@ -78,7 +79,7 @@ def _names(first: Run, second: Run) -> tuple[str, str]:
     if places[0] == places[1]:
         raise ConfigError(f"{first.path} and {second.path} are one run: give two")
     shared = commonpath(places)
-    names = [place.relative_to(shared).as_posix() for place in places]
+    names = [one_line(place.relative_to(shared).as_posix()) for place in places]
     return (names[0] if names[0] != "." else first.path.name, names[1] if names[1] != "." else second.path.name)
 
 

@@ -5,12 +5,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from curl_rl.cells import escaped
 from curl_rl.report.results import Curve, Results
 from curl_rl.report.sections import normalised
 from curl_rl.report.statistics import METRICS
@@ -140,7 +140,7 @@ def _for_pages(svg: str, name: str, title: str) -> str:
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     svg = svg.replace(_INK, "currentColor").replace("'DejaVu Sans'", "'DejaVu Sans', system-ui, sans-serif")
-    label = f'<svg role="img" aria-label="{escape(title)}" stroke-linejoin="round" stroke-linecap="butt"'
+    label = f'<svg role="img" aria-label="{escaped(title)}" stroke-linejoin="round" stroke-linecap="butt"'
     return re.sub(r"\s+\n", "\n", svg.replace("<svg", label, 1)).strip() + "\n"
 
 

@@ -1,11 +1,11 @@
 """The page of a report: one HTML file that needs nothing but itself."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from curl_rl.cells import escaped
 from curl_rl.records import Run
 from curl_rl.report import measured
 from curl_rl.report.contents import Block
@@ -29,7 +29,7 @@ def page(title: str, summary: str, parts: Sequence[Part]) -> str:
     """Return the whole page. `summary` and the parts are HTML, the titles text."""
     template = Template((_HERE / "page.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=escape(title),
+        title=escaped(title),
         summary=summary,
         contents="\n".join(map(_entry, parts)),
         body="\n".join(map(_chapter, parts)),
@@ -81,17 +81,17 @@ def show_figure(drawing: Drawing) -> str:
 def note(text: str, kind: str = "note") -> str:
     """Return a paragraph, nothing for an empty text."""
     role = ' role="note"' if kind == "warning" else ""
-    return f'<p class="{kind}"{role}>{escape(text)}</p>\n' if text else ""
+    return f'<p class="{kind}"{role}>{escaped(text)}</p>\n' if text else ""
 
 
 def _chapter(part: Part) -> str:
-    return f'<section id="{part.anchor}">\n<h2>{escape(part.title)}</h2>\n{part.html}</section>'
+    return f'<section id="{part.anchor}">\n<h2>{escaped(part.title)}</h2>\n{part.html}</section>'
 
 
 def _entry(part: Part) -> str:
-    inner = "".join(f'<li><a href="#{anchor}">{escape(title)}</a></li>' for anchor, title in part.inside)
+    inner = "".join(f'<li><a href="#{anchor}">{escaped(title)}</a></li>' for anchor, title in part.inside)
     nested = f"<ol>{inner}</ol>" if inner else ""
-    return f'<li><a class="part" href="#{part.anchor}">{escape(part.title)}</a>{nested}</li>'
+    return f'<li><a class="part" href="#{part.anchor}">{escaped(part.title)}</a>{nested}</li>'
 
 
 def _block(anchor: str, block: Block, drawing: Drawing | None) -> str:
@@ -102,13 +102,13 @@ def _block(anchor: str, block: Block, drawing: Drawing | None) -> str:
         folded = "".join(map(show_table, block.folded))
         tables += f"<details><summary>Every published result that is known here</summary>\n{folded}</details>\n"
     notes = "".join(map(note, block.notes))
-    return f'<h3 id="{anchor}">{escape(block.title)}</h3>\n{warnings}{notes}{tables}{figure}'
+    return f'<h3 id="{anchor}">{escaped(block.title)}</h3>\n{warnings}{notes}{tables}{figure}'
 
 
 def _captioned(anchor: str, title: str, inner: str, files: str) -> str:
-    label = escape(title)
+    label = escaped(title)
     box = f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
-    return f'<figure id="{escape(anchor)}"><figcaption>{label}</figcaption>\n{box}\n{files}</figure>\n'
+    return f'<figure id="{escaped(anchor)}"><figcaption>{label}</figcaption>\n{box}\n{files}</figure>\n'
 
 
 def _files(folder: str, name: str, kinds: Iterable[str]) -> str:
@@ -120,21 +120,21 @@ def _files(folder: str, name: str, kinds: Iterable[str]) -> str:
 def _provenance(run: Run) -> str:
     command = run.command or "unknown: its metadata.json is lost"
     origins = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>"
         for origin in run.origins
         for name, value in origin._asdict().items()
         if value
     )
     title = f"{run.method} on {run.task}, seed {run.seed}: {run.score:,.1f}"
     return (
-        f"<details open><summary>{escape(title)}</summary><pre>{escape(command)}</pre>"
-        f"<dl>{origins}<dt>directory</dt><dd>{escape(str(run.path))}</dd></dl></details>\n"
+        f"<details open><summary>{escaped(title)}</summary><pre>{escaped(command)}</pre>"
+        f"<dl>{origins}<dt>directory</dt><dd>{escaped(str(run.path))}</dd></dl></details>\n"
     )
 
 
 def _failure(run: Absent) -> str:
     if not (run.command or run.tail):
         return ""
-    tail = f"<pre>{escape(run.tail)}</pre>" if run.tail else ""
+    tail = f"<pre>{escaped(run.tail)}</pre>" if run.tail else ""
     title = f"{run.method} on {run.task}, seed {run.seed}: {run.status}"
-    return f"<details><summary>{escape(title)}</summary><pre>{escape(run.command)}</pre>{tail}</details>\n"
+    return f"<details><summary>{escaped(title)}</summary><pre>{escaped(run.command)}</pre>{tail}</details>\n"

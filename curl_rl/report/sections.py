@@ -1,20 +1,21 @@
 """Groups runs into sections whose scores may stand in one table, and lists the runs without a score."""
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from curl_rl.records import JOB_COLUMNS, Run, find_runs, read_run
+from curl_rl.cells import one_line, printable
+from curl_rl.jobs import read_jobs
+from curl_rl.records import Run, find_runs, read_run
 from curl_rl.report.pooling import check
 from curl_rl.suites import ATARI_SCORES, suite_of
-from curl_rl.types import ConfigError
+from curl_rl.types import ConfigError, Origin
 
 TITLES = {"dmc": "DeepMind Control", "atari": "Atari", "toy": "Toy tasks"}
 
@@ -135,7 +136,7 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _usable(run: Run) -> Run:
-    """Return a run. Raises ConfigError for a configuration or a clock that no report can read."""
+    """Return a run, its names printable. Raises ConfigError for a configuration or a clock that no report can read."""
     config = run.config
     mend = f"restore it or move {run.path} away"
     whole = {name: config[name] for name in ("seed", "budget_frames")}
@@ -147,7 +148,13 @@ def _usable(run: Run) -> Run:
         raise ConfigError(f"{run.path / 'config.json'}: task is {json.dumps(config['task'])}, no name: {mend}")
     if not isinstance(config.get("env"), dict):
         raise ConfigError(f"{run.path / 'config.json'} has no settings of its environment (env): {mend}")
-    return run
+    return replace(
+        run,
+        task=one_line(run.task),
+        method=one_line(run.method),
+        origins=tuple(Origin(*map(one_line, origin)) for origin in run.origins),
+        command=printable(run.command),
+    )
 
 
 def _is_number(run: Run) -> bool:
@@ -161,17 +168,11 @@ def _is_scored(run: Run) -> bool:
 def _jobs(folder: Path) -> Iterator[dict[str, str]]:
     """Yield the rows of every `jobs.csv` below a folder, `run_dir` as one can open it from here."""
     for path in sorted(folder.rglob("jobs.csv")):
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            reader = csv.DictReader(file)
-            if missing := [name for name in JOB_COLUMNS if name not in (reader.fieldnames or ())]:
-                raise ConfigError(
-                    f"{path} has no column {', '.join(missing)}: run its benchmark again, or move it away"
-                )
-            for row in reader:
-                values = {name: row[name] or "" for name in JOB_COLUMNS}
-                if not values["seed"].isdecimal():
-                    raise ConfigError(f"{path}, line {reader.line_num}, is broken: run its benchmark again")
-                yield values | {"run_dir": str(path.parent / values["run_dir"])}
+        if not path.is_file():
+            raise ConfigError(f"{path} is no file, so no table of jobs: move it away")
+        for row in read_jobs(path.read_bytes(), str(path)):
+            shown = {name: printable(cell) if name == "tail" else one_line(cell) for name, cell in row.items()}
+            yield shown | {"run_dir": str(path.parent / row["run_dir"])}
 
 
 def _absent(runs: Iterable[Run], jobs: Iterable[Mapping[str, str]]) -> list[Absent]:

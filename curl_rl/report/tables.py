@@ -5,8 +5,9 @@ import io
 import math
 import re
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple, TypeAlias
+
+from curl_rl.cells import escaped, inert, printable
 
 
 class Value(NamedTuple):
@@ -58,7 +59,7 @@ class Table:
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(
-            f"{name} {_PARTS[part]}" if part else name
+            inert(f"{name} {_PARTS[part]}" if part else name)
             for name, of_column in zip(self.columns, parts, strict=True)
             for part in ("", *of_column)
         )
@@ -71,8 +72,8 @@ class Table:
         return buffer.getvalue()
 
     def to_markdown(self) -> str:
-        lines = [self.columns, tuple("---" for _ in self.columns), *(tuple(map(shown, row)) for row in self.rows)]
-        table = "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in lines)
+        head, *rows = (map(_markdown, line) for line in (self.columns, *(map(shown, row) for row in self.rows)))
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(self.columns), *rows))
         return f"{_markdown(self.title)}\n\n{table}\n" + (f"\n{_markdown(self.note)}\n" if self.note else "")
 
     def to_latex(self) -> str:
@@ -98,24 +99,24 @@ class Table:
         head = "".join(self._heading(index) for index in range(len(self.columns)))
         body = "\n".join(self._row(index) for index in range(len(self.rows)))
         return (
-            f'<table aria-label="{escape(self.title)}">\n'
+            f'<table aria-label="{escaped(self.title)}">\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>"
         )
 
     def _heading(self, index: int) -> str:
         kind = "" if self._is_text(index) else ' class="number"'
-        name = re.sub(r" (\[.*\])$", r" <small>\1</small>", escape(self.columns[index]))
+        name = re.sub(r" (\[.*\])$", r" <small>\1</small>", escaped(self.columns[index]))
         return f'<th scope="col" aria-sort="none"{kind}><button type="button">{name}</button></th>'
 
     def _row(self, index: int) -> str:
-        cells = [f'<th scope="row">{escape(shown(self.rows[index][0]))}</th>']
+        cells = [f'<th scope="row">{escaped(shown(self.rows[index][0]))}</th>']
         for column, cell in enumerate(self.rows[index][1:], start=1):
             number = "" if isinstance(cell, str) or cell is None else f' data-value="{_plain(cell, "number")}"'
             long = isinstance(cell, str) and len(cell) > _LONG
             kinds = {"number": number, "own": column <= self.own, "long": long}
             classes = [name for name, holds in kinds.items() if holds]
             kind = f' class="{" ".join(classes)}"' if classes else ""
-            cells.append(f"<td{kind}{number}>{escape(shown(cell))}</td>")
+            cells.append(f"<td{kind}{number}>{escaped(shown(cell))}</td>")
         kind = ' class="own"' if index < self.own_rows else ""
         return f"<tr{kind}>{''.join(cells)}</tr>"
 
@@ -159,18 +160,20 @@ def _number(value: float | None, digits: int) -> str:
 
 def _plain(cell: Cell, part: str) -> str:
     if not isinstance(cell, Value):
-        return str(cell) if cell is not None and part == "number" else ""
+        return inert(str(cell)) if cell is not None and part == "number" else ""
     value = getattr(cell, part)
     return repr(value if isinstance(value, int) else float(value)) if _known(value) else ""
 
 
 def _markdown(text: str) -> str:
-    return re.sub(r"([\\|*`\[\]<])", r"\\\1", text).replace("\n", " ")
+    # An underscore inside a word is one; the rest of what Markdown, or GitHub's, takes for more than itself is escaped.
+    return re.sub(r"([\\|*`\[\]<&~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", inert(text)).replace("\n", " ")
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text).replace("\n", " ")
+    return "".join(_LATEX.get(character, character) for character in printable(text)).replace("\n", " ")
 
 
 def _latex_row(cells) -> str:
-    return " & ".join(map(_latex, cells)) + r" \\"
+    # After the end of a row, a bracket or a star would be an option of it.
+    return re.sub(r"^([\[*])", r"{\1}", " & ".join(map(_latex, cells))) + r" \\"
