@@ -73,10 +73,10 @@ class Gif(Film):
         check_frames(frames)
         scale = _scale(*frames.shape[1:3])
         size = frames.shape[2] * scale, frames.shape[1] * scale
-        first, *rest = (Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in frames)
+        images = (Image.fromarray(frame).resize(size, Image.Resampling.NEAREST) for frame in frames)
         duration = 10 * max(_GIF_HUNDREDTHS, round(100 * self.stride / self._fps))  # the format knows no less
         with writing(self._path):
-            first.save(self._path, "GIF", save_all=True, append_images=rest, duration=duration, loop=0)
+            next(images).save(self._path, "GIF", save_all=True, append_images=images, duration=duration, loop=0)
 
     def abandon(self) -> None: ...
 

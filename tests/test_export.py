@@ -131,6 +131,8 @@ def test_an_array_is_told_from_a_tensor(exported):
 
 
 def test_a_missing_folder_names_the_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"model.safetensors is missing\): curl-rl export RUN --out"):
+        load_encoder(write_run(tmp_path / "run", []))
     with pytest.raises(FileNotFoundError, match=r"curl-rl export RUN --out"):
         load_encoder(tmp_path / "nowhere")
 

@@ -12,7 +12,7 @@ from curl_rl.overrides import compose
 from curl_rl.playing import evaluate_run
 from curl_rl.types import ConfigError
 
-SMALL = (*runs.SMALL, "device=cpu", "threads=1", "budget_frames=60", "evaluation.workers=2")
+SMALL = (*runs.SMALL, "device=cpu", "threads=1", "budget_frames=60", "evaluation.workers=1")
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -127,27 +128,28 @@ def test_a_saved_agent_comes_back(folder, tmp_path):
 
 _LOADER = """
 import sys, numpy as np, stable_baselines3
-agent = getattr(stable_baselines3, sys.argv[1]).load(sys.argv[2], device="cpu")
-agent.save(sys.argv[2])
-agent = getattr(stable_baselines3, sys.argv[1]).load(sys.argv[2], device="cpu")
-print(agent.predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0].tolist())
+for name, path in (("SAC", sys.argv[1]), ("PPO", sys.argv[2])):
+    load = getattr(stable_baselines3, name).load
+    load(path, device="cpu").save(path)
+    print(load(path, device="cpu").predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0].tolist())
 """
 
 
-@pytest.mark.parametrize(("make", "place"), [(sac, "gone"), (ppo, "another")])
-def test_a_saved_agent_comes_back_in_another_process_without_the_folder(make, place, folder, tmp_path):
-    model = make(f"{folder}/", freeze=False)
-    model.learn(16)
-    model.save(tmp_path / "agent")
+def test_a_saved_agent_comes_back_in_another_process_without_the_folder(folder, tmp_path):
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    models = [sac(f"{folder}/", freeze=False), ppo(other, freeze=False)]
+    paths = [tmp_path / "sac.zip", tmp_path / "ppo.zip"]
+    for model, path in zip(models, paths, strict=True):
+        model.learn(16)
+        model.save(path)
     shutil.rmtree(folder)
-    if place == "another":  # of the same name, and another width
-        config = {**CONFIG, "feature_dim": 9}
-        save_encoder(make_encoder(encoder_config(**config), (6, 28, 28)), config, (6, 32, 32), folder)
-    command = [sys.executable, "-c", _LOADER, type(model).__name__, str(tmp_path / "agent.zip")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    config = {**CONFIG, "feature_dim": 9}  # of the same name, and another width
+    save_encoder(make_encoder(encoder_config(**config), (6, 28, 28)), config, (6, 32, 32), other)
+    done = subprocess.run([sys.executable, "-c", _LOADER, *paths], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    expected = model.predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0]
-    assert json.loads(done.stdout) == pytest.approx(expected.tolist(), abs=1e-6)
+    for model, line in zip(models, done.stdout.splitlines(), strict=True):
+        expected = model.predict(np.full((1, 6, 32, 32), 7, np.uint8), deterministic=True)[0][0]
+        assert json.loads(line) == pytest.approx(expected.tolist(), abs=1e-6)
 
 
 def test_a_new_agent_reads_the_folder_though_the_space_knows_an_older_one(folder):
