@@ -130,7 +130,7 @@ def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Export
     path = Path(path)
     weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
     described = read_description(path)
-    if hashlib.sha256(weights).hexdigest() != described["weights"]:
+    if hashlib.sha256(weights).hexdigest() != described.get("weights"):
         raise _damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
     loaded = blank_encoder(described, str(path / CONFIG))
     try:

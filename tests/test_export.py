@@ -269,6 +269,9 @@ def test_a_description_that_does_not_fit_the_weights_is_refused_before_it_takes_
         sealed(folder, {name: value for name, value in described.items() if name != key})
         with pytest.raises(EncoderError, match="describes no encoder"):
             load_encoder(folder)
+    sealed(folder, {name: value for name, value in described.items() if name != "weights"})
+    with pytest.raises(EncoderError, match="its checksum is not the one in config.json"):
+        load_encoder(folder)
 
 
 def test_weights_of_another_kind_are_refused(exported):
