@@ -270,7 +270,7 @@ def test_a_description_that_does_not_fit_the_weights_is_refused_before_it_takes_
         with pytest.raises(EncoderError, match="describes no encoder"):
             load_encoder(folder)
     sealed(folder, {name: value for name, value in described.items() if name != "weights"})
-    with pytest.raises(EncoderError, match="its checksum is not the one in config.json"):
+    with pytest.raises(EncoderError, match=r"its checksum is not the one in config.json"):
         load_encoder(folder)
 
 
