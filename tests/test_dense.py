@@ -342,8 +342,8 @@ def coloured(seed: int) -> tuple[Batch, Views]:
     """Draw views whose cells each show one class, as a colour of its own under as much noise."""
     batch, views = draw(seed, size=16, span=2)
     crops = []
-    for crop in views:
-        crop = crop._replace(offsets=CROP // 5 * crop.offsets)  # a cell's side: none sees two classes
+    for view in views:
+        crop = view._replace(offsets=CROP // 5 * view.offsets)  # a cell's side: none sees two classes
         classes = cell_classes(batch.labels, crop, CROP, IMAGE, (0.5, 1))
         colours = F.one_hot(classes, 3).permute(0, 3, 1, 2).repeat(1, 3, 1, 1) * 100
         noise = torch.randint(100, crop.images.shape, dtype=torch.uint8)

@@ -67,15 +67,15 @@ class Nodes:
 def nodes() -> Iterator[Nodes]:
     pytest.importorskip("ray")
     # Not pytest's folder: sockets lie in it, whose paths must be short.
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        with pytest.MonkeyPatch.context() as patch:
-            # All that Ray keeps, the address of the newest cluster too, where no earlier Ray of this machine has been.
-            patch.setenv("RAY_TMPDIR", folder)
-            found = Nodes()
-            found.add()
-            found.add()
-            yield found
-            found.cluster.shutdown()
+    folder = tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True)
+    with folder, pytest.MonkeyPatch.context() as patch:
+        # All that Ray keeps, the address of the newest cluster too, where no earlier Ray of this machine has been.
+        patch.setenv("RAY_TMPDIR", folder.name)
+        found = Nodes()
+        found.add()
+        found.add()
+        yield found
+        found.cluster.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,8 @@ def test_a_wheel_trains_evaluates_exports_reports_and_looks_at_the_machine(insta
     assert "over 3 episodes" in run(installed, tmp_path, "evaluate", "runs/reach/curl-seed1", "--episodes", "3")
     run(installed, tmp_path, "export", "runs/reach/curl-seed1", "--out", "encoder")
     loads = "import curl_rl; print(curl_rl.load_encoder('encoder').feature_dim)"
-    assert subprocess.check_output([installed / "bin" / "python", "-c", loads], text=True, cwd=tmp_path).strip().isdigit()
+    found = subprocess.check_output([installed / "bin" / "python", "-c", loads], text=True, cwd=tmp_path)
+    assert found.strip().isdecimal()
     run(installed, tmp_path, "report", "runs", "--out", "report")
     assert "toy/reach" in (tmp_path / "report" / "index.html").read_text()
     jobs = run(installed, tmp_path, "benchmark", "dmc100k", "--seeds", "1", "--dry-run").splitlines()
