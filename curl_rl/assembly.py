@@ -98,9 +98,26 @@ def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
     settings = _settings(config)
     if _label_side(config) and not judge:
         settings["labels"] = True
+    longest = suites.longest_steps(config.task, config.env.action_repeat)
     if config.env.overlap:
-        return RemoteEnv(config.task, settings, timeout=config.env.timeout)
-    return LocalEnv(config.task, settings)
+        env = RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
+    else:
+        env = LocalEnv(config.task, settings, longest=longest)
+    try:
+        _check_frames(config, env)
+    except ConfigError:
+        env.close()
+        raise
+    return env
+
+
+def _check_frames(config: Config, env: RunEnv) -> None:
+    """Raise ConfigError where an environment shows something else than the configuration asked it for."""
+    size = config.env.image_size
+    shape = _shape(env.observation_space)
+    if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
+        wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
+        raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
 
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
