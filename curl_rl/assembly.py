@@ -1,7 +1,6 @@
 """Builds a run's parts from its configuration."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -17,6 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import Config
 from curl_rl.encoders import make_encoder
 from curl_rl.evaluate import Environment, FrameStack
+from curl_rl.machine import usable_cores
 from curl_rl.memory import choose_storage, predict_bytes
 from curl_rl.objectives import make_objective
 from curl_rl.replay import Replay
@@ -60,13 +60,12 @@ def choose_device(name: str) -> torch.device:
 def prepare_torch(threads: int, *, spare_core: bool) -> None:
     """Set the number of threads, flush denormal numbers to zero and let the C library keep freed memory.
 
-    Zero threads means all cores, less one where the environment renders beside the update. The moments of units that
-    have died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults: keeping it
-    takes a fifth off an update on a CPU.
+    Zero threads means all usable cores, less one where the environment renders beside the update. The moments of units
+    that have died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults:
+    keeping it takes a fifth off an update on a CPU.
     """
-    cores = len(os.sched_getaffinity(0))
     torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
-    torch.set_num_threads(threads or max(1, cores - spare_core))
+    torch.set_num_threads(threads or max(1, usable_cores() - spare_core))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -122,7 +121,7 @@ def _check_frames(config: Config, env: RunEnv) -> None:
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or games of one vector environment."""
-    workers = config.evaluation.workers or len(os.sched_getaffinity(0))
+    workers = config.evaluation.workers or usable_cores()
     if suites.suite_of(config.task) == "atari":
         return envs.make_lanes(config.task, min(episodes, _GAMES_AT_ONCE), workers, **_settings(config))
     return [make_environment(config, judge=True) for _ in range(min(episodes, workers))]

@@ -349,8 +349,8 @@ def test_periodic_work_is_spread_over_its_period(monkeypatch):
 def test_runs_are_commands_of_the_public_tool(tmp_path):
     run = curves.Run("toy/reach", "curl", 3, 400, tmp_path)
     assert run.run_dir == tmp_path / "toy_reach" / "curl-seed3-400"
-    assert run.command[1:4] == ["-m", "curl_rl", "train"]
-    compose(run.command[4:])  # every setting is known
+    assert run.command[1:5] == ["-P", "-m", "curl_rl", "train"]
+    compose(run.command[5:])  # every setting is known
     assert not run.finished
 
 

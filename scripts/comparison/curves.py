@@ -1,13 +1,13 @@
 """Whole runs of every objective at a small budget, by the public command, and the returns that they reach."""
 
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from comparison.tables import Cells, gather, ranking, read_rows
+from curl_rl.interpreter import environment, program
 
 
 class Run(NamedTuple):
@@ -29,7 +29,7 @@ class Run(NamedTuple):
         settings = {"task": self.task, "objective": self.objective, "seed": self.seed, "budget_frames": self.budget}
         settings |= {"run_dir": self.run_dir, "threads": 1, "evaluation.workers": 1, "evaluation.video": "false"}
         arguments = [f"{key}={value}" for key, value in settings.items()]
-        return [sys.executable, "-m", "curl_rl", "train", *arguments]
+        return [*program(), "train", *arguments]
 
     def rows(self) -> list[dict[str, str]]:
         """Return the evaluation's episodes so far."""
@@ -47,7 +47,9 @@ def play(runs: Iterable[Run], workers: int) -> int:
     def train(run: Run) -> bool:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         with (run.run_dir / "output.log").open("a") as log:
-            status = subprocess.run(run.command, check=False, stdout=log, stderr=subprocess.STDOUT).returncode
+            status = subprocess.run(
+                run.command, check=False, stdout=log, stderr=subprocess.STDOUT, env=environment()
+            ).returncode
         print(f"{run.run_dir}: {'finished' if status == 0 else f'status {status}, see output.log'}", flush=True)
         return status != 0
 
