@@ -61,11 +61,11 @@ class _Starter(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self._orders: queue.SimpleQueue[tuple[Future[subprocess.Popen[bytes]], Any, Any]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[Future[subprocess.Popen], Any, Any]] = queue.SimpleQueue()
         self.start()
 
-    def start_process(self, command: Sequence[str], options: Mapping[str, Any]) -> "subprocess.Popen[bytes]":
-        started: Future[subprocess.Popen[bytes]] = Future()
+    def start_process(self, command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen:
+        started: Future[subprocess.Popen] = Future()
         self._orders.put((started, command, options))
         return started.result()
 

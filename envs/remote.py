@@ -177,7 +177,7 @@ class RemoteEnv:
         _LOG.warning("%s; restart %d of %d, step %d", reason, self._failures, self._restarts, len(self._episode) - 1)
 
 
-def _told(task: gym.Env | Task, transition: Transition) -> Transition:
+def _told(task: gym.Env | Task, transition: Any) -> Transition:
     """Return a transition, and say so where it cut an episode short."""
     if steps := transition[4].get(CUT):
         _tell_cut(str(task), steps)
