@@ -21,6 +21,7 @@ from typing import Any
 from curl_rl.engines.base import LOST, Job, tail_of
 from curl_rl.engines.process import exit_status, kill_all, start_process
 from curl_rl.engines.sharing import SharedDirectory, TakenError, is_url
+from curl_rl.files import writing
 from curl_rl.interpreter import python
 from curl_rl.locks import alone
 from curl_rl.types import ConfigError
@@ -197,7 +198,9 @@ def run_job(job: Job, share: tuple[str, ...], cpus: int, push_every: float) -> t
 
 
 def _run(arguments: Sequence[str], run_dir: Path, *, cpus: int, cancel: "_Cancel", watch: Callable[..., int]) -> int:
-    with (run_dir / _LOG).open("ab") as log:
+    with writing(run_dir / _LOG):
+        output = (run_dir / _LOG).open("ab")
+    with output as log:
         cancel.child = child = start_process(arguments, log, env={"OMP_NUM_THREADS": str(cpus)})
         try:
             if cancel.asked:
