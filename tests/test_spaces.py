@@ -1,9 +1,9 @@
 """Every space of Gymnasium is honoured or refused where an environment is made, and no episode goes on for ever."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from mirror import FRAMES, MOVES, Mirror, make_mirror, make_refused
 from runs import SMALL, rows
 
 from curl_rl.assembly import make_environment
@@ -12,33 +12,8 @@ from curl_rl.overrides import compose
 from curl_rl.suites import SUITES
 from curl_rl.trainer import train
 from curl_rl.types import ConfigError
-from envs import LocalEnv, RemoteEnv, remote, toy
+from envs import LocalEnv, RemoteEnv, atari, dmc, remote, toy
 from envs.spaces import CUT, AgentSpaces
-
-FRAMES = spaces.Box(0, 255, (3, 8, 8), np.uint8)
-MOVES = spaces.Box(-1, 1, (2,), np.float32)
-
-
-class Mirror(gym.Env):
-    """An environment of given spaces that keeps the actions it gets and never ends."""
-
-    def __init__(self, observation_space=FRAMES, action_space=MOVES, observation=None):
-        self.observation_space, self.action_space = observation_space, action_space
-        self.observation = observation
-        self.actions = []
-
-    def observe(self):
-        space = self.observation_space
-        return np.ones(space.shape, space.dtype) if self.observation is None else self.observation
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        return self.observe(), {}
-
-    def step(self, action):
-        self.actions.append(action)
-        assert self.action_space.contains(action)
-        return self.observe(), np.float32(0.5), np.False_, np.False_, {}
 
 
 def sent(space: spaces.Space, action):
@@ -198,10 +173,6 @@ def test_rewards_and_ends_are_plain_python():
     assert [type(each) for each in (reward, terminated, truncated)] == [float, bool, bool]
 
 
-def make_mirror() -> gym.Env:
-    return Mirror(spaces.Box(0, 255, (8, 8, 3), np.uint8), spaces.Box(-2, 2, (1,), np.float64))
-
-
 def test_local_and_remote_environments_show_the_same_spaces():
     local = LocalEnv(make_mirror())
     with RemoteEnv(make_mirror) as env:
@@ -212,13 +183,9 @@ def test_local_and_remote_environments_show_the_same_spaces():
             assert each.receive()[1] == 0.5
 
 
-def refused() -> gym.Env:
-    return Mirror(spaces.Dict({"image": FRAMES}))
-
-
 def test_a_refusal_comes_out_of_the_environments_process():
     with pytest.raises(ValueError, match="an agent here sees"):
-        RemoteEnv(refused)
+        RemoteEnv(make_refused)
 
 
 @pytest.mark.parametrize("where", ["local", "remote"])
@@ -268,6 +235,15 @@ def test_the_linear_quadratic_tasks_end_as_all_others_of_their_suite():
         env.send(np.zeros(env.action_space.shape, np.float32))
         *_, truncated, _ = env.receive()
         assert truncated == (step == 125)  # 1000 frames
+
+
+def test_no_published_episode_is_longer_than_the_longest():
+    """Of each domain one task: its time limit is the domain's."""
+    worlds = {domain: dmc.DmcEnv(f"{domain}_{tasks[0]}", obs="state") for domain, tasks in dmc.DOMAINS.items()}
+    limits = {domain: world._env._step_limit for domain, world in worlds.items()}
+    assert {domain for domain, frames in limits.items() if frames != SUITES["dmc"].longest_frames} == {"lqr"}
+    assert {protocol.max_frames for protocol in atari.PROTOCOLS.values()} == {SUITES["atari"].longest_frames}
+    assert toy.ToyEnv.length < SUITES["toy"].longest_frames
 
 
 def test_an_environment_that_shows_something_else_than_was_asked_for_is_refused(monkeypatch):
