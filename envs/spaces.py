@@ -1,5 +1,6 @@
 """What an agent here sees and does, whatever spaces an environment has of its own: all are honoured or refused."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +18,8 @@ class AgentSpaces(gym.Wrapper):
 
     Continuous actions are float32 in [-1, 1], one dimension each, scaled to the environment's own bounds; discrete ones
     count from 0. Frames (H, W) and (H, W, C) are turned round, and other floating-point vectors become float32. An
-    episode of `longest` steps is truncated, which `info[CUT]` tells. Raises ValueError for any other space, and for an
-    observation that is not of the space that was declared.
+    episode of `longest` steps is truncated, which `info[CUT]` tells. Raises ValueError for any other space, for an
+    observation that is not of the space that was declared, and for states and rewards that are not finite.
     """
 
     def __init__(self, env: gym.Env, longest: int | None = None):
@@ -39,8 +40,12 @@ class AgentSpaces(gym.Wrapper):
         terminated, truncated = bool(terminated), bool(truncated)
         if self._age == self._longest and not (terminated or truncated):
             truncated, info = True, {**info, CUT: self._age}
-        # A NumPy scalar would carry its own precision into sums of rewards, and no checkpoint holds one.
-        return self._observe(observation), float(reward), terminated, truncated, info
+        reward = float(reward)  # a NumPy scalar's precision would go into their sum, and no checkpoint holds one
+        if not math.isfinite(reward):
+            raise ValueError(
+                f"the environment gave the reward {reward}: only finite ones can be learned from and summed"
+            )
+        return self._observe(observation), reward, terminated, truncated, info
 
     def _observe(self, observation: Any) -> np.ndarray:
         array, space = np.asarray(observation), self._declared
@@ -61,11 +66,19 @@ def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
         if np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1 and space.shape[0]:
             with np.errstate(over="ignore"):  # a bound of float64 may be infinite in float32
                 low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-            return gym.spaces.Box(low, high, dtype=np.float32), lambda state: np.array(state, np.float32)
+            return gym.spaces.Box(low, high, dtype=np.float32), _state
     raise ValueError(
         f"an agent here sees square frames uint8 of 1 or 3 channels, or vectors of floats, and the environment's "
         f"observations are {space}: wrap it, e.g. by gymnasium.wrappers.ResizeObservation or FlattenObservation"
     )
+
+
+def _state(observation: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        state = np.array(observation, np.float32)
+    if not np.isfinite(state).all():
+        raise ValueError(f"the environment's state {observation} is not finite in float32: no agent can learn from it")
+    return state
 
 
 def _upright(shape: tuple[int, ...]) -> Convert | None:

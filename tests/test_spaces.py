@@ -168,6 +168,19 @@ def test_an_observation_of_another_space_than_was_declared_is_refused(observatio
         AgentSpaces(Mirror(observation=observation)).reset(seed=0)
 
 
+@pytest.mark.parametrize("state", [[0, np.nan], [np.inf, 0], [1e300, 0]])
+def test_a_state_that_is_not_finite_is_refused(state):
+    env = AgentSpaces(Mirror(spaces.Box(-np.inf, np.inf, (2,), np.float64), observation=np.array(state)))
+    with pytest.raises(ValueError, match="is not finite in float32"):
+        env.reset(seed=0)
+
+
+def test_a_reward_that_is_not_finite_is_refused(monkeypatch):
+    monkeypatch.setattr(Mirror, "reward", np.float64(np.nan))
+    with pytest.raises(ValueError, match="gave the reward nan"):
+        AgentSpaces(Mirror()).step(np.float32([0, 0]))
+
+
 def test_rewards_and_ends_are_plain_python():
     _, reward, terminated, truncated, _ = AgentSpaces(Mirror()).step(np.float32([0, 0]))
     assert [type(each) for each in (reward, terminated, truncated)] == [float, bool, bool]
