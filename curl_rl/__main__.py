@@ -2,7 +2,10 @@
 
 import sys
 
-from curl_rl.cli import main
+from curl_rl.interpreter import forget_current_folder
 
 if __name__ == "__main__":
+    forget_current_folder()  # before anything else is imported: a folder `envs` there is not ours
+    from curl_rl.cli import main
+
     sys.exit(main())

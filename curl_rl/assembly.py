@@ -1,7 +1,6 @@
 """Builds a run's parts from its configuration."""
 
 import ctypes
-import os
 import sys
 from collections.abc import Sequence
 from enum import IntEnum
@@ -17,6 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import Config
 from curl_rl.encoders import make_encoder
 from curl_rl.evaluate import Environment, FrameStack
+from curl_rl.machine import usable_cores
 from curl_rl.memory import choose_storage, predict_bytes
 from curl_rl.objectives import make_objective
 from curl_rl.replay import Replay
@@ -60,13 +60,12 @@ def choose_device(name: str) -> torch.device:
 def prepare_torch(threads: int, *, spare_core: bool) -> None:
     """Set the number of threads, flush denormal numbers to zero and let the C library keep freed memory.
 
-    Zero threads means all cores, less one where the environment renders beside the update. The moments of units that
-    have died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults: keeping it
-    takes a fifth off an update on a CPU.
+    Zero threads means all usable cores, less one where the environment renders beside the update. The moments of units
+    that have died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults:
+    keeping it takes a fifth off an update on a CPU.
     """
-    cores = len(os.sched_getaffinity(0))
     torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
-    torch.set_num_threads(threads or max(1, cores - spare_core))
+    torch.set_num_threads(threads or max(1, usable_cores() - spare_core))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -98,14 +97,31 @@ def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
     settings = _settings(config)
     if _label_side(config) and not judge:
         settings["labels"] = True
+    longest = suites.longest_steps(config.task, config.env.action_repeat)
     if config.env.overlap:
-        return RemoteEnv(config.task, settings, timeout=config.env.timeout)
-    return LocalEnv(config.task, settings)
+        env = RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
+    else:
+        env = LocalEnv(config.task, settings, longest=longest)
+    try:
+        _check_frames(config, env)
+    except ConfigError:
+        env.close()
+        raise
+    return env
+
+
+def _check_frames(config: Config, env: RunEnv) -> None:
+    """Raise ConfigError where an environment shows something else than the configuration asked it for."""
+    size = config.env.image_size
+    shape = _shape(env.observation_space)
+    if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
+        wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
+        raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
 
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or games of one vector environment."""
-    workers = config.evaluation.workers or len(os.sched_getaffinity(0))
+    workers = config.evaluation.workers or usable_cores()
     if suites.suite_of(config.task) == "atari":
         return envs.make_lanes(config.task, min(episodes, _GAMES_AT_ONCE), workers, **_settings(config))
     return [make_environment(config, judge=True) for _ in range(min(episodes, workers))]

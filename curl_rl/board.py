@@ -32,6 +32,7 @@ class Standing:
     exit_code: int | None = None
     tail: str = ""  # of the log, after a failure
     handle: Handle | None = None
+    paused: bool = False  # by a signal, so that it will not go on by itself
     score: float | None = None  # of the newest evaluation
     steps: int = 0  # agent steps so far
 
@@ -170,6 +171,7 @@ class Board:
 def _cells(group: Sequence[Standing]) -> str:
     done = f"{sum(standing.status == 'done' for standing in group)}/{len(group)}"
     failed = sum(standing.status == "failed" for standing in group) or ""
-    running = " ".join(f"{each.steps / each.budget:.0%}" for each in group if each.status == "running")
+    shares = {each.job.seed: "paused" if each.paused else f"{each.steps / each.budget:.0%}" for each in group}
+    running = " ".join(shares[each.job.seed] for each in group if each.status == "running")
     scores = [standing.score for standing in group if standing.score is not None]
     return f"{done:>6} {failed:>6}  {running:<16.16} {f'{fmean(scores):.1f}' if scores else '':>10}"

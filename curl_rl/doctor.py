@@ -1,12 +1,15 @@
 """Look at this machine and say what stands in the way of training, and how to mend it."""
 
+import importlib.util
 import json
+import locale
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +20,15 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from curl_rl.interpreter import environment, python
+from curl_rl.machine import affinity, cpu_quota, free_main_memory, usable_cores
+
 BACKENDS = ("egl", "osmesa", "glfw")
 GL_SECONDS = 60.0
 GL_MEND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
 SOFTWARE = "egl renders on the CPU: most of an environment's step goes into drawing"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+MIN_FILES = 10_000  # a run makes about a hundred
 MIN_ROOM = 5e9  # bytes: 500K frames at action repeat 4 are 125,000 stored steps of 30 KB, and everything else
 
 
@@ -35,7 +43,8 @@ class Check(NamedTuple):
 
 def main() -> int:
     """Print the table. Returns 1 where training could not run, else 0."""
-    checks = [*check_python(), *check_packages(), *check_devices(), *check_gl(), *check_ale(), *check_disk()]
+    here = (check_python, check_packages, check_shadows, check_devices, check_gl, check_ale, check_disk, check_tools)
+    checks = [check for look in here for check in look()]
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{check.mark:<4}  {check.name:<{width}}  {check.found}")
@@ -79,23 +88,32 @@ def _check_package(requirement: Requirement, *, needed: bool) -> Check:
     return Check(mark, name, f"{found or 'not installed'}, wanted {wanted}", f"pip install '{name}{wanted}'")
 
 
+def check_shadows() -> Iterator[Check]:
+    """Look for modules of others that Python would take for ours: found earlier, or in the current folder."""
+    root = Path(__file__).resolve().parents[1]
+    for name in ("curl_rl", "envs"):
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+        if found != root / name:
+            mend = f"take the folder that holds it off PYTHONPATH, so that {root / name} is found"
+            yield Check("fail", f"module {name}", f"is {found}, not this project's", mend)
+        elif (here := Path.cwd().resolve() / name) != root / name and (
+            here.is_dir() or here.with_suffix(".py").exists()
+        ):
+            mend = "start `curl-rl` itself, not Python or a notebook, in this folder"
+            yield Check("warn", f"module {name}", "the current folder has another", mend)
+
+
 def check_devices() -> Iterator[Check]:
     """Describe processor, memory and CUDA devices."""
-    flags = _cpu_flags()
-    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
-    yield Check(
-        "ok", "cpu", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, {' '.join(fast) or 'no AVX2'}"
-    )
+    yield _check_cpu()
+    free = free_main_memory()
+    yield _room("memory free", free, "a long run from pixels keeps its replay in memory: lower replay.capacity")
     try:
         import torch
-
-        from curl_rl.memory import free_memory
     except Exception as error:  # a broken wheel or a missing system library: the package row tells the mend
         yield Check("fail", "torch", f"does not import: {error}", "reinstall it: pip install --force-reinstall torch")
         return
-    yield Check("ok", "torch threads", str(torch.get_num_threads()))
-    free = free_memory(torch.device("cpu"))
-    yield _room("memory free", free, "a long run from pixels keeps its replay in memory: lower replay.capacity")
     gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     for i, gpu in enumerate(gpus):
         yield Check("ok", f"cuda:{i}", f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB, CUDA {torch.version.cuda}")
@@ -104,6 +122,18 @@ def check_devices() -> Iterator[Check]:
         yield Check("warn", "cuda", "nvidia-smi is here, but torch cannot use a GPU", mend)
     elif not gpus:
         yield Check("-", "cuda", "no GPU; the quick preset is made for this")
+
+
+def _check_cpu() -> Check:
+    flags, cores, quota = _cpu_flags(), len(affinity()), cpu_quota()
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    found = f"{platform.machine()}, {' '.join(fast) or 'no AVX2'}"
+    if quota >= cores:
+        return Check("ok", "cpu", f"{cores} cores, {found}")
+    mend = "raise the quota (docker run --cpus) for more" if quota >= 1 else "give it a whole core at least"
+    return Check(
+        "ok" if quota >= 1 else "warn", "cpu", f"{usable_cores()} of {cores} cores, quota {quota:g}, {found}", mend
+    )
 
 
 def check_gl() -> Iterator[Check]:
@@ -124,10 +154,16 @@ def check_gl() -> Iterator[Check]:
 
 def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
     """Return what `python -m envs.gl BACKEND` reports, or {"error": why it reports nothing}."""
-    command = [sys.executable, "-m", "envs.gl", backend]
+    command = [*python(), "-m", "envs.gl", backend]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=environment(),
         )
     except subprocess.TimeoutExpired:
         return {"error": f"hangs: no image within {timeout:g} s"}
@@ -160,8 +196,32 @@ def check_ale() -> Iterator[Check]:
 
 
 def check_disk() -> Iterator[Check]:
-    free = shutil.disk_usage(Path.cwd()).free
-    yield _room("disk free here", free, "free space, or give a run_dir on another disk")
+    """See that the current folder, where runs go, and the one for temporary files can be written."""
+    here = Path.cwd()
+    if not os.access(here, os.W_OK):
+        yield Check("warn", "folder", f"{here} cannot be written", "go to another folder, or give a run_dir elsewhere")
+    yield _room("disk free here", shutil.disk_usage(here).free, "free space, or give a run_dir on another disk")
+    disk = os.statvfs(here)
+    if disk.f_files and disk.f_favail < MIN_FILES:  # some file systems count none
+        mend = "remove small files, or give a run_dir on another disk"
+        yield Check("warn", "files free here", f"{disk.f_favail:,}", mend)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        mend = "set TMPDIR to a folder that can be written"
+        yield Check("warn", "temporary files", "no folder for them can be written", mend)
+
+
+def check_tools() -> Iterator[Check]:
+    """Look for what a run records or shows by, and for what only tests use."""
+    if not shutil.which("git") and (Path(__file__).resolve().parents[1] / ".git").exists():
+        yield Check("warn", "git", "not installed", "install git, or results cannot say of what commit they are")
+    if (encoding := locale.getpreferredencoding(False).lower().replace("-", "")) != "utf8":
+        yield Check("warn", "encoding", encoding, "set PYTHONUTF8=1: names and tables are written in UTF-8")
+    if sys.stderr.isatty() and not os.get_terminal_size(sys.stderr.fileno()).columns:
+        yield Check("warn", "terminal", "tells no width", "stty columns 120, for the progress bar to fit")
+    if not any(map(shutil.which, BROWSERS)):
+        yield Check("-", "chromium", "not installed; only tests of the report's page use it")
 
 
 def _room(name: str, free: float, mend: str) -> Check:

@@ -1,11 +1,11 @@
 """How much memory a replay takes, how much is free, and so where its frames live."""
 
 import math
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
+from curl_rl.machine import free_main_memory
 from curl_rl.sampling import Sampler
 from curl_rl.types import ConfigError
 
@@ -55,41 +55,6 @@ def _too_large(needed: int, free: float, where: str, mend: str) -> ConfigError:
     )
 
 
-def free_memory(device: torch.device, *, root: Path = Path("/")) -> float:
-    """Return the bytes that can still be allocated: the smaller of the system's and every control group's."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    available = _fields(root / "proc/meminfo").get("MemAvailable:", math.inf) * 1024  # from kB
-    return min([available, *_free_in_groups(root)])
-
-
-def _free_in_groups(root: Path) -> Iterator[int]:
-    """Yield what each control group above this process leaves, in version 2 and version 1 (controller `memory`)."""
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            base, limit, used, cache = root / "sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"
-        elif "memory" in controllers.split(","):
-            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-            cache = "total_inactive_file"
-        else:
-            continue
-        group = base / path.lstrip("/")
-        for folder in (group, *group.parents):
-            bound, taken = _read(folder / limit).strip(), _read(folder / used).strip()
-            if bound.isdigit() and taken.isdigit():  # not "max"
-                yield int(bound) - int(taken) + _fields(folder / "memory.stat").get(cache, 0)
-            if folder == base:
-                break
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""  # this kernel or container has no such bound
-
-
-def _fields(path: Path) -> dict[str, int]:
-    rows = (line.split() for line in _read(path).splitlines())
-    return {row[0]: int(row[1]) for row in rows if len(row) > 1}
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that can still be allocated on a device, or in main memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_main_memory()

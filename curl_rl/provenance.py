@@ -1,7 +1,6 @@
 """Where a result comes from: commit, versions, hardware and command of every start of a run."""
 
 import json
-import os
 import platform
 import shlex
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from curl_rl.files import write_atomically, writing
+from curl_rl.machine import usable_cores
 from curl_rl.types import Origin
 
 _PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "ale-py")
@@ -31,7 +31,7 @@ def surroundings() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
         "git": _git_state(Path(__file__).resolve().parents[1]),
     }

@@ -1,7 +1,9 @@
 """Runs jobs on an engine until all are done or have failed for good."""
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 from curl_rl.board import Board, Standing
@@ -20,7 +22,7 @@ class Schedule:
     """Jobs that wait, run, are tried again, and end."""
 
     def __init__(self, standings: Sequence[Standing], engine: Engine, out: str, stream: TextIO):
-        self._standings, self._engine = standings, engine
+        self._standings, self._engine, self._out = standings, engine, out
         for standing in standings:
             self._look(standing)
         self._board = Board(standings, out, stream)
@@ -31,19 +33,29 @@ class Schedule:
         self._board.write_jobs()  # before anything runs: a place that cannot be written is told at once
         before = sum(standing.status == "done" for standing in self._standings)
         self._board.say(f"{len(self._standings)} jobs, {before} of them done before, {self._engine.describe()}")
-        with self._stop.listening():
+        with self._stop.listening(), _watching(self._out) as self._gone:
             try:
                 while not self._stop() and not all(standing.over for standing in self._standings):
+                    self._check_place()
                     self._advance()
                     time.sleep(_POLL_SECONDS)
                 self._wind_down()
             finally:
                 self._kill()
-                self._board.conclude()
+                if not self._gone():  # what was deleted is not made anew
+                    self._board.conclude()
         if self._stop():
             self._board.say("stopped; the same command goes on")
             return 128 + self._stop.signal
         return int(any(standing.status == "failed" for standing in self._standings))
+
+    def _check_place(self) -> None:
+        """Raise OSError where the folder of the results is not there any more: no job could keep its results."""
+        if self._gone():
+            raise FileNotFoundError(
+                f"{self._out} was deleted or moved away while the benchmark ran: its jobs are ended; bring it back, or "
+                "start anew, by the same command"
+            )
 
     def _running(self) -> list[Standing]:
         return [standing for standing in self._standings if standing.status == "running"]
@@ -51,6 +63,7 @@ class Schedule:
     def _advance(self) -> None:
         for standing in self._running():
             self._poll(standing)
+            self._look_for_pause(standing)
         for standing in [standing for standing in self._standings if standing.status == "waiting"]:
             if not self._engine.free():
                 break
@@ -82,8 +95,9 @@ class Schedule:
         status = handle.poll() if handle else None
         if handle is None or status is None:
             return
+        self._check_place()
         finished = self._look(standing)
-        standing.handle = None
+        standing.handle, standing.paused = None, False
         if status == 0 and finished:
             standing.attempts, standing.exit_code, standing.status = standing.attempts + 1, 0, "done"
             self._board.note(standing, f"is done: return {standing.score:.1f}")
@@ -95,6 +109,13 @@ class Schedule:
             self._board.note(standing, "lost its worker")
         else:
             self._fail(standing, status, handle.tail())
+
+    def _look_for_pause(self, standing: Standing) -> None:
+        """Say when a job was paused by a signal, which it cannot say itself, and when it goes on."""
+        process = standing.handle.paused() if standing.handle else None
+        if standing.handle and (process is not None) != standing.paused:
+            standing.paused = process is not None
+            self._board.note(standing, f"is paused: kill -CONT -{process} lets it go on" if process else "goes on")
 
     def _look(self, standing: Standing) -> bool:
         """Read how far a job is, and whether it is finished; what cannot be read changes nothing."""
@@ -125,3 +146,23 @@ class Schedule:
             if standing.handle:
                 standing.handle.kill()
             standing.status = "stopped"
+
+
+@contextmanager
+def _watching(out: str) -> Iterator[Callable[[], bool]]:
+    """Give a question whether a local folder is gone or another one by now; held open, its inode is no other's."""
+    if "://" in out:
+        yield lambda: False
+        return
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+
+    def gone() -> bool:
+        try:
+            return not os.path.samestat(os.fstat(folder), os.stat(out))
+        except FileNotFoundError:
+            return True
+
+    try:
+        yield gone
+    finally:
+        os.close(folder)

@@ -11,6 +11,7 @@ class Suite(NamedTuple):
     frame_stack: int
     padding: str  # what stands before an episode's first frame: "repeat" of it, or "zero"
     episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
+    longest_frames: int  # after which an episode is cut that has no end of its own, such as those of lqr
     settings: tuple[str, ...]  # environment settings that its environments take
     fixed: dict[str, Any]  # environment settings that the suite has no choice of
     labels: str  # where an objective of pixels finds its classes: the simulator's "segmentation", or none: "offset"
@@ -23,6 +24,7 @@ SUITES = {
         frame_stack=3,
         padding="repeat",
         episode_frames=1000,
+        longest_frames=1000,
         settings=("obs", "image_size", "camera", "action_repeat"),
         fixed={"protocol": ""},
         labels="segmentation",
@@ -32,6 +34,7 @@ SUITES = {
         frame_stack=2,
         padding="repeat",
         episode_frames=20,
+        longest_frames=1000,
         settings=("obs", "image_size"),
         fixed={"protocol": "", "camera": 0, "action_repeat": 1},
         labels="segmentation",
@@ -41,6 +44,7 @@ SUITES = {
         frame_stack=4,
         padding="zero",
         episode_frames=400,
+        longest_frames=108_000,
         settings=("obs", "image_size", "protocol"),
         fixed={"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4},
         labels="offset",
@@ -126,3 +130,8 @@ def replay_slots(task: str, transitions: int, action_repeat: int) -> int:
     """Return the frames that hold so many transitions: one each, and one more for each episode's end."""
     steps = max(1, SUITES[suite_of(task)].episode_frames // action_repeat)
     return transitions + transitions // steps + 2
+
+
+def longest_steps(task: str, action_repeat: int) -> int:
+    """Return the agent steps after which an episode of this task is cut, as every longer one is."""
+    return -(-SUITES[suite_of(task)].longest_frames // action_repeat)

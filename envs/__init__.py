@@ -12,8 +12,19 @@ import gymnasium as gym
 from envs import atari, dmc, toy
 from envs.labels import label_side
 from envs.remote import LocalEnv, RemoteEnv
+from envs.spaces import AgentSpaces
 
-__all__ = ["LocalEnv", "RemoteEnv", "canonical_task", "label_side", "list_tasks", "make_env", "make_lanes", "protocol"]
+__all__ = [
+    "AgentSpaces",
+    "LocalEnv",
+    "RemoteEnv",
+    "canonical_task",
+    "label_side",
+    "list_tasks",
+    "make_env",
+    "make_lanes",
+    "protocol",
+]
 
 
 def list_tasks() -> list[str]:

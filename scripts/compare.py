@@ -5,7 +5,8 @@ probe    trains encoders by each objective alone on recorded play, and regresses
 cost     times updates and counts bytes beside objective=none.
 curves   trains agents at a small budget by `curl-rl train`.
 
-Each goes on where it was stopped, and leaves a CSV file and a Markdown table in results/objectives.
+Each goes on where it was stopped, and leaves a CSV file and a Markdown table in runs/objectives. Every row says what
+made it; `--out` names another folder, such as one whose rows are to be made anew.
 """
 
 import argparse
@@ -14,12 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from comparison import cost, curves, probe, recordings, tables
 
 from curl_rl.assembly import choose_device, prepare_torch
 from curl_rl.cli import explain
 from curl_rl.config import Config
+from curl_rl.files import write_atomically
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.overrides import compose
 from curl_rl.suites import action_repeat
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         if (status := explain(error, "compare.py")) is None:
             raise
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         _add(command, "--data", Path("runs/probe"), "where they lie")
     for command in (probes, costs, runs):
         command.add_argument("--objectives", nargs="+", metavar="NAME", help="which (default: all)")
-        _add(command, "--out", Path("results/objectives"), "folder of the tables")
+        _add(command, "--out", Path("runs/objectives"), "folder of the tables")
     for command, count in ((probes, 2), (runs, 1)):
         _add(command, "--seeds", count, "how many, from 1 on")
     for command in (collect, probes, runs):
@@ -116,7 +119,7 @@ def _recorded(arguments: argparse.Namespace, task: str) -> tuple[Config, Path]:
 def _probe(arguments: argparse.Namespace) -> int:
     jobs = list(_jobs(arguments))
     _collect(arguments)
-    failed = probe.run(jobs, arguments.out / "probe.csv", workers=arguments.workers)
+    failed = probe.run(jobs, arguments.out / "probe.csv", _made_by(), workers=arguments.workers)
     rows = tables.read_rows(arguments.out / "probe.csv")
     told = (
         "R2 of ridge regression from frozen features to the simulator's state on episodes left out, the median of\n"
@@ -124,7 +127,8 @@ def _probe(arguments: argparse.Namespace) -> int:
         f"before the encoder's head. {arguments.updates:,} updates on {arguments.frames:,} recorded frames; `pixels`: "
         "shrunk images,\n`none`: the encoder as initialised."
     )
-    _write(arguments.out / "probe.md", told, probe.tables(rows, arguments.frames, arguments.updates))
+    chosen = arguments.frames, arguments.updates
+    _write(arguments.out / "probe.md", told, probe.tables(rows, *chosen), probe.chosen(rows, *chosen))
     return min(failed, 1)
 
 
@@ -146,12 +150,12 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[probe.Job]:
 def _cost(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
     prepare_torch(arguments.threads, spare_core=False)
-    out, failed = arguments.out / "cost.csv", 0
+    out, made_by = arguments.out / "cost.csv", _made_by()
     overrides = (f"device={arguments.device}", "env.overlap=false")
     for name, config in _configs(arguments, *overrides):
         control = compose([f"task={config.task}", "objective=none", *overrides])
         row = cost.measure(config, control, device, arguments.updates)
-        tables.merge_rows(out, [row], ("task", "objective", "device", "threads"))
+        tables.merge_rows(out, [row | made_by], ("task", "objective", "device", "threads"))
         print(
             f"{config.task} {name}: {row['ratio']:.2f} times the control's {row['control_seconds']:.4f} s", flush=True
         )
@@ -159,8 +163,9 @@ def _cost(arguments: argparse.Namespace) -> int:
         "Seconds of an update, sampling included and periodic work spread over its period, beside objective=none in\n"
         "turn in one process; bytes of the objective's own tensors, and what it adds to the preset's replay."
     )
-    _write(arguments.out / "cost.md", told, cost.table(tables.read_rows(out)))
-    return failed
+    rows = tables.read_rows(out)
+    _write(arguments.out / "cost.md", told, cost.table(rows), rows)
+    return 0
 
 
 def _curves(arguments: argparse.Namespace) -> int:
@@ -175,15 +180,19 @@ def _curves(arguments: argparse.Namespace) -> int:
     if rows:
         tables.merge_rows(out, rows, ("task", "objective", "seed", "budget"))
     told = "Mean return of the last evaluation's episodes, ± standard deviation over seeds."
-    _write(arguments.out / "curves.md", told, curves.table(tables.read_rows(out)))
+    rows = tables.read_rows(out)
+    _write(arguments.out / "curves.md", told, curves.table(rows), rows)
     return min(failed, 1)
 
 
-def _write(path: Path, told: str, table: str) -> None:
-    """Print a table and leave it, with the command that made it, in a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = f"{told}\n\n{table}"
-    path.write_text(f"`python scripts/compare.py {' '.join(sys.argv[1:])}`, torch {torch.__version__}\n\n{text}")
+def _made_by() -> dict[str, str]:
+    return tables.made_by(["python", "scripts/compare.py", *sys.argv[1:]])
+
+
+def _write(path: Path, told: str, table: str, rows: Sequence[dict[str, str]]) -> None:
+    """Print a table and leave it, with what made its rows, in a file."""
+    text = f"{told}\n\n{table}\n{tables.makers(rows)}"
+    write_atomically(path, text)
     print(f"\n{text}")
 
 

@@ -1,6 +1,7 @@
 """Measures a configuration's speed and prints JSON: python scripts/speed.py preset=paper batch_size=128 device=cpu."""
 
 import json
+import shlex
 import statistics
 import sys
 import time
@@ -26,6 +27,7 @@ from curl_rl.cli import explain
 from curl_rl.config import Config
 from curl_rl.evaluate import random_action
 from curl_rl.overrides import compose
+from curl_rl.provenance import make_origin, surroundings
 from curl_rl.replay import Replay
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
@@ -172,7 +174,12 @@ def main() -> None:
     try:
         agent, replay = make_agent(config, env, device), make_replay(config, env, device)
         fill(replay, env, 4 * config.batch_size)
+        origin = make_origin(surroundings(), "", 0)
         report = {
+            "command": shlex.join(["python", "scripts/speed.py", *sys.argv[1:]]),
+            "commit": origin.commit,
+            "versions": origin.versions,
+            "hardware": origin.hardware,
             "task": config.task,
             "preset": config.preset,
             "batch_size": config.batch_size,

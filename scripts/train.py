@@ -5,6 +5,7 @@ python scripts/train.py --multirun task=dmc/cartpole_swingup seed=1,2,3
 The overrides are those of `curl-rl train`; --cfg job shows what they compose to, hydra/launcher=... picks a launcher.
 """
 
+import os
 import sys
 from typing import Any
 
@@ -40,6 +41,7 @@ def main() -> None:
             raise
         sys.exit(status)
     register()
+    os.environ["PYTHONSAFEPATH"] = "1"  # a launcher's job is `python -m`, and must not look into the current folder
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=suite)(job)()
 
 

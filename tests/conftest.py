@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """As many as the machine can keep busy: xdist itself sees no quota of a container."""
+    from curl_rl.machine import usable_cores
+
+    return usable_cores()
+
+
 @pytest.fixture(autouse=True)
 def _denormals() -> Iterator[None]:
     """Take back what a run in this process sets: the mode is the processor's, and hypothesis refuses to draw in it."""

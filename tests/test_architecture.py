@@ -14,7 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # What each module may import from this project, besides `types`; "x.*" stands for the package x and all inside it.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"export"},  # load_encoder, when it is asked for
-    "__main__": {"cli"},
+    "__main__": {"cli", "interpreter"},
+    "interpreter": set(),
     "types": set(),
     "suites": set(),
     "sampling": set(),
@@ -22,8 +23,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "files": set(),
     "video": {"evaluate", "files"},
     "logger": {"files", "video"},
-    "provenance": {"files"},
-    "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
+    "machine": set(),
+    "provenance": {"files", "machine"},
+    "doctor": {"interpreter", "machine"},
     "schema": set(),
     "settings": set(),
     "checks": set(),
@@ -34,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "capture": set(),
     "clustering": set(),
     "diagnostics": set(),
-    "memory": {"sampling"},
+    "memory": {"machine", "sampling"},
     "encoders": {"networks"},
     "replay": {"sampling"},
     "objectives": {"objectives.base"},
@@ -55,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "encoders",
         "envs",
         "evaluate",
+        "machine",
         "memory",
         "objectives",
         "replay",
@@ -76,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "playing": {"assembly", "checkpoint", "config", "evaluate", "video"},
     "records": set(),
     "engines": {"engines.*"},
-    "engines.*": {"engines.base", "engines.process", "engines.sharing", "locks"},
+    "engines.*": {"engines.base", "engines.process", "engines.sharing", "files", "interpreter", "locks", "machine"},
     "cells": set(),
     "jobs": {"cells"},
     "board": {"engines.base", "files", "jobs"},

@@ -4,7 +4,7 @@ import dataclasses
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,11 @@ import compare  # noqa: E402
 from comparison import cost, curves, probe, recordings, tables  # noqa: E402
 from comparison.ridge import r2_scores, share_out  # noqa: E402
 
+from curl_rl.logger import RunLogger  # noqa: E402
 from curl_rl.objectives import OBJECTIVES  # noqa: E402
 from curl_rl.objectives.parts import Schedule  # noqa: E402
 from curl_rl.overrides import compose  # noqa: E402
-from curl_rl.types import ConfigError  # noqa: E402
+from curl_rl.types import Clock, ConfigError, Episode, Origin  # noqa: E402
 from envs.atari import AtariEnv, find_protocol  # noqa: E402
 
 EPISODES = 40
@@ -297,15 +298,72 @@ def test_merging_replaces_rows_of_the_same_key(tmp_path):
     assert tables.read_rows(tmp_path / "absent.csv") == []
 
 
+def test_rows_that_stay_keep_what_they_say(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("a,old\nx,1\ny,2\n")
+    tables.merge_rows(path, [{"a": "y", "command": "c"}], ("a",))
+    assert path.read_text() == "a,old,command\nx,1,\ny,,c\n"
+
+
+def test_rows_that_are_merged_at_once_are_all_kept(tmp_path):
+    path = tmp_path / "table.csv"
+
+    def merge(worker: int) -> None:
+        for i in range(10):
+            tables.merge_rows(path, [{"a": f"{worker}-{i}"}], ("a",))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(merge, range(4)))
+    assert len(tables.read_rows(path)) == 40
+
+
+def test_each_row_says_what_made_it(monkeypatch):
+    made = tables.made_by(["python", "scripts/compare.py", "cost", "--tasks", "a b"])
+    assert tuple(made) == tables.MADE_BY
+    assert made["command"] == "python scripts/compare.py cost --tasks 'a b'"
+    assert "torch=" in made["versions"]
+    assert made["hardware"]
+    other = {**made, "commit": "", "command": "other"}
+    listed = tables.makers([made, other, made, {"task": "of an earlier version"}]).splitlines()
+    assert listed[0].startswith("* 2 rows: `python scripts/compare.py cost --tasks 'a b'`, ")
+    assert listed[1].startswith("* 1 row: `other`, unknown, python=")
+    assert listed[2:] == ["* 1 row: not recorded by what"]
+
+
+@pytest.mark.parametrize("command", ["probe", "cost", "curves"])
+def test_tools_write_below_runs_unless_told(command):
+    out = compare._parser().parse_args([command]).out
+    assert out == Path("runs/objectives")
+
+
+def test_a_second_cost_command_leaves_the_rows_of_the_first_as_they_were(tmp_path, monkeypatch, capsys):
+    """By its commands and into its own folder, as it is run."""
+    monkeypatch.setattr(cost, "measure", lambda config, *_: {
+        "task": config.task, "objective": config.objective.name, "seconds": 1.0, "ratio": 1.0, "control_seconds": 1.0,
+        "after_step_share": 0.0, "refresh_share": 0.0, "own_bytes": 0, "replay_bytes": 0, "device": "cpu", "threads": 1,
+    })  # fmt: skip
+    monkeypatch.setattr(compare, "prepare_torch", lambda *_, **__: None)
+    for name in ("none", "curl"):
+        arguments = ["cost", "--tasks", "toy/reach", "--objectives", name, "--out", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
+        assert compare.main(arguments) == 0
+    rows = tables.read_rows(tmp_path / "cost.csv")
+    assert [row["command"].split()[6] for row in rows] == ["none", "curl"]
+    text = (tmp_path / "cost.md").read_text()
+    assert text.count("* 1 row: `python scripts/compare.py cost --tasks toy/reach --objectives") == 2
+    assert text in capsys.readouterr().out
+
+
 def test_the_probe_command_resumes_and_writes_its_table(folder, tmp_path, capsys, monkeypatch):
     done = []
     monkeypatch.setattr(probe, "_SIDE", 4)
     monkeypatch.setattr(probe, "ProcessPoolExecutor", lambda *_: Inline(done))
     jobs = [probe.Job(name, toy(objective="none"), folder, FRAMES, 2) for name in (probe.PIXELS, "none")]
     out = tmp_path / "probe.csv"
-    assert probe.run(jobs[:1], out, workers=1) == 0
-    assert probe.run(jobs, out, workers=1) == 0
+    assert probe.run(jobs[:1], out, {"command": "one"}, workers=1) == 0
+    assert probe.run(jobs, out, {"command": "two"}, workers=1) == 0
     assert [job.name for job in done] == ["pixels", "none"]  # neither twice
+    assert {(row["objective"], row["command"]) for row in tables.read_rows(out)} == {("pixels", "one"), ("none", "two")}
     lines = probe.tables(tables.read_rows(out), FRAMES, 2).splitlines()
     assert lines[0] == "| objective | toy/reach conv | toy/reach features |"
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| pixels", "| none"]
@@ -318,7 +376,7 @@ def test_one_failing_job_does_not_stop_the_others(folder, tmp_path, capsys, monk
     monkeypatch.setattr(probe, "ProcessPoolExecutor", lambda *_: Inline([]))
     lost = probe.Job("curl", toy(), tmp_path / "nowhere", FRAMES, 2)
     jobs = [lost, probe.Job("none", toy(objective="none"), folder, FRAMES, 2)]
-    assert probe.run(jobs, tmp_path / "probe.csv", workers=1) == 1
+    assert probe.run(jobs, tmp_path / "probe.csv", {}, workers=1) == 1
     assert {row["objective"] for row in tables.read_rows(tmp_path / "probe.csv")} == {"none"}
     assert "curl 1 failed" in capsys.readouterr().err
 
@@ -349,8 +407,8 @@ def test_periodic_work_is_spread_over_its_period(monkeypatch):
 def test_runs_are_commands_of_the_public_tool(tmp_path):
     run = curves.Run("toy/reach", "curl", 3, 400, tmp_path)
     assert run.run_dir == tmp_path / "toy_reach" / "curl-seed3-400"
-    assert run.command[1:4] == ["-m", "curl_rl", "train"]
-    compose(run.command[4:])  # every setting is known
+    assert run.arguments[0] == "train"
+    compose(run.arguments[1:])  # every setting is known
     assert not run.finished
 
 
@@ -367,6 +425,17 @@ def test_curves_are_taken_from_what_runs_wrote(tmp_path):
         "| curl | 4.0 ± 1.4 |",  # 3 and 5, the earlier evaluation left out
     ]
     assert curves.play([run], 1) == 0  # nothing left to do
+
+
+def test_curves_read_the_table_of_a_real_run(tmp_path):
+    run = curves.Run("toy/reach", "curl", 1, 400, tmp_path)
+    log = RunLogger(run.run_dir, Origin("p", "400 frames", "c", "v", "h"))
+    log.evaluation(Clock(400, 400, 400), [Episode(0, 2.0, 20), Episode(1, 4.0, 20)], 1.0)
+    log.close()
+    rows = run.rows()
+    assert {(row["budget"], row["commit"], row["versions"]) for row in rows} == {("400", "c", "v")}
+    assert rows[0]["command"].startswith("curl-rl train task=toy/reach objective=curl seed=1 budget_frames=400 ")
+    assert curves.table(rows).splitlines()[2] == "| curl | 3.0 |"
 
 
 def test_a_run_that_fails_is_counted(tmp_path, capsys):

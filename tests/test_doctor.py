@@ -1,13 +1,15 @@
 """The doctor's table tells the truth about a sound machine and names the mend for a broken one."""
 
+import os
 import subprocess
 import sys
 from importlib import metadata
+from math import inf
 from types import SimpleNamespace
 
 import pytest
 
-from curl_rl import doctor
+from curl_rl import doctor, machine
 
 LLVMPIPE = {"gl_renderer": "llvmpipe (LLVM 15)", "frames_per_second": 50.4, "software": True}
 NVIDIA = {"gl_renderer": "NVIDIA H100", "frames_per_second": 900.0, "software": False}
@@ -145,7 +147,7 @@ def test_a_real_backend_renders():
 
 
 def test_little_room_warns(monkeypatch):
-    monkeypatch.setattr("curl_rl.memory.free_memory", lambda device: 2_000_000_000)
+    monkeypatch.setattr(doctor, "free_main_memory", lambda: 2_000_000_000)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=90_000_000_000))
     memory, (disk,) = rows(doctor.check_devices())["memory free"], doctor.check_disk()
     assert disk == ("ok", "disk free here", "90.0 GB", "")
@@ -158,3 +160,80 @@ def test_a_torch_that_does_not_import_is_a_failure_with_a_mend(monkeypatch):
     torch = rows(doctor.check_devices())["torch"]
     assert torch.mark == "fail"
     assert "--force-reinstall torch" in torch.mend
+
+
+def test_a_cpu_quota_is_told_with_what_it_leaves(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for quota, mark, found in [
+        (inf, "ok", "8 cores, "),
+        (2.5, "ok", "2 of 8 cores, quota 2.5, "),
+        (0.5, "warn", "1 of"),
+    ]:
+        monkeypatch.setattr(machine, "cpu_quota", lambda quota=quota: quota)
+        monkeypatch.setattr(doctor, "cpu_quota", lambda quota=quota: quota)
+        cpu = rows(doctor.check_devices())["cpu"]
+        assert cpu.mark == mark
+        assert cpu.found.startswith(found)
+        assert bool(cpu.mend) == (quota < 8)
+
+
+def test_another_envs_in_the_current_folder_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(doctor.check_shadows()) == []
+    (tmp_path / "envs").mkdir()
+    (check,) = doctor.check_shadows()
+    assert check[:3] == ("warn", "module envs", "the current folder has another")
+    assert "start `curl-rl` itself" in check.mend
+
+
+def test_another_envs_that_python_finds_before_ours_is_a_failure(tmp_path, monkeypatch):
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").touch()
+    other = SimpleNamespace(origin=str(tmp_path / "envs" / "__init__.py"))
+    real = doctor.importlib.util.find_spec
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: other if name == "envs" else real(name))
+    (check,) = doctor.check_shadows()
+    assert check[:3] == ("fail", "module envs", f"is {tmp_path / 'envs'}, not this project's")
+    assert "PYTHONPATH" in check.mend
+
+
+def test_a_folder_without_room_for_files_warns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert rows(doctor.check_disk()).keys() == {"disk free here"}
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=90_000_000_000))
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=10**6, f_favail=12))
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    found = rows(doctor.check_disk())
+    assert {name: check.mark for name, check in found.items() if name != "disk free here"} == {
+        "folder": "warn",
+        "files free here": "warn",
+        "temporary files": "warn",
+    }
+    assert found["files free here"].found == "12"
+    assert "TMPDIR" in found["temporary files"].mend
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_files=0, f_favail=0))  # as btrfs says
+    assert "files free here" not in rows(doctor.check_disk())
+
+
+def test_what_records_and_shows_a_run_is_looked_for(monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: name)
+    monkeypatch.setattr(doctor.locale, "getpreferredencoding", lambda _: "UTF-8")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys.stderr, "fileno", lambda: 2, raising=False)
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((80, 24)))
+    assert list(doctor.check_tools()) == []
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor.locale, "getpreferredencoding", lambda _: "ISO-8859-1")
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((0, 0)))
+    marks = {name: check.mark for name, check in rows(doctor.check_tools()).items()}
+    assert marks == {"git": "warn", "encoding": "warn", "terminal": "warn", "chromium": "-"}
+
+
+@pytest.mark.gl
+def test_the_probe_finds_our_environments_beside_others(tmp_path, monkeypatch):
+    (tmp_path / "envs").mkdir()
+    (tmp_path / "envs" / "__init__.py").write_text("raise RuntimeError('not ours')")
+    monkeypatch.chdir(tmp_path)
+    assert "not ours" not in str(doctor.probe_gl("egl"))
+    assert "envs" not in doctor.probe_gl("glfw")["error"]

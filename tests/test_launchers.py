@@ -30,6 +30,8 @@ def sweep(cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_a_sweep_trains_every_seed_where_a_single_run_would(tmp_path):
+    (tmp_path / "envs").mkdir()  # another's, which no job may take for ours
+    (tmp_path / "envs" / "__init__.py").write_text("raise RuntimeError('not ours')")
     done = sweep(tmp_path, "seed=1,2")
     assert done.returncode == 0, done.stderr
     runs = [tmp_path / "runs" / "toy_reach" / f"quick-curl-seed{seed}" for seed in (1, 2)]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from runs import rows, wait_for
 
+from curl_rl import machine
 from curl_rl.engines import local
 from curl_rl.engines.base import Job
 from curl_rl.engines.local import LocalEngine
@@ -30,6 +31,7 @@ methods:
 @pytest.fixture
 def _four_cores(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7})
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 4.0)
     monkeypatch.setattr(local, "visible_gpus", list)
 
 
@@ -44,6 +46,18 @@ def test_workers_share_the_cores_out_and_no_core_twice(workers, each):
     assert set(used) <= {2, 3, 5, 7}
     assert slots[0].share() == ("device=cpu", f"threads={each}", f"evaluation.workers={each}")
     assert slots[0].environment() == {"OMP_NUM_THREADS": str(each)}
+
+
+@pytest.mark.usefixtures("_four_cores")
+@pytest.mark.parametrize(("workers", "each", "threads"), [(None, 2, 1), (1, 4, 2), (2, 2, 1)])
+def test_a_quota_bounds_workers_and_threads_and_leaves_all_cores_to_choose_from(monkeypatch, workers, each, threads):
+    monkeypatch.setattr(machine, "cpu_quota", lambda: 2.5)
+    engine = LocalEngine(workers=workers)
+    assert [len(slot.cores) for slot in engine._slots] == [each] * (workers or 2)
+    assert engine._slots[0].environment() == {"OMP_NUM_THREADS": str(threads)}
+    assert engine._slots[0].share()[1:] == (f"threads={threads}", f"evaluation.workers={threads}")
+    with pytest.raises(ConfigError, match="3 workers need as many CPU cores, and there are 2"):
+        LocalEngine(workers=3)
 
 
 @pytest.mark.usefixtures("_four_cores")
@@ -71,7 +85,7 @@ def test_a_job_runs_on_its_cores_and_leaves_its_log(tmp_path, monkeypatch):
     monkeypatch.setattr("curl_rl.engines.process.program", lambda: [sys.executable, "-c", code])
     engine = LocalEngine(workers=1)
     core = min(os.sched_getaffinity(0))
-    engine._slots = [local._Slot((core,), "")]
+    engine._slots = [local._Slot((core,), 1, "")]
     job = Job("toy/reach", "curl", 1, ("task=toy/reach", "seed=1"), str(tmp_path / "run"))
     handle = engine.start(job)
     assert not engine.free()
@@ -101,8 +115,44 @@ def test_a_signal_that_ended_a_job_is_its_exit_status(tmp_path, monkeypatch):
         assert process.poll() == status
 
 
+def test_a_paused_job_is_seen_and_ends_when_it_is_asked_to(tmp_path, monkeypatch):
+    code = "import time; print('up', flush=True); time.sleep(600)"
+    monkeypatch.setattr("curl_rl.engines.process.program", lambda: [sys.executable, "-c", code])
+    process = JobProcess([], tmp_path / "log")
+    wait_until(lambda: process.tail() == "up")
+    assert process.paused() is None
+    pid = process._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: process.paused() == pid)
+    assert process.poll() is None
+    process.stop()
+    wait_until(lambda: process.poll() is not None)
+    assert process.poll() == 143
+    assert process.paused() is None
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=rf"^cannot write {tmp_path}/file/log.txt: .*; .*run the same command again$"):
+        JobProcess([], tmp_path / "file" / "log.txt")
+
+
+@pytest.mark.slow
+def test_a_folder_with_modules_of_the_same_names_confuses_no_process(tmp_path):
+    """Not the benchmark, its jobs, or their environments: `python -m` and `-c` look into the current folder first."""
+    for name in ("envs/__init__.py", "torch.py", "ctypes.py", "signal.py", "pickle.py", "gymnasium.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("raise RuntimeError(f'{__file__} is not ours')")
+    (tmp_path / "mine.yaml").write_text(TOY.replace("seeds: 2", "seeds: 1").replace("330", "60"))
+    process = benchmark(tmp_path)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    assert len(rows(tmp_path / "out" / "toy_reach" / "curl-seed1")) == 20  # of one evaluation, the last
+
+
 def benchmark(folder: Path) -> subprocess.Popen:
-    (folder / "mine.yaml").write_text(TOY)
+    if not (folder / "mine.yaml").exists():
+        (folder / "mine.yaml").write_text(TOY)
     command = [sys.executable, "-m", "curl_rl", "benchmark", "mine.yaml", "--out", "out"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(

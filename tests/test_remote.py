@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -236,8 +237,18 @@ def test_interrupts_meant_for_the_parent_do_not_end_the_child(caplog):
     assert not caplog.records
 
 
+def test_a_thread_that_ends_leaves_its_environments_running(caplog):
+    with ThreadPoolExecutor(1) as thread:
+        env = thread.submit(RemoteEnv, "toy/reach").result()
+    pid = env.pid
+    assert_same(play(env), play(LocalEnv("toy/reach")))
+    assert env.pid == pid
+    env.close()
+    assert not caplog.records
+
+
 PARENT = """
-import sys, time
+import os, signal, sys, time
 import numpy as np
 from envs import RemoteEnv
 from test_remote import Trouble
@@ -245,7 +256,9 @@ idle = RemoteEnv("toy/reach")
 hung = RemoteEnv(Trouble, {"kind": "hang_in_driver", "at": 1}, timeout=1.0)
 hung.reset(0)
 hung.send(np.zeros(2))
-print(idle.pid, hung.pid, flush=True)
+stopped = RemoteEnv("toy/reach")
+os.kill(stopped.pid, signal.SIGSTOP)
+print(idle.pid, hung.pid, stopped.pid, flush=True)
 time.sleep(600)
 """
 
@@ -254,13 +267,12 @@ def test_children_end_with_a_parent_that_is_killed():
     variables = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=variables) as parent:
         assert parent.stdout is not None
-        idle, hung = map(int, parent.stdout.readline().split())
-        assert not gone(idle)
-        assert not gone(hung)
+        children = list(map(int, parent.stdout.readline().split()))
+        assert len(children) == 3
+        assert not any(map(gone, children))
         parent.kill()
         parent.wait()
         deadline = time.monotonic() + 15
-        while not (gone(idle) and gone(hung)) and time.monotonic() < deadline:
+        while not all(map(gone, children)) and time.monotonic() < deadline:
             time.sleep(0.02)
-        assert gone(idle)
-        assert gone(hung)
+        assert all(map(gone, children))

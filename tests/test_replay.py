@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curl_rl import memory
 from curl_rl.capture import tensors
 from curl_rl.checkpoint import Checkpoints
-from curl_rl.memory import choose_storage, free_memory, predict_bytes
+from curl_rl.memory import choose_storage, predict_bytes
 from curl_rl.replay import Replay
 from curl_rl.sampling import PrioritizedSampler, UniformSampler
 from curl_rl.types import ConfigError
@@ -568,29 +568,6 @@ def test_storage_is_the_training_device_when_it_fits(monkeypatch):
         choose_storage("cuda", cuda, 8 * gib)
     with pytest.raises(ConfigError, match="set device=cuda or"):
         choose_storage("cuda", CPU, gib)
-
-
-def test_free_memory_is_the_tightest_bound(tmp_path):
-    def put(path, text):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(text)
-
-    assert free_memory(CPU, root=tmp_path) == math.inf
-    put("proc/meminfo", "MemTotal:  9000 kB\nMemAvailable:  8000 kB\nHugePages_Total:  0\n")
-    assert free_memory(CPU, root=tmp_path) == 8000 * 1024
-    put("proc/self/cgroup", "0::/job/step\n")
-    put("sys/fs/cgroup/job/step/memory.max", "max\n")
-    put("sys/fs/cgroup/job/step/memory.current", "1000\n")
-    assert free_memory(CPU, root=tmp_path) == 8000 * 1024
-    put("sys/fs/cgroup/job/memory.max", "7000000\n")
-    put("sys/fs/cgroup/job/memory.current", "3000000\n")
-    put("sys/fs/cgroup/job/memory.stat", "anon 5\ninactive_file 500000\n")
-    assert free_memory(CPU, root=tmp_path) == 4_500_000
-    put("proc/self/cgroup", "4:cpu,memory:/box\n2:cpu:/\n0::/job/step\n")
-    put("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "2000000\n")
-    put("sys/fs/cgroup/memory/box/memory.usage_in_bytes", "1500000\n")
-    assert free_memory(CPU, root=tmp_path) == 500_000
-    assert 0 < free_memory(CPU) < 2**50
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
@@ -42,6 +43,9 @@ class FakeHandle:
         if self.status == 0:
             self.finish(self.job)
         return 143 if self.stopped else self.status
+
+    def paused(self) -> int | None:
+        return None
 
     def stop(self) -> None:
         self.stopped = True
@@ -221,6 +225,54 @@ def test_workers_that_are_lost_for_ever_end_a_job(tmp_path):
     engine = FakeEngine({"a": [LOST] * 1000})
     assert run(tmp_path, engine, "a") == 1
     assert len(engine.started) == 20
+
+
+def test_a_paused_job_is_told_once_and_when_it_goes_on(tmp_path):
+    class Paused(FakeHandle):
+        looks = iter([None, 77, 77, 77, None])
+
+        def paused(self) -> int | None:
+            return next(self.looks, None)
+
+        def poll(self) -> int | None:
+            self.polls = getattr(self, "polls", 0) + 1
+            self.status = 0 if self.polls > 30 else None
+            return super().poll()
+
+    class Pausing(FakeEngine):
+        def start(self, job: Job) -> Handle:
+            self.handles.append(Paused(job, None, self.finish))
+            return self.handles[-1]
+
+    stream = StringIO()
+    assert run(tmp_path, Pausing({}), "a", stream) == 0
+    said = [
+        line.partition(" (")[0] for line in stream.getvalue().splitlines() if line.startswith("toy/reach a seed 1 ")
+    ]
+    paused = "is paused: kill -CONT -77 lets it go on"
+    assert said == [f"toy/reach a seed 1 {event}" for event in ("starts", paused, "goes on", "is done: return 10.0")]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_deleted_folder_ends_the_benchmark_at_once(tmp_path, anew):
+    """It may be there again by then, made by what a job still wrote."""
+
+    class Vandal(FakeEngine):
+        def start(self, job: Job) -> Handle:
+            shutil.rmtree(out, ignore_errors=True)
+            if anew:
+                out.mkdir()
+            return super().start(job)
+
+    out, stream = tmp_path / "out", StringIO()
+    out.mkdir()
+    engine = Vandal({"a": [1, 1, 1], "b": [1, 1, 1]})
+    with pytest.raises(
+        FileNotFoundError, match=r"out was deleted or moved away while the benchmark ran: .* by the same"
+    ):
+        run(out, engine, "ab", stream)
+    assert [job.method for job in engine.started] == ["a", "b"]
+    assert "attempt" not in stream.getvalue()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -36,3 +36,7 @@ def test_the_report_is_whole_and_consistent():
     assert step.keys() == {"act", "sample", "update", "priorities", "environment", "store", "total"}
     assert 0.8 < sum(seconds for name, seconds in step.items() if name != "total") / step["total"] < 1.2
     assert report["environment_step_alone"] > 0
+    assert report["command"].startswith("python scripts/speed.py task=toy/reach")
+    assert "torch=" in report["versions"]
+    assert report["hardware"]
+    assert "commit" in report

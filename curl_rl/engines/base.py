@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -40,6 +39,10 @@ class Handle(Protocol):
         """Return its exit status, LOST where its worker died, None while it runs."""
         ...
 
+    def paused(self) -> int | None:
+        """Return the number of a process that SIGSTOP holds up, None where it runs or cannot be asked."""
+        ...
+
     def stop(self) -> None:
         """Ask it to write a checkpoint and end; return at once."""
         ...
@@ -67,11 +70,6 @@ class Engine(Protocol):
     def describe(self) -> str: ...
 
     def close(self) -> None: ...
-
-
-def program() -> list[str]:
-    """Return the command line of this program, as a job starts it."""
-    return [sys.executable, "-m", "curl_rl"]
 
 
 def tail_of(log: Path) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from curl_rl.engines.base import Handle, Job
 from curl_rl.engines.process import JobProcess
+from curl_rl.machine import affinity, usable_cores
 from curl_rl.types import ConfigError
 
 
@@ -13,36 +14,39 @@ class _Slot(NamedTuple):
     """What one worker may use."""
 
     cores: tuple[int, ...]
+    threads: int  # fewer than cores where a quota gives less time than they have
     gpu: str  # as CUDA_VISIBLE_DEVICES names it; empty without one
 
     def share(self) -> tuple[str, ...]:
-        count = len(self.cores)
+        count = self.threads
         return f"device={'cuda' if self.gpu else 'cpu'}", f"threads={count}", f"evaluation.workers={count}"
 
     def environment(self) -> dict[str, str]:
-        return {"OMP_NUM_THREADS": str(len(self.cores)), **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
+        return {"OMP_NUM_THREADS": str(self.threads), **({"CUDA_VISIBLE_DEVICES": self.gpu} if self.gpu else {})}
 
 
 class LocalEngine:
     """So many workers side by side, or `per_gpu` on each GPU, each pinned to its share of the cores.
 
-    Without a number there is one worker a core, or one a GPU. Raises ConfigError for more workers than cores.
+    Without a number there is one worker a usable core, or one a GPU. Raises ConfigError for more workers than
+    usable cores.
     """
 
     def __init__(self, *, workers: int | None = None, per_gpu: int | None = None):
         if workers is not None and per_gpu is not None:
             raise ConfigError("--workers and --per-gpu both say how many jobs run at once: give one of them")
-        cores, gpus = sorted(os.sched_getaffinity(0)), visible_gpus()
+        cores, usable, gpus = affinity(), usable_cores(), visible_gpus()
         if per_gpu is not None and not gpus:
             raise ConfigError("--per-gpu needs a GPU, and there is none here: give --workers")
         if per_gpu is not None or (gpus and workers is None):
             workers = (per_gpu or 1) * len(gpus)
-        workers = workers or len(cores)
-        if workers > len(cores):
-            raise ConfigError(f"{workers} workers need as many CPU cores, and there are {len(cores)}: ask for fewer")
-        each = len(cores) // workers
+        workers = workers or usable
+        if workers > usable:
+            raise ConfigError(f"{workers} workers need as many CPU cores, and there are {usable}: ask for fewer")
+        each, threads = len(cores) // workers, usable // workers
         self._slots = [
-            _Slot(tuple(cores[i * each : (i + 1) * each]), gpus[i % len(gpus)] if gpus else "") for i in range(workers)
+            _Slot(tuple(cores[i * each : (i + 1) * each]), threads, gpus[i % len(gpus)] if gpus else "")
+            for i in range(workers)
         ]
         self._busy: dict[_Slot, Handle] = {}
 
@@ -62,7 +66,7 @@ class LocalEngine:
         return Path(job.run_dir)
 
     def describe(self) -> str:
-        each = len(self._slots[0].cores)
+        each = self._slots[0].threads
         gpus = len({slot.gpu for slot in self._slots if slot.gpu})
         on_gpus = f" on {gpus} GPU{'s' * (gpus > 1)}" if gpus else ""
         return f"{len(self._slots)} worker{'s' * (len(self._slots) > 1)} x {each} core{'s' * (each > 1)}{on_gpus}"

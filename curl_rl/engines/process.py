@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from curl_rl.engines.base import program, tail_of
+from curl_rl.engines.base import tail_of
+from curl_rl.files import writing
+from curl_rl.interpreter import environment, program, python
 
 # Becomes the job, on its cores, and dies with the process that started it whatever kills that: a job that outlived it
 # would hold its run directory against the one that goes on.
@@ -27,17 +28,13 @@ def start_process(
 
     A keyboard interrupt then reaches only the program that started it, which decides what becomes of it.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-    root = Path(__file__).resolve().parents[2]
-    if root.name not in ("site-packages", "dist-packages"):  # a checkout, which the job's Python may not know of
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), environment.get("PYTHONPATH")]))
-    starter = [sys.executable, "-c", _STARTER, str(os.getpid()), ",".join(map(str, cores))]
+    starter = [*python(), "-c", _STARTER, str(os.getpid()), ",".join(map(str, cores))]
     return subprocess.Popen(
         [*starter, *program(), *arguments],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=environment,
+        env={**environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
         start_new_session=True,
     )
 
@@ -45,6 +42,14 @@ def start_process(
 def exit_status(returned: int) -> int:
     """Return an exit status, 128 + the signal's number where a signal ended the process."""
     return 128 - returned if returned < 0 else returned
+
+
+def _state(pid: int) -> str:
+    """Return the letter by which the kernel tells how a process stands, "" where it cannot be asked."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -61,8 +66,10 @@ class JobProcess:
         self, arguments: Sequence[str], log: Path, *, cores: Collection[int] = (), env: Mapping[str, str] | None = None
     ):
         self._log = log
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as output:
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            output = log.open("ab")
+        with output:
             self._process = start_process(arguments, output, cores=cores, env=env)
 
     def poll(self) -> int | None:
@@ -70,8 +77,14 @@ class JobProcess:
         returned = self._process.poll()
         return None if returned is None else exit_status(returned)
 
+    def paused(self) -> int | None:
+        """Return the process's number where a signal has paused it."""
+        return self._process.pid if _state(self._process.pid) in ("T", "t") else None
+
     def stop(self) -> None:
         self._process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGCONT)  # one that is paused would not hear of it
 
     def kill(self) -> None:
         kill_all(self._process)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,8 @@ from typing import Any
 from curl_rl.engines.base import LOST, Job, tail_of
 from curl_rl.engines.process import exit_status, kill_all, start_process
 from curl_rl.engines.sharing import SharedDirectory, TakenError, is_url
+from curl_rl.files import writing
+from curl_rl.interpreter import python
 from curl_rl.locks import alone
 from curl_rl.types import ConfigError
 
@@ -145,6 +146,9 @@ class RayHandle:
             self._ended()
         return self._status
 
+    def paused(self) -> None:
+        """Return None: nobody asks other machines for the state of a process."""
+
     def stop(self) -> None:
         """Ask for a checkpoint and the end; a job that still waits for a node never starts."""
         self._ray.cancel(self._reference)
@@ -194,7 +198,9 @@ def run_job(job: Job, share: tuple[str, ...], cpus: int, push_every: float) -> t
 
 
 def _run(arguments: Sequence[str], run_dir: Path, *, cpus: int, cancel: "_Cancel", watch: Callable[..., int]) -> int:
-    with (run_dir / _LOG).open("ab") as log:
+    with writing(run_dir / _LOG):
+        output = (run_dir / _LOG).open("ab")
+    with output as log:
         cancel.child = child = start_process(arguments, log, env={"OMP_NUM_THREADS": str(cpus)})
         try:
             if cancel.asked:
@@ -310,7 +316,7 @@ def _try(address: str) -> None:
         except (OSError, OverflowError) as error:
             raise ConfigError(_unreachable(meant, str(error))) from None
     try:
-        command = [sys.executable, "-W", "ignore", "-c", _TRIAL, address]
+        command = [*python(), "-W", "ignore", "-c", _TRIAL, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INIT, check=False)
     except subprocess.TimeoutExpired:
         raise ConfigError(_unreachable(meant, f"no answer within {_INIT:g} s")) from None

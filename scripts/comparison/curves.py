@@ -1,13 +1,14 @@
 """Whole runs of every objective at a small budget, by the public command, and the returns that they reach."""
 
+import shlex
 import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from comparison.tables import Cells, gather, ranking, read_rows
+from curl_rl.interpreter import environment, program
 
 
 class Run(NamedTuple):
@@ -24,17 +25,17 @@ class Run(NamedTuple):
         return self.folder / self.task.replace("/", "_") / f"{self.objective}-seed{self.seed}-{self.budget}"
 
     @property
-    def command(self) -> list[str]:
-        """The command that starts the run, or goes on with it."""
+    def arguments(self) -> list[str]:
+        """What `curl-rl` is given to start the run, or to go on with it."""
         settings = {"task": self.task, "objective": self.objective, "seed": self.seed, "budget_frames": self.budget}
         settings |= {"run_dir": self.run_dir, "threads": 1, "evaluation.workers": 1, "evaluation.video": "false"}
-        arguments = [f"{key}={value}" for key, value in settings.items()]
-        return [sys.executable, "-m", "curl_rl", "train", *arguments]
+        return ["train", *(f"{key}={value}" for key, value in settings.items())]
 
     def rows(self) -> list[dict[str, str]]:
-        """Return the evaluation's episodes so far."""
+        """Return the evaluation's episodes so far, each with the command that made it."""
         name = {"task": self.task, "objective": self.objective, "seed": str(self.seed), "budget": str(self.budget)}
-        return [{**name, **row} for row in read_rows(self.run_dir / "eval.csv")]
+        command = shlex.join(["curl-rl", *self.arguments])
+        return [{**name, **row, **name, "command": command} for row in read_rows(self.run_dir / "eval.csv")]
 
     @property
     def finished(self) -> bool:
@@ -47,7 +48,9 @@ def play(runs: Iterable[Run], workers: int) -> int:
     def train(run: Run) -> bool:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         with (run.run_dir / "output.log").open("a") as log:
-            status = subprocess.run(run.command, check=False, stdout=log, stderr=subprocess.STDOUT).returncode
+            status = subprocess.run(
+                [*program(), *run.arguments], check=False, stdout=log, stderr=subprocess.STDOUT, env=environment()
+            ).returncode
         print(f"{run.run_dir}: {'finished' if status == 0 else f'status {status}, see output.log'}", flush=True)
         return status != 0
 

@@ -169,8 +169,8 @@ def _make_parts(config: Config, recordings: Sequence[Recording]) -> tuple[Any, R
     return agent, replay
 
 
-def run(jobs: Sequence[Job], out: Path, *, workers: int) -> int:
-    """Do what is not in the CSV file yet, then write the table; return how many jobs failed."""
+def run(jobs: Sequence[Job], out: Path, made_by: dict[str, str], *, workers: int) -> int:
+    """Do what is not in the CSV file yet, each row with what it was made by; return how many jobs failed."""
     done = {tuple(row[column] for column in KEY) for row in read_rows(out)}
     todo, failed = [job for job in jobs if job.key not in done], 0
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -183,10 +183,15 @@ def run(jobs: Sequence[Job], out: Path, *, workers: int) -> int:
                 failed += 1
                 print(f"{title} failed\n{traceback.format_exc()}", file=sys.stderr, flush=True)
                 continue
-            merge_rows(out, rows, KEY)
+            merge_rows(out, [row | made_by for row in rows], KEY)
             mean = finite_mean(row["r2"] for row in rows)
             print(f"{title}: R2 {mean:.3f}, {rows[0]['train_seconds']:.0f} s of training", flush=True)
     return failed
+
+
+def chosen(rows: Sequence[dict[str, str]], frames: int, updates: int) -> list[dict[str, str]]:
+    """Return the rows of one number of frames and updates."""
+    return [row for row in rows if row["frames"] == str(frames) and row["updates"] == str(updates)]
 
 
 def tables(rows: Sequence[dict[str, str]], frames: int, updates: int) -> str:
@@ -194,13 +199,13 @@ def tables(rows: Sequence[dict[str, str]], frames: int, updates: int) -> str:
 
     Numbers after "±" are standard deviations over seeds.
     """
-    kept = [row for row in rows if row["frames"] == str(frames) and row["updates"] == str(updates)]
+    kept = chosen(rows, frames, updates)
     means = [(row["objective"], f"{row['task']} {row['layer']}", row["seed"], float(row["r2"])) for row in kept]
     parts = [_ranking(means, sorted({mean[1] for mean in means}), 3)]
     for title in dict.fromkeys((row["task"], row["layer"]) for row in kept):
-        chosen = [row for row in kept if (row["task"], row["layer"]) == title]
-        columns = list(dict.fromkeys(row["quantity"] for row in chosen))
-        scores = [(row["objective"], row["quantity"], row["seed"], float(row["r2"])) for row in chosen]
+        of_layer = [row for row in kept if (row["task"], row["layer"]) == title]
+        columns = list(dict.fromkeys(row["quantity"] for row in of_layer))
+        scores = [(row["objective"], row["quantity"], row["seed"], float(row["r2"])) for row in of_layer]
         parts.append(f"{' '.join(title)}:\n\n{_ranking(scores, columns, 2)}")
     return "\n".join(parts)
 

@@ -1,6 +1,7 @@
 """Random play recorded with the simulator's state, one file an episode."""
 
 import functools
+import math
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,7 @@ import envs
 from curl_rl.assembly import Purpose, derive_seed
 from curl_rl.config import Config
 from curl_rl.evaluate import random_action
-from curl_rl.suites import SUITES, suite_of
+from curl_rl.suites import SUITES, longest_steps, suite_of
 from curl_rl.types import ConfigError
 
 # In the order of the task's own observations; other tasks number theirs.
@@ -56,10 +57,10 @@ class Recording(NamedTuple):
 class _Twins(gym.Wrapper):
     """An environment of pixels and its twin of states, which the same seed and actions keep alike."""
 
-    def __init__(self, task: str, settings: dict[str, Any]):
-        super().__init__(envs.make_env(task, **settings, labels=True))
-        self.twin = envs.make_env(task, **{**settings, "obs": "state"})
-        size: int = self.twin.observation_space.sample().size
+    def __init__(self, task: str, settings: dict[str, Any], longest: int):
+        super().__init__(envs.AgentSpaces(envs.make_env(task, **settings, labels=True), longest))
+        self.twin = envs.AgentSpaces(envs.make_env(task, **{**settings, "obs": "state"}))
+        size = math.prod(self.twin.observation_space.shape or ())
         self.names = _STATE_NAMES.get(task) or tuple(f"state_{i}" for i in range(size))
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -116,7 +117,7 @@ def _make_world(config: Config) -> Any:
     if suite_of(config.task) == "atari":
         return _Console(config.task, envs.atari.find_protocol(config.env.protocol))
     settings = {name: getattr(config.env, name) for name in SUITES[suite_of(config.task)].settings}
-    return _Twins(config.task, settings)
+    return _Twins(config.task, settings, longest_steps(config.task, config.env.action_repeat))
 
 
 def record(config: Config, seed: int, index: int) -> Recording:

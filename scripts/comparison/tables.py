@@ -1,13 +1,22 @@
 """CSV files that grow as jobs end, and the Markdown tables made of them."""
 
 import csv
+import fcntl
+import io
 import math
-from collections import defaultdict
+import shlex
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+
+from curl_rl.files import write_atomically
+from curl_rl.provenance import make_origin, surroundings
+
+MADE_BY = ("command", "commit", "versions", "hardware")
 
 Row = Mapping[str, object]
 Cells = dict[str, list[float]]
@@ -17,25 +26,48 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, none where there is no file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def merge_rows(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
-    """Write rows into a CSV file, in the place of those that share their values of the columns `key`."""
+    """Write rows into a CSV file, in the place of those that share their values of the columns `key`.
+
+    Rows that stay keep all that they say, also in columns that the new ones lack. Several processes may do so at once.
+    """
 
     def named(row: Row) -> tuple[str, ...]:
         return tuple(str(row[column]) for column in key)
 
     new = {named(row) for row in rows}
-    kept = [row for row in read_rows(path) if named(row) not in new]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    with (path.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        merged = [*(row for row in read_rows(path) if named(row) not in new), *rows]
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(dict.fromkeys(chain(*merged))), lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*kept, *rows])
-    part.replace(path)
+        writer.writerows(merged)
+        write_atomically(path, buffer.getvalue())
+
+
+def made_by(command: Sequence[str]) -> dict[str, str]:
+    """Return what every row says of how it was made: the command, the commit, the versions and the machine."""
+    origin = make_origin(surroundings(), "", 0)._asdict()
+    return {"command": shlex.join(command), **{name: origin[name] for name in MADE_BY[1:]}}
+
+
+def makers(rows: Iterable[Mapping[str, str]]) -> str:
+    """Return a Markdown list of what made the rows, and how many each."""
+    counts = Counter(tuple(row.get(name) or "" for name in MADE_BY) for row in rows)
+    return "".join(
+        f"* {count} row{'s' * (count > 1)}: {_maker(*maker) if any(maker) else 'not recorded by what'}\n"
+        for maker, count in counts.items()
+    )
+
+
+def _maker(command: str, *rest: str) -> str:
+    return ", ".join([f"`{command}`", *(each or "unknown" for each in rest)])
 
 
 def mean_spread(values: Sequence[float], digits: int = 3) -> str:
