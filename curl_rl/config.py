@@ -272,7 +272,7 @@ def difference(old: Config, new: Config) -> list[str]:
 
 
 def _told(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
 
 

@@ -23,7 +23,10 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
 
 
 def read_starts(run_dir: Path) -> list[dict[str, Any]]:
-    """Return what metadata.json tells of a run's starts, none where it is absent. Raises ConfigError for a damaged one."""
+    """Return what metadata.json tells of a run's starts, none where it is absent.
+
+    Raises ConfigError for a file that is damaged or of another kind.
+    """
     path = run_dir / METADATA
     try:
         starts = read_document(path).get("starts")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from curl_rl.documents import CONFIG, TABLES, read_settings, read_starts, read_bytes
+from curl_rl.documents import CONFIG, TABLES, read_bytes, read_settings, read_starts
 from curl_rl.types import ConfigError, Origin
 
 JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")  # of jobs.csv
