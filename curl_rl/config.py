@@ -248,17 +248,15 @@ def check_resumable(config: Config) -> None:
     stored = load_config(config.run_dir)
     # A run that has measured nothing has nothing to lose and claims nothing.
     if is_begun(run_dir):
-        check_same(identity(stored), config, f"{config.run_dir} holds a run")
+        mend = f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
+        check_same(identity(stored), identity(config), f"{config.run_dir} holds a run", mend)
 
 
-def check_same(stored: Mapping[str, Any], config: Config, holder: str) -> None:
-    """Raise ConfigError, with the difference, where `identity` of a configuration is not what was stored."""
-    if changes := _told(stored, identity(config)):
+def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], holder: str, mend: str) -> None:
+    """Raise ConfigError, with the difference, where what was stored of a configuration is not what is given."""
+    if changes := _told(stored, given):
         lines = "".join(f"  {change}\n" for change in changes)
-        raise ConfigError(
-            f"{holder} of another configuration:\n{lines}"
-            f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
-        )
+        raise ConfigError(f"{holder} of another configuration:\n{lines}{mend}")
 
 
 def identity(config: Config) -> dict[str, Any]:

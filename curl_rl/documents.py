@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,18 @@ def is_begun(run_dir: Path) -> bool:
 def has_rows(table: Path) -> bool:
     """Return whether a table holds more than its header."""
     return table.is_file() and table.read_bytes().count(b"\n") > 1
+
+
+def explain_missing(run_dir: Path) -> str:
+    """Return why a run has no checkpoint, and what can be done; nothing that it advises touches what is there."""
+    if not is_begun(run_dir):
+        return f"{run_dir} has no checkpoint yet: train it with `curl-rl train run_dir={shlex.quote(str(run_dir))}`"
+    old, new = shlex.quote(str(run_dir)), shlex.quote(f"{run_dir}-again")
+    anew = f"mkdir {new} && cp {old}/{CONFIG} {new}/ && curl-rl train run_dir={new}"
+    return (
+        f"the checkpoints of {run_dir} were deleted, only its results are left: restore checkpoints/ from a copy, or "
+        f"train its configuration anew in another place: {anew}"
+    )
 
 
 def _unreadable(path: Path, fault: str, mend: str) -> ConfigError:
