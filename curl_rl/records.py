@@ -1,6 +1,5 @@
 """Reads finished and unfinished runs back from their directories: configuration, evaluations, where they come from."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -126,29 +125,26 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         return
     except UnicodeError:
         raise ConfigError(f"{path} cannot be read (it is not UTF-8 text): {mend}") from None
-    reader = csv.DictReader(whole.split("\n"))
+    header, *lines = (line.rstrip("\r").split(",") for line in whole.split("\n"))
+    missing = [name for name in (*_NUMBERS, *Origin._fields) if name not in header]
+    if missing:
+        raise ConfigError(f"{path} has no column {', '.join(missing)}: another version wrote it; {mend}")
     seen = set[tuple[float, float]]()
-    try:
-        missing = [name for name in (*_NUMBERS, *Origin._fields) if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ConfigError(f"{path} has no column {', '.join(missing)}: another version wrote it; {mend}")
-        for row in reader:
+    for number, cells in enumerate(lines, start=2):
+        try:
+            row: dict[str, Any] = dict(zip(header, cells, strict=True))
             numbers = _numbers(row)
-            if (played := (numbers["frame"], numbers["episode"])) in seen:
-                where = f"{path}, line {reader.line_num}, repeats"
-                raise ConfigError(f"{where} episode {played[1]:.0f} of frame {played[0]:.0f}: {mend}")
-            seen.add(played)
-            yield row | numbers
-    except ConfigError:
-        raise
-    except (csv.Error, ValueError):
-        raise ConfigError(f"{path}, line {reader.line_num}, is broken: {mend}") from None
+        except ValueError:
+            raise ConfigError(f"{path}, line {number}, is broken: {mend}") from None
+        if (played := (numbers["frame"], numbers["episode"])) in seen:
+            where = f"{path}, line {number}, repeats"
+            raise ConfigError(f"{where} episode {played[1]:.0f} of frame {played[0]:.0f}: {mend}")
+        seen.add(played)
+        yield row | numbers
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a row. Raises ValueError for one that no run writes."""
-    if None in row or None in row.values():  # more cells than columns, or fewer
-        raise ValueError
     numbers = {name: float(row[name]) for name in _NUMBERS}
     # A return that is no number is a result; a clock that is none is not.
     whole = all(0 <= numbers[name] < 2**53 and numbers[name].is_integer() for name in _COUNTS)
