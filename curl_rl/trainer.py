@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +82,15 @@ class Trainer:
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         start = surroundings() | {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info}
         origin = make_origin(start, self.protocol["hash"], self.config.budget_frames)
-        self.logger = RunLogger(self.run_dir, origin, resume=state and state["log"])
-        save_config(self.config, self.run_dir)
-        write_metadata(self.run_dir, start)
-        self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
-        with self.stop.listening():
-            try:
+        with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
+            save_config(self.config, self.run_dir)
+            write_metadata(self.run_dir, start)
+            progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
+            with self.stop.listening(), closing(progress) as self.progress:
                 self._begin_or_replay_episode()
                 if state is None:
                     self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
                 self._loop()
-            finally:
-                self.progress.close()
-                self.logger.close()
         if self.stop() and not self.finished:
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
