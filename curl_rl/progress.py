@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import Any, TextIO
 
-_PLAIN_SECONDS, _WIDTH = 30.0, 80
+_PLAIN_SECONDS, _WIDTH, _ROWS = 30.0, 80, 24
 _WARM_UP, _SAMPLE = 5, 30  # agent steps with updates: those that allocate and compile, and those that are timed
 
 
@@ -22,9 +22,10 @@ class Progress:
         if self._stream.isatty():
             from tqdm import tqdm
 
-            # A terminal that gives its width as zero, as some containers' do, would be shown nothing.
-            width: dict[str, Any] = {"dynamic_ncols": True} if _columns(self._stream) else {"ncols": _WIDTH}
-            self._bar = tqdm(total=total, initial=initial, unit=unit, file=self._stream, **width)
+            shape = _shape(self._stream)
+            options = {"initial": initial, "unit": unit, "ncols": shape[0], "nrows": shape[1]}
+            self._bar = tqdm(total=total, file=self._stream, **options)
+            self._bar.dynamic_ncols = _shape
         else:
             self.note(f"{initial}/{total} {unit}s")
 
@@ -92,8 +93,10 @@ def _span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _columns(stream: TextIO) -> int:
+def _shape(stream: Any) -> tuple[int, int]:
+    """Return the columns and rows that a bar may take: some containers' terminals say that they have none."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns
+        columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):  # no terminal of the operating system's
-        return 0
+        columns = 0
+    return (columns if columns > 1 else _WIDTH) - 1, _ROWS
