@@ -83,7 +83,10 @@ def is_begun(run_dir: Path) -> bool:
 
 def has_rows(table: Path) -> bool:
     """Return whether a table holds more than its header."""
-    return table.is_file() and table.read_bytes().count(b"\n") > 1
+    try:
+        return read_bytes(table).count(b"\n") > 1
+    except FileNotFoundError:
+        return False
 
 
 def explain_missing(run_dir: Path) -> str:

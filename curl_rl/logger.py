@@ -7,6 +7,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
@@ -43,8 +44,10 @@ class RunLogger:
             run_dir.mkdir(parents=True, exist_ok=True)
         marks = dict.fromkeys(COLUMNS) if resume is None else resume["tables"]
         kept = {name: _kept(run_dir / name, COLUMNS[name], marks[name]) for name in COLUMNS}
-        self._tables = {name: _Table(run_dir / name, content) for name, content in kept.items()}
-        self._events = _Events(run_dir / "tensorboard", None if resume is None else resume["tensorboard"])
+        with ExitStack() as opened:
+            self._tables = {n: opened.enter_context(closing(_Table(run_dir / n, kept[n]))) for n in kept}
+            self._events = _Events(run_dir / "tensorboard", None if resume is None else resume["tensorboard"])
+            opened.pop_all()  # none failed: they are this logger's to close
 
     def state_dict(self) -> dict[str, Any]:
         """Return how much has been written, and the checksum of each table."""

