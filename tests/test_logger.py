@@ -277,7 +277,7 @@ def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
         lambda: RunLogger(tmp_path / "file" / "run", ORIGIN),
         lambda: write_mp4(tmp_path / "file" / "out.mp4", np.zeros((1, 4, 4, 3), np.uint8), 10),
     ):
-        with pytest.raises(WriteError, match=r"cannot write .*file.*free space or make the directory writable"):
+        with pytest.raises(WriteError, match=r"cannot write .*file.*move away what stands in its place"):
             attempt()
 
 

@@ -41,7 +41,7 @@ def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
 
 def test_metadata_that_cannot_be_written_names_the_mend(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="make the directory writable"):
+    with pytest.raises(WriteError, match="move away what stands in its place"):
         write_metadata(tmp_path / "file" / "run", {})
 
 
