@@ -299,19 +299,19 @@ def train(config: Config) -> int:
     can go on from; OSError where it cannot be written.
     """
     check_resumable(config)
-    run_dir = Path(config.run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"cannot write to {run_dir}: {error.strerror}; choose another place") from error
     with unfailing_stderr(), ExitStack() as cleanup:
-        # Two that train in one directory would prune each other's checkpoints.
-        refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
-        cleanup.enter_context(alone(run_dir / ".lock", refusal))
-        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        run_dir = Path(config.run_dir)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
+        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write to {run_dir}: {error.strerror}; choose another place") from error
+        # Two that train in one directory would prune each other's checkpoints.
+        refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
+        cleanup.enter_context(alone(run_dir / ".lock", refusal))
         return Trainer(config, cleanup).run()
 
 

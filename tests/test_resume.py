@@ -75,7 +75,7 @@ def test_a_run_killed_before_its_first_step_ended_goes_on(whole, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "deleted", [(), ("checkpoints",), ("checkpoints", "train.csv", "tensorboard", "metadata.json")]
+    "deleted", [(), ("checkpoints",), ("checkpoints", "train.csv", "tensorboard", "metadata.json", ".lock")]
 )
 def test_a_finished_run_is_finished_by_its_results_and_stays_as_it_is(finished, capsys, deleted):
     for name in deleted:
