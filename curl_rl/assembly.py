@@ -2,8 +2,9 @@
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ import torch
 import envs
 from curl_rl import suites
 from curl_rl.agents import AGENTS
-from curl_rl.config import Config
+from curl_rl.config import FILE, Config, check_same, identity
 from curl_rl.encoders import make_encoder
 from curl_rl.evaluate import Environment, FrameStack
 from curl_rl.machine import usable_cores
@@ -87,6 +88,18 @@ def _label_side(config: Config) -> int:
 def make_protocol(config: Config) -> dict[str, Any]:
     """Return what the configured environment measures, as plain data with its `hash`."""
     return envs.protocol(config.task, **_settings(config))
+
+
+def identify(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's."""
+    return {**identity(config), "protocol": make_protocol(config)["hash"]}
+
+
+def check_state(state: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration."""
+    place = Path(config.run_dir) / "checkpoints"
+    mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
+    check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
 
 
 def make_environment(config: Config, *, judge: bool = False) -> RunEnv:

@@ -1,32 +1,23 @@
 """Checkpoints that are atomic, cost in proportion to what is new, and say when they are broken."""
 
-import json
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from importlib import metadata
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-FORMAT = 1  # raised whenever a file's meaning changes
+from curl_rl.manifest import BrokenError, Chunk, Manifest, OtherVersionError, read_manifest, read_tensors, verify
+
 _PREFIXES = ("manifest-", "state-", "journal-", "tmp-")
 
 
 class CheckpointError(OSError):
     """A checkpoint that cannot be written or read; the message names the mend."""
-
-
-class _BrokenError(Exception):
-    """Why one checkpoint on disk cannot be used."""
-
-
-class _OtherVersionError(_BrokenError):
-    """A checkpoint in another format than this program's."""
 
 
 class Journaled(Protocol):
@@ -47,23 +38,6 @@ class Journaled(Protocol):
         ...
 
 
-class _Chunk(NamedTuple):
-    start: int
-    end: int
-    name: str
-
-
-class _Manifest(NamedTuple):
-    """What one checkpoint consists of; written last, so that its presence means the rest is there."""
-
-    step: int
-    state: str
-    files: dict[str, tuple[int, int]]  # name -> bytes, CRC-32
-    first: int = 0  # the first live slot
-    written: int | None = None  # None without a journal
-    chunks: tuple[_Chunk, ...] = ()
-
-
 class Checkpoints:
     """Keep the newest checkpoints of a run in one directory.
 
@@ -78,7 +52,7 @@ class Checkpoints:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(directory)
         self._keep = keep
-        self._chain: list[_Manifest] | None = None  # the kept checkpoints, oldest first
+        self._chain: list[Manifest] | None = None  # the kept checkpoints, oldest first
 
     def save(self, step: int, state: Mapping[str, Any], journal: Journaled | None = None) -> None:
         """Write a checkpoint and drop those that are no longer kept.
@@ -88,7 +62,7 @@ class Checkpoints:
         checkpoint intact and no temporary file.
         """
         plain = _plain(state, "state")
-        chain = self._known()
+        chain = self._present(self._known())
         created: list[Path] = []
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -107,19 +81,22 @@ class Checkpoints:
         self._chain = [*older, manifest][-self._keep :]
         self._prune()
 
-    def load(self, journal: Journaled | None = None) -> dict[str, Any] | None:
+    def load(
+        self, journal: Journaled | None = None, *, check: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any] | None:
         """Return the state of the newest intact checkpoint, all on the CPU, and write its slots back into `journal`.
 
         None if nothing was ever saved. A broken checkpoint is skipped with one line on stderr; CheckpointError if
-        there is none left. Without `journal` only the state is read and checked, and nothing on disk changes.
+        there is none left. Without `journal` only the state is read and checked, and nothing on disk changes. `check`
+        sees an intact state first and raises for one that must not be taken, which leaves `journal` untouched.
         """
         paths = self._own_files("manifest-")
-        broken: list[tuple[Path, _BrokenError]] = []
+        broken: list[tuple[Path, BrokenError]] = []
         for path in reversed(paths):
             try:
-                manifest = _read_manifest(path)
-                state = self._restore(manifest, journal)
-            except _BrokenError as reason:
+                manifest = read_manifest(path)
+                state = self._restore(manifest, journal, check)
+            except BrokenError as reason:
                 broken.append((path, reason))
                 continue
             if broken:
@@ -133,17 +110,33 @@ class Checkpoints:
         self._chain = []
         return None
 
-    def _known(self) -> list[_Manifest]:
+    def _known(self) -> list[Manifest]:
         if self._chain is None:
             if self._own_files("manifest-"):
                 raise RuntimeError(f"{self._directory} already holds checkpoints: load() before save()")
             self._chain = []
         return self._chain
 
+    def _present(self, chain: list[Manifest]) -> list[Manifest]:
+        """Return the checkpoints of which every file is still there; one line on stderr tells of those that are not.
+
+        A checkpoint shares its neighbours' files: without this look, all that follow a lost file would be useless.
+        """
+        lost = {manifest.step: manifest.lost_from(self._directory) for manifest in chain}
+        present = [manifest for manifest in chain if not lost[manifest.step]]
+        if len(present) < len(chain):
+            names = ", ".join(sorted({name for files in lost.values() for name in files}))
+            print(
+                f"{self._directory} has lost {names} since it was written: what the next checkpoint needs of it is "
+                "written anew",
+                file=sys.stderr,
+            )
+        return present
+
     def _write(
-        self, step: int, state: Any, journal: Journaled | None, chain: list[_Manifest], created: list[Path]
-    ) -> _Manifest:
-        manifest = _Manifest(step, "", {})
+        self, step: int, state: Any, journal: Journaled | None, chain: list[Manifest], created: list[Path]
+    ) -> Manifest:
+        manifest = Manifest(step, "", {})
         if journal is not None:
             manifest = self._write_journal(manifest, journal, chain[-1] if chain else None, created)
         name, entry = self._write_tensors(f"state-{step:012d}", state, created)
@@ -154,8 +147,8 @@ class Checkpoints:
         return manifest
 
     def _write_journal(
-        self, manifest: _Manifest, journal: Journaled, last: _Manifest | None, created: list[Path]
-    ) -> _Manifest:
+        self, manifest: Manifest, journal: Journaled, last: Manifest | None, created: list[Path]
+    ) -> Manifest:
         """Add the slots that `last` has not, and the chunks of `last` that are still live."""
         written, first = journal.written, max(0, journal.written - journal.capacity)
         since = 0 if last is None or last.written is None else last.written
@@ -169,7 +162,7 @@ class Checkpoints:
             rows = _plain(journal.journal(start), "journal")
             _check_rows(rows, written - start)
             name, files[name] = self._write_tensors(f"journal-{start:012d}-{written:012d}", rows, created)
-            chunks.append(_Chunk(start, written, name))
+            chunks.append(Chunk(start, written, name))
         return manifest._replace(files=files, first=first, written=written, chunks=tuple(chunks))
 
     def _write_tensors(self, stem: str, content: Any, created: list[Path]) -> tuple[str, tuple[int, int]]:
@@ -191,47 +184,49 @@ class Checkpoints:
         os.replace(temporary, final)  # also over an equal name: that file may be the damaged one
         return final.name, (sink.size, sink.crc)
 
-    def _write_manifest(self, manifest: _Manifest, created: list[Path]) -> None:
-        body = manifest._asdict()
-        envelope = {"format": FORMAT, "program": _program(), "crc32": _checksum(body), "body": body}
-        final = self._directory / f"manifest-{manifest.step:012d}.json"
+    def _write_manifest(self, manifest: Manifest, created: list[Path]) -> None:
+        final = self._directory / manifest.name
         temporary = self._directory / f"tmp-{final.name}"
         with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(envelope, file, indent=1)
+            file.write(manifest.to_json())
             _commit(file)
         if not final.exists():
             created.append(final)
         os.replace(temporary, final)
 
-    def _restore(self, manifest: _Manifest, journal: Journaled | None) -> dict[str, Any]:
+    def _restore(
+        self, manifest: Manifest, journal: Journaled | None, check: Callable[[dict[str, Any]], None] | None
+    ) -> dict[str, Any]:
         """Verify everything first, so that a broken checkpoint leaves `journal` untouched."""
         chunks = () if journal is None else manifest.chunks
         for name in [manifest.state, *(chunk.name for chunk in chunks)]:
-            _verify(self._directory / name, *manifest.files[name])
+            verify(self._directory / name, *manifest.files[name])
         if journal is not None and manifest.written is None:
-            raise _BrokenError("it was saved without a replay")
-        state = _read(self._directory / manifest.state)
-        rows = [_read(self._directory / chunk.name, mmap=True) for chunk in chunks]
+            raise BrokenError("it was saved without a replay")
+        state = read_tensors(self._directory / manifest.state)
+        if check is not None:
+            check(state)
+        rows = [read_tensors(self._directory / chunk.name, mmap=True) for chunk in chunks]
         for chunk, content in zip(chunks, rows, strict=True):
             start = max(chunk.start, manifest.first)
             live = {key: value[start - chunk.start :] for key, value in content.items()}
             journal.restore_journal(start, live)  # pyright: ignore[reportOptionalMemberAccess]
         return state
 
-    def _older(self, manifest: _Manifest, paths: list[Path]) -> list[_Manifest]:
+    def _older(self, manifest: Manifest, paths: list[Path]) -> list[Manifest]:
         """Return the kept checkpoints before `manifest`, read from their manifests alone."""
         older = []
         for path in paths:
             try:
-                candidate = _read_manifest(path)
-            except _BrokenError:
+                candidate = read_manifest(path)
+            except BrokenError:
                 continue
             if candidate.step < manifest.step:
                 older.append(candidate)
         return older[max(0, len(older) - self._keep + 1) :]
 
-    def _none_intact(self, broken: list[tuple[Path, _BrokenError]]) -> str:
-        if any(isinstance(reason, _OtherVersionError) for _, reason in broken):
+    def _none_intact(self, broken: list[tuple[Path, BrokenError]]) -> str:
+        if any(isinstance(reason, OtherVersionError) for _, reason in broken):
             mend = "resume with the version of curl-rl that wrote it, or start a new run in another run_dir"
         else:
             mend = "put its files back from a copy, or start a new run in another run_dir"
@@ -252,14 +247,14 @@ class Checkpoints:
     def _prune(self) -> None:
         """Delete what no kept checkpoint needs, whatever a kill or a fallback left behind included."""
         chain = self._chain or []
-        needed = {f"manifest-{manifest.step:012d}.json" for manifest in chain}
+        needed = {manifest.name for manifest in chain}
         needed.update(name for manifest in chain for name in manifest.files)
         # Manifests go first: one must not outlive its files.
         for path in [*self._own_files("manifest-"), *self._own_files()]:
             if path.name not in needed:
                 _remove(path)
 
-    def _discard(self, created: list[Path], chain: list[_Manifest]) -> None:
+    def _discard(self, created: list[Path], chain: list[Manifest]) -> None:
         needed = {name for manifest in chain for name in manifest.files}
         leftovers = [path for path in reversed(created) if path.name not in needed]
         with suppress(OSError):  # the failure being reported matters more
@@ -323,67 +318,9 @@ def _check_rows(rows: dict[str, Tensor], count: int) -> None:
             raise ValueError(f"journal[{key!r}] has {len(value)} rows for {count} slots")
 
 
-def _read_manifest(path: Path) -> _Manifest:
-    with _readable(path):
-        envelope = json.loads(path.read_text(encoding="utf-8"))
-        if envelope["format"] != FORMAT:
-            program = envelope.get("program", "another version")
-            raise _OtherVersionError(f"has format {envelope['format']}, written by {program}; this one reads {FORMAT}")
-        body = envelope["body"]
-        if _checksum(body) != envelope["crc32"]:
-            raise _BrokenError(f"{path.name} has a wrong checksum")
-        body["files"] = {name: tuple(entry) for name, entry in body["files"].items()}
-        body["chunks"] = tuple(_Chunk(*chunk) for chunk in body["chunks"])
-        return _Manifest(**body)
-
-
-def _verify(path: Path, size: int, crc: int) -> None:
-    with _readable(path):
-        found = path.stat().st_size
-        if found != size:
-            raise _BrokenError(f"{path.name} has {found} bytes instead of {size}")
-        actual = 0
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                actual = zlib.crc32(block, actual)
-        if actual != crc:
-            raise _BrokenError(f"{path.name} has a wrong checksum")
-
-
-def _read(path: Path, *, mmap: bool = False) -> Any:
-    with _readable(path):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever reading a damaged file can raise into one reason."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise _BrokenError(f"{path.name} is missing") from None
-    except _BrokenError:
-        raise
-    except OSError as error:
-        raise _BrokenError(f"{path.name} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged JSON or zip file raises almost anything
-        raise _BrokenError(f"{path.name} cannot be read: {type(error).__name__}") from error
-
-
-def _describe(broken: list[tuple[Path, _BrokenError]]) -> str:
+def _describe(broken: list[tuple[Path, BrokenError]]) -> str:
     steps = [path.stem.removeprefix("manifest-").lstrip("0") or "0" for path, _ in broken]
     return ", ".join(f"checkpoint {step} is not usable ({why})" for step, (_, why) in zip(steps, broken, strict=True))
-
-
-def _checksum(body: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(body, sort_keys=True).encode())
-
-
-def _program() -> str:
-    try:
-        return f"curl-rl {metadata.version('curl-rl')}"
-    except metadata.PackageNotFoundError:
-        return "curl-rl from source"
 
 
 def _commit(file: Any) -> None:

@@ -17,6 +17,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.run is None:
         parser.print_help()
         return 0
+    from curl_rl.streams import unfailing_stderr
+
+    with unfailing_stderr():
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:

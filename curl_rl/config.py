@@ -14,14 +14,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl import checks, suites
 from curl_rl.agents import AGENTS
+from curl_rl.documents import CONFIG, is_begun, read_settings
 from curl_rl.encoders import ENCODERS
+from curl_rl.files import write_atomically
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.sampling import SAMPLERS
 from curl_rl.schema import REFUSALS, explained, frozen, schema
 from curl_rl.settings import LOCAL, flat
 from curl_rl.types import ConfigError, option
 
-FILE = "config.json"
+FILE = CONFIG
 GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
 
 
@@ -218,11 +220,8 @@ def to_node(data: Mapping[str, Any]) -> DictConfig:
 
 
 def save_config(config: Config, run_dir: str | Path) -> None:
-    """Write config.json into an existing run directory, all of it or nothing."""
-    path = Path(run_dir) / FILE
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-    part.replace(path)
+    """Write config.json into a run directory, all of it or nothing."""
+    write_atomically(Path(run_dir) / FILE, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def load_config(run_dir: str | Path) -> Config:
@@ -230,33 +229,48 @@ def load_config(run_dir: str | Path) -> Config:
 
     Raises FileNotFoundError where there is no run, ConfigError where its file cannot be understood.
     """
-    path = Path(run_dir) / FILE
-    if not path.is_file():
-        raise FileNotFoundError(f"{run_dir} is no run directory: it has no {FILE}")
+    stored = read_settings(Path(run_dir))
     try:
-        return dataclasses.replace(Config.from_dict(json.loads(path.read_text())), run_dir=str(run_dir))
-    except ValueError as error:  # ConfigError and broken JSON both
-        raise ConfigError(f"{path} cannot be read ({error}): restore it or give another run_dir") from None
+        return dataclasses.replace(Config.from_dict(stored), run_dir=str(run_dir))
+    except ConfigError as error:
+        fault = str(error)
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):  # a value of another kind
+        fault = "it holds no settings of this program"
+    path = Path(run_dir) / FILE
+    raise ConfigError(f"{path} cannot be read ({fault}): restore it or give another run_dir")
 
 
 def check_resumable(config: Config) -> None:
-    """Raise ConfigError, with the difference, where another configuration lives in the run directory."""
+    """Raise ConfigError where the run directory holds another configuration's run, with the difference, or no run's."""
     run_dir = Path(config.run_dir)
-    # A run that never reached a checkpoint has nothing to lose and claims nothing.
-    if not (run_dir / FILE).is_file() or not any((run_dir / "checkpoints").glob("manifest-*")):
+    if not (run_dir / FILE).exists():
         return
-    if changes := difference(load_config(config.run_dir), config):
+    stored = load_config(config.run_dir)
+    # A run that has measured nothing has nothing to lose and claims nothing.
+    if is_begun(run_dir):
+        mend = f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
+        check_same(identity(stored), identity(config), f"{config.run_dir} holds a run", mend)
+
+
+def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], holder: str, mend: str) -> None:
+    """Raise ConfigError, with the difference, where what was stored of a configuration is not what is given."""
+    if changes := _told(stored, given):
         lines = "".join(f"  {change}\n" for change in changes)
-        raise ConfigError(
-            f"{config.run_dir} holds a run of another configuration:\n{lines}"
-            f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
-        )
+        raise ConfigError(f"{holder} of another configuration:\n{lines}{mend}")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """Return every setting that can change results, flat."""
+    return {key: value for key, value in flat(config.to_dict()).items() if key not in LOCAL}
 
 
 def difference(old: Config, new: Config) -> list[str]:
     """Return "key: old -> new" for every setting that differs and can change results."""
-    before, after = flat(old.to_dict()), flat(new.to_dict())
-    keys = [key for key in before | after if key not in LOCAL and before.get(key) != after.get(key)]
+    return _told(identity(old), identity(new))
+
+
+def _told(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key) != after.get(key)]
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in keys]
 
 

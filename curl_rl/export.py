@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from curl_rl import __version__
 from curl_rl.augmentations import center_fit, seen_size
 from curl_rl.checkpoint import Checkpoints
+from curl_rl.documents import CONFIG, explain_missing, read_settings
 from curl_rl.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.files import check_folder, replacing
-from curl_rl.records import newest_step
 from curl_rl.types import Clock, ConfigError
 
-CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 _OF_A_RUN = ("eval.csv", "checkpoints")
@@ -235,10 +234,10 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     _check_place(Path(out))
-    run = _read_run(run_dir)
+    run = read_settings(run_dir)
     state = Checkpoints(run_dir / "checkpoints").load(None)
     if state is None:
-        raise FileNotFoundError(_no_checkpoint(run_dir))
+        raise FileNotFoundError(explain_missing(run_dir))
     try:
         weights = state["agent"]["encoder"]
         channels = next(iter(weights.values())).shape[1]  # the first layer knows them, whatever the frames and stack
@@ -254,28 +253,6 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
         ) from error
     encoder.to_empty(device="cpu").load_state_dict(weights)
     return save_encoder(encoder, run["encoder"], obs_shape, Path(out), **told)
-
-
-def _read_run(run_dir: Path) -> dict[str, Any]:
-    if not (run_dir / CONFIG).is_file():
-        raise FileNotFoundError(f"{run_dir} is no run directory: it has no {CONFIG}")
-    try:
-        run = json.loads((run_dir / CONFIG).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{run_dir / CONFIG} is no JSON: put it back, or move {run_dir} away") from error
-    if not isinstance(run, dict) or "env" not in run:
-        raise ConfigError(f"{run_dir / CONFIG} is not a run's configuration: put it back, or move {run_dir} away")
-    return run
-
-
-def _no_checkpoint(run_dir: Path) -> str:
-    """Say why there is nothing to export: nothing was saved yet, or what was saved is gone."""
-    if not newest_step(run_dir):
-        return f"{run_dir} has no checkpoint yet: let it train longer"
-    return (
-        f"the checkpoints of {run_dir} are gone, and its weights with them: put {run_dir / 'checkpoints'} back from a "
-        "copy, or train again in another run_dir; what eval.csv and train.csv say stays"
-    )
 
 
 def _shapes(run: dict[str, Any], channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

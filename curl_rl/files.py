@@ -19,7 +19,9 @@ def writing(path: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        mend = "free space or make the directory writable, then run the same command again"
+        occupied = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)
+        change = "move away what stands in its place" if occupied else "free space or make the directory writable"
+        mend = f"{change}, then run the same command again"
         raise WriteError(f"cannot write {path}: {error.strerror or error}; {mend}") from error
 
 

@@ -1,59 +1,67 @@
-"""What a run leaves for people: CSV tables, TensorBoard, videos, and a line on the console."""
+"""What a run leaves for people: CSV tables, TensorBoard and videos."""
 
 import importlib
 import io
 import math
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from curl_rl.documents import read_bytes
 from curl_rl.files import write_atomically, writing
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 from curl_rl.video import check_frames
 
 EVAL_COLUMNS = ("agent_step", "frame", "update", "episode", "return", "length", "seconds", *Origin._fields)
 TRAIN_COLUMNS = ("agent_step", "frame", "update", "name", "value")
-
+COLUMNS = {"eval.csv": EVAL_COLUMNS, "train.csv": TRAIN_COLUMNS}
+_EVENTS = "events.out.tfevents."
 _GIF_FRAMES = 128  # TensorBoard's checksum is pure Python (6 MB/s), so a long episode is shown with fewer frames
 _GRID_GAP = 2
-_PLAIN_SECONDS = 30.0
 
 
 class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
-    Rows of evaluations end with their `origin`. With `resume`, rows after its agent_step are cut off, and
-    evaluations after that of agent_step `evaluated`; without, the tables start anew. TensorBoard's axis is agent_step.
-    WriteError on a full disk.
+    Rows of evaluations end with their `origin`. `resume` is the state at the save from which the run goes on: what was
+    written after it is cut off. TensorBoard's axis is agent_step. ConfigError, with nothing changed, for tables that
+    are not those of the state, or hold rows where there is none; WriteError on a full disk.
     """
 
-    def __init__(self, run_dir: Path, origin: Origin, *, resume: Clock | None = None, evaluated: int | None = None):
+    def __init__(self, run_dir: Path, origin: Origin, *, resume: Mapping[str, Any] | None = None):
         self._origin = origin
-        last = -1 if resume is None else resume.agent_step
-        last_evaluated = last if evaluated is None else min(last, evaluated)
         with writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
-        self._eval = _Table(run_dir / "eval.csv", EVAL_COLUMNS, last_evaluated)
-        self._train = _Table(run_dir / "train.csv", TRAIN_COLUMNS, last)
-        self._events = _Events(run_dir / "tensorboard", last)
+        marks = dict.fromkeys(COLUMNS) if resume is None else resume["tables"]
+        kept = {name: _kept(run_dir / name, COLUMNS[name], marks[name]) for name in COLUMNS}
+        with ExitStack() as opened:
+            self._tables = {n: opened.enter_context(closing(_Table(run_dir / n, kept[n]))) for n in kept}
+            self._events = _Events(run_dir / "tensorboard", None if resume is None else resume["tensorboard"])
+            opened.pop_all()  # none failed: they are this logger's to close
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return how much has been written, and the checksum of each table."""
+        tables = {name: (table.size, table.crc) for name, table in self._tables.items()}
+        return {"tables": tables, "tensorboard": self._events.state_dict()}
 
     def scalars(self, clock: Clock, values: Mapping[str, float]) -> None:
         """Write one row and one TensorBoard scalar for each value."""
-        self._train.append((*clock, name, float(value)) for name, value in values.items())
+        self._tables["train.csv"].append((*clock, name, float(value)) for name, value in values.items())
         self._events.scalars(clock, values)
 
     def evaluation(self, clock: Clock, episodes: Sequence[Episode], seconds: float) -> None:
         """Write one row for each of at least one episodes; `seconds` stands in every row."""
-        self._eval.append((*clock, e.index, float(e.score), e.length, float(seconds), *self._origin) for e in episodes)
+        rows = [(*clock, e.index, float(e.score), e.length, float(seconds), *self._origin) for e in episodes]
+        self._tables["eval.csv"].append(rows)
         means = {"eval/return": fmean(e.score for e in episodes), "eval/length": fmean(e.length for e in episodes)}
         self._events.scalars(clock, means)
 
@@ -70,11 +78,11 @@ class RunLogger:
 
     def flush(self) -> None:
         """Force everything to the disk, before a checkpoint."""
-        for file in (self._eval, self._train, self._events):
+        for file in (*self._tables.values(), self._events):
             file.flush()
 
     def close(self) -> None:
-        for file in (self._eval, self._train, self._events):
+        for file in (*self._tables.values(), self._events):
             file.close()
 
 
@@ -85,12 +93,14 @@ class _File:
         self.path = path
         with writing(path):
             self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self.size = self._file.tell()
 
     def write(self, content: bytes) -> None:
         rest = memoryview(content)
         with writing(self.path):
             while rest:
                 rest = rest[self._file.write(rest) :]
+        self.size += len(content)
 
     def flush(self) -> None:
         with writing(self.path):
@@ -101,38 +111,62 @@ class _File:
 
 
 class _Table(_File):
-    """A CSV file, cut back to the rows at or before an agent_step when it is opened."""
+    """A CSV file, cut back to its first bytes when it is opened."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...], last: int):
+    def __init__(self, path: Path, kept: bytes):
         with writing(path):
-            write_atomically(path, "".join([",".join(columns) + "\n", *_rows_until(path, columns, last)]))
+            content = path.read_bytes() if path.exists() else b""
+            if not content.startswith(kept):  # a new table, or a header that a kill has torn
+                write_atomically(path, kept.decode())
+            elif content != kept:
+                os.truncate(path, len(kept))
         super().__init__(path)
+        self.crc = zlib.crc32(kept)
 
     def append(self, rows: Iterable[tuple[int | float | str, ...]]) -> None:
         # repr keeps every bit of a float, so equal runs give equal files.
-        self.write("".join(",".join(_cell(cell) for cell in row) + "\n" for row in rows).encode())
+        content = "".join(",".join(_cell(cell) for cell in row) + "\n" for row in rows).encode()
+        self.write(content)
+        self.crc = zlib.crc32(content, self.crc)
 
 
 class _Events(_File):
-    """A TensorBoard event file, written in this thread so that an error reaches the caller, unlike SummaryWriter's."""
+    """A TensorBoard event file, written in this thread so that an error reaches the caller, unlike SummaryWriter's.
 
-    def __init__(self, directory: Path, last: int):
+    One for each start of a run. `resume` says how long the earlier ones were at the save from which the run goes on.
+    """
+
+    def __init__(self, directory: Path, resume: Mapping[str, Any] | None):
         self._record_writer = importlib.import_module("tensorboard.summary.writer.record_writer").RecordWriter(self)
         # These classes are made at import, where a type checker cannot see them.
         self._event_pb2: Any = importlib.import_module("tensorboard.compat.proto.event_pb2")
         self._summary: Any = importlib.import_module("tensorboard.compat.proto.summary_pb2").Summary
+        self._last, self._sizes = (-1, {}) if resume is None else (resume["last"], dict(resume["sizes"]))
         with writing(directory):
             directory.mkdir(exist_ok=True)
+            if resume is not None:
+                self._cut(directory)
             count = len(list(directory.iterdir()))
-        super().__init__(directory / f"events.out.tfevents.{time.time():010.0f}.{count:04d}")
-        self._add(last + 1, file_version="brain.Event:2")
-        # A session's start hides the earlier sessions' events from this step on.
+        super().__init__(directory / f"{_EVENTS}{time.time():010.0f}.{count:04d}")
+        self._add(self._last + 1, file_version="brain.Event:2")
+        # In a TensorBoard that has read what was cut off, a session's start hides the events from this step on.
         log = self._event_pb2.SessionLog
-        self._add(last + 1, session_log=log(status=log.START))
+        self._add(self._last + 1, session_log=log(status=log.START))
+
+    def _cut(self, directory: Path) -> None:
+        """Take away what was written after the save: a session's start hides by step, and one step has many events."""
+        for path in sorted(directory.glob(f"{_EVENTS}*")):
+            if path.name not in self._sizes:
+                path.unlink()
+            elif path.stat().st_size > self._sizes[path.name]:
+                os.truncate(path, self._sizes[path.name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self._last, "sizes": {**self._sizes, self.path.name: self.size}}
 
     def scalars(self, clock: Clock, values: Mapping[str, float]) -> None:
         cells = [self._summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._add(clock.agent_step, summary=self._summary(value=cells))
+        self._log(clock, cells)
 
     def image(self, clock: Clock, tag: str, kind: str, frames: np.ndarray, **options: Any) -> None:
         """Write frames (T, H, W, 3) as one file of an image format, moving where there are several."""
@@ -143,7 +177,11 @@ class _Events(_File):
         first.save(buffer, kind, save_all=bool(rest), append_images=rest, **options)
         size = {"height": first.height, "width": first.width, "colorspace": 3}
         image = self._summary.Image(**size, encoded_image_string=buffer.getvalue())
-        self._add(clock.agent_step, summary=self._summary(value=[self._summary.Value(tag=tag, image=image)]))
+        self._log(clock, [self._summary.Value(tag=tag, image=image)])
+
+    def _log(self, clock: Clock, cells: Sequence[Any]) -> None:
+        self._last = max(self._last, clock.agent_step)
+        self._add(clock.agent_step, summary=self._summary(value=cells))
 
     def _add(self, step: int, **content: Any) -> None:
         event = self._event_pb2.Event(wall_time=time.time(), step=step, **content)
@@ -188,53 +226,6 @@ class MetricMeans:
         self._sums = {tuple(names): (total, count) for names, total, count in state["groups"]}
 
 
-class Progress:
-    """Show return, speed and time left: a bar on a terminal, else a line every half minute."""
-
-    def __init__(self, total: int, *, initial: int = 0, unit: str = "step", stream: TextIO | None = None):
-        self._total, self._done, self._unit = total, initial, unit
-        self._stream = stream or sys.stderr
-        self._return: float | None = None
-        self._printed = (time.monotonic(), initial)
-        self._bar: Any = None
-        if self._stream.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total, initial=initial, unit=unit, file=self._stream, dynamic_ncols=True)
-
-    def update(self, done: int, episode_return: float | None = None) -> None:
-        """Tell how many of the total are done, and the newest return if there is one."""
-        new, self._done = done - self._done, done
-        self._return = self._return if episode_return is None else episode_return
-        if self._bar is not None:
-            if episode_return is not None:
-                self._bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
-            self._bar.update(new)
-        elif time.monotonic() - self._printed[0] >= _PLAIN_SECONDS:
-            self._print_line()
-
-    def note(self, text: str) -> None:
-        """Print a line without breaking the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            print(text, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        elif self._done != self._printed[1]:
-            self._print_line()
-
-    def _print_line(self) -> None:
-        now, (then, before) = time.monotonic(), self._printed
-        rate = (self._done - before) / max(now - then, 1e-9)
-        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate > 0 else "?"
-        result = "" if self._return is None else f"return {self._return:.1f}, "
-        self.note(f"{self._done}/{self._total} {self._unit}s, {result}{rate:.1f} {self._unit}s/s, {left} left")
-        self._printed = (now, self._done)
-
-
 def raise_on_nonfinite(means: Mapping[str, float], clock: Clock) -> None:
     """Raise FloatingPointError naming every mean that is NaN or infinite; call it before a checkpoint is written."""
     bad = ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
@@ -257,17 +248,29 @@ def image_grid(batch: Tensor, columns: int) -> Tensor:
     return grid[:, :-_GRID_GAP, :-_GRID_GAP].contiguous()
 
 
-def _rows_until(path: Path, columns: tuple[str, ...], last: int) -> Iterator[str]:
-    """Yield the complete rows of a table up to an agent_step; a kill may have torn the end of the file."""
-    text = path.read_bytes().decode(errors="replace") if last >= 0 and path.exists() else ""
-    header, *rows = text.split("\n")[:-1] or [",".join(columns)]
-    if header != ",".join(columns):
-        mend = "resume with the version that wrote it, or start a new run in another run_dir"
-        raise ConfigError(f"{path} has the columns {header}, this version writes {','.join(columns)}: {mend}")
-    for row in rows:
-        step = row.partition(",")[0]
-        if row.count(",") == len(columns) - 1 and step.isdecimal() and int(step) <= last:
-            yield row + "\n"
+def _kept(path: Path, columns: tuple[str, ...], mark: tuple[int, int] | None) -> bytes:
+    """Return the part of a table that a state knows by its size and checksum, or the header of a new one."""
+    header = (",".join(columns) + "\n").encode()
+    try:
+        content = read_bytes(path)
+    except FileNotFoundError:
+        content = b""
+    if mark is None:
+        if content.count(b"\n") > 1:
+            mend = "restore checkpoints/ from a copy, or give another run_dir"
+            raise ConfigError(f"{path} holds results, and no checkpoint goes on from them: {mend}")
+        return header
+    size, crc = mark
+    kept = content[:size]
+    fault = "is missing" if not content else f"has {len(content)} bytes of {size}" if len(content) < size else ""
+    if not fault and zlib.crc32(kept) != crc:
+        fault = "was changed since"
+    if not fault and not kept.startswith(header):
+        fault = "has the columns of another version"
+    if fault:
+        mend = "restore it from a copy, or start a new run in another run_dir"
+        raise ConfigError(f"{path} is not the table that the checkpoint was saved with (it {fault}): {mend}")
+    return kept
 
 
 def _cell(value: float | str) -> str:

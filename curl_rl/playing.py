@@ -6,6 +6,7 @@ from typing import Any
 
 from curl_rl.assembly import (
     Purpose,
+    check_state,
     choose_device,
     derive_seed,
     make_agent,
@@ -15,6 +16,7 @@ from curl_rl.assembly import (
 )
 from curl_rl.checkpoint import Checkpoints
 from curl_rl.config import load_config
+from curl_rl.documents import explain_missing
 from curl_rl.evaluate import evaluate
 from curl_rl.types import ConfigError, Episode
 from curl_rl.video import check_film, filming
@@ -29,9 +31,9 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
         check_film(video)
     config = load_config(run_dir)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
-    state = Checkpoints(Path(run_dir) / "checkpoints").load()
+    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config))
     if state is None:
-        raise ConfigError(f"{run_dir} holds no checkpoint: train there first, or name another run")
+        raise ConfigError(explain_missing(run_dir))
     chosen = choose_device(device)
     prepare_torch(config.threads, spare_core=False)
     with ExitStack() as cleanup:

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from curl_rl.files import write_atomically, writing
+from curl_rl.documents import METADATA, read_starts
+from curl_rl.files import write_atomically
 from curl_rl.machine import usable_cores
 from curl_rl.types import Origin
 
@@ -39,7 +40,7 @@ def surroundings() -> dict[str, Any]:
 
 def make_origin(start: Mapping[str, Any], protocol: str, budget_frames: int) -> Origin:
     """Return what every evaluation row carries of a start's surroundings; cells hold no commas."""
-    git = start["git"] or {"commit": "", "dirty": False}
+    git = start["git"] or {"commit": "", "dirty": False}  # an installed package: its version says what ran
     versions = {"python": start["python"], **start["versions"]}
     origin = Origin(
         protocol=protocol,
@@ -53,14 +54,8 @@ def make_origin(start: Mapping[str, Any], protocol: str, budget_frames: int) -> 
 
 def write_metadata(run_dir: Path, start: Mapping[str, Any]) -> None:
     """Append a start, its `surroundings` and what else describes it (seed, gl_renderer), to `metadata.json`."""
-    path = run_dir / "metadata.json"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"] if path.exists() else []
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is not this program's metadata: move it away and run again") from error
-        write_atomically(path, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+    starts = [*read_starts(run_dir), start]
+    write_atomically(run_dir / METADATA, json.dumps({"starts": starts}, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:
@@ -77,7 +72,7 @@ def _cpu_model() -> str:
 
 
 def _git_state(root: Path) -> dict[str, Any] | None:
-    """Return the commit of a source checkout; None for an installed package or without git."""
+    """Return the commit of a source checkout, "unknown" where git cannot tell; None for an installed package."""
     if not (root / ".git").exists():
         return None
 
@@ -88,4 +83,4 @@ def _git_state(root: Path) -> dict[str, Any] | None:
     try:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--", *_SOURCES))}
     except (OSError, subprocess.SubprocessError):
-        return None
+        return {"commit": "unknown", "dirty": False}

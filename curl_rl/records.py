@@ -1,6 +1,5 @@
 """Reads finished and unfinished runs back from their directories: configuration, evaluations, where they come from."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from curl_rl.documents import CONFIG, TABLES, read_bytes, read_settings, read_starts
 from curl_rl.types import ConfigError, Origin
 
-_EPISODES = {"episodes", "final_episodes"}
-_NUMBERS = ("agent_step", "frame", "episode", "return", "seconds")
+_EPISODES, _WHOLE = {"episodes", "final_episodes"}, ("seed", "budget_frames")
+_COUNTS = ("agent_step", "frame", "episode")
+_NUMBERS = (*_COUNTS, "return", "seconds")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Run:
     config: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
     origins: tuple[Origin, ...]  # of its rows, each once: a run resumed elsewhere has several
-    command: str  # of its first start; empty where its metadata is lost
+    command: str  # of its first start; empty where its metadata is absent
 
     @property
     def budget_frames(self) -> int:
@@ -69,9 +70,9 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a run directory; an `eval.csv` that is not there yet has no evaluations.
 
-    Raises ConfigError for a configuration or rows that are not this version's, or rows of several protocols.
+    Raises ConfigError for a file that is damaged or not this version's, a repeated row, or rows of several protocols.
     """
-    config = _read_config(path / "config.json")
+    config = _settings(path)
     rows = list(_rows(path / "eval.csv"))
     origins = tuple(dict.fromkeys(Origin(*(row[name] for name in Origin._fields)) for row in rows))
     _one(path, "protocols", {origin.protocol for origin in origins})
@@ -84,7 +85,7 @@ def read_run(path: Path) -> Run:
         config=config,
         evaluations=tuple(_evaluations(rows)),
         origins=origins,
-        command=_command(path / "metadata.json"),
+        command=next((str(start.get("command", "")) for start in read_starts(path)), ""),
     )
 
 
@@ -104,7 +105,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
 def newest_step(path: Path) -> int:
     """Return the last agent step that a run's tables tell of, 0 where there are none."""
     steps = [0]
-    for name in ("train.csv", "eval.csv"):
+    for name in TABLES:
         table = path / name
         if table.is_file():
             with table.open("rb") as file:
@@ -116,25 +117,39 @@ def newest_step(path: Path) -> int:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the complete rows: a run that is writing, or was killed, may have left a torn end."""
-    if not path.is_file():
+    mend = f"restore it from a copy, or move {path.parent} away and run its command again"
+    try:
+        whole = read_bytes(path).rpartition(b"\n")[0].decode()
+    except FileNotFoundError:
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
-    reader = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    missing = [name for name in (*_NUMBERS, *Origin._fields) if name not in (reader.fieldnames or ())]
+    except UnicodeError:
+        raise ConfigError(f"{path} cannot be read (it is not UTF-8 text): {mend}") from None
+    header, *lines = (line.rstrip("\r").split(",") for line in whole.split("\n"))
+    missing = [name for name in (*_NUMBERS, *Origin._fields) if name not in header]
     if missing:
-        raise ConfigError(
-            f"{path} has no column {', '.join(missing)}: another version wrote it; run its command again in another "
-            "place, or move it away"
-        )
-    for row in reader:
+        raise ConfigError(f"{path} has no column {', '.join(missing)}: another version wrote it; {mend}")
+    seen = set[tuple[float, float]]()
+    for number, cells in enumerate(lines, start=2):
         try:
-            numbers = {name: float(row[name]) for name in _NUMBERS}
-            # A return that is no number is a result; a clock that is none is not.
-            if not all(np.isfinite(value) for name, value in numbers.items() if name != "return"):
-                raise ValueError
-            yield row | numbers
-        except (TypeError, ValueError):
-            raise ConfigError(f"{path}, line {reader.line_num}, is broken: run its command again") from None
+            row: dict[str, Any] = dict(zip(header, cells, strict=True))
+            numbers = _numbers(row)
+        except ValueError:
+            raise ConfigError(f"{path}, line {number}, is broken: {mend}") from None
+        if (played := (numbers["frame"], numbers["episode"])) in seen:
+            where = f"{path}, line {number}, repeats"
+            raise ConfigError(f"{where} episode {played[1]:.0f} of frame {played[0]:.0f}: {mend}")
+        seen.add(played)
+        yield row | numbers
+
+
+def _numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row. Raises ValueError for one that no run writes."""
+    numbers = {name: float(row[name]) for name in _NUMBERS}
+    # A return that is no number is a result; a clock that is none is not.
+    whole = all(0 <= numbers[name] < 2**53 and numbers[name].is_integer() for name in _COUNTS)
+    if not whole or not np.isfinite(numbers["seconds"]):
+        raise ValueError
+    return numbers
 
 
 def _evaluations(rows: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]:
@@ -152,23 +167,24 @@ def _one(path: Path, kind: str, values: set[str]) -> None:
         raise ConfigError(f"{path / 'eval.csv'} mixes {kind} {', '.join(sorted(values))}: they cannot be pooled")
 
 
-def _command(path: Path) -> str:
+def _settings(path: Path) -> dict[str, Any]:
+    """Return a run's settings as plain data: a report must not load what the configuration configures."""
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["starts"][0]["command"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """Return what config.json holds, as plain data: a report must not load what the configuration configures."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        needed = {"task", "seed", "budget_frames"} - config.keys() | _EPISODES - config["evaluation"].keys()
-    except FileNotFoundError:
-        raise ConfigError(f"{path.parent} is no run directory: it has no {path.name}") from None
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise ConfigError(f"{path} is not a run's configuration: restore it or move {path.parent} away") from None
+        config = read_settings(path)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
+    file, mend = path / CONFIG, f"restore it or move {path} away"
+    evaluation = config.get("evaluation")
+    evaluation = evaluation if isinstance(evaluation, dict) else {}
+    needed = {"task", *_WHOLE} - config.keys() | _EPISODES - evaluation.keys()
     if needed:
-        mend = f"another version wrote it, or it is damaged: move {path.parent} away"
-        raise ConfigError(f"{path} has no {', '.join(sorted(needed))}: {mend}")
+        raise ConfigError(
+            f"{file} has no {', '.join(sorted(needed))}: another version wrote it, or it is damaged: {mend}"
+        )
+    whole = {name: config[name] for name in _WHOLE} | {f"evaluation.{name}": evaluation[name] for name in _EPISODES}
+    for name, value in sorted(whole.items()):
+        if type(value) is not int:
+            raise ConfigError(f"{file}: {name} is {json.dumps(value)}, no whole number: {mend}")
+    if not isinstance(config["task"], str):
+        raise ConfigError(f"{file}: task is {json.dumps(config['task'])}, no name: {mend}")
     return config

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ import torch
 
 from curl_rl.assembly import (
     Purpose,
+    check_state,
     choose_device,
     derive_seed,
+    identify,
     make_agent,
     make_environment,
     make_judges,
@@ -23,19 +25,18 @@ from curl_rl.assembly import (
     prepare_torch,
 )
 from curl_rl.checkpoint import Checkpoints
-from curl_rl.config import Config, check_resumable, save_config
+from curl_rl.config import FILE, Config, check_resumable, save_config
 from curl_rl.diagnostics import watch_features
+from curl_rl.documents import read_starts
 from curl_rl.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.files import WriteError
 from curl_rl.interrupts import StopRequest
 from curl_rl.locks import alone
-from curl_rl.logger import (
-    MetricMeans,
-    Progress,
-    RunLogger,
-    image_grid,
-    raise_on_nonfinite,
-)
+from curl_rl.logger import MetricMeans, RunLogger, image_grid, raise_on_nonfinite
+from curl_rl.progress import Forecast, Progress
 from curl_rl.provenance import make_origin, surroundings, write_metadata
+from curl_rl.records import read_run
+from curl_rl.streams import unfailing_stderr
 from curl_rl.types import Batch, Clock
 
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
@@ -60,65 +61,73 @@ class Trainer:
         self.stack = self._make_stack()
         self.clock = Clock()
         self.evaluated = self.saved = 0  # frames at the last evaluation and the last checkpoint
+        self._kept = 0, 0  # both, as the last checkpoint has them
         self.seconds, self._resumed_at = 0.0, time.monotonic()
         self._logged = 0, self._resumed_at
         self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
         self._episode_state: dict[str, Any] | None = None  # of the episode that a checkpoint left running
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        self.forecast = Forecast(_place(self.device))
         self.stop = StopRequest("stopping after this step; once more stops at once")
 
     def run(self) -> int:
         """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
-        state = self.checkpoints.load(self.replay)
+        state = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
         if state is not None:
             self.load_state_dict(state)
-        if self.finished:
-            print(f"{self.run_dir} is finished: {self.clock.frame:,} frames", file=sys.stderr)
-            return 0
-        # Not before: what could not be built, or tables of another version, must leave the directory as it is.
+        # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         start = surroundings() | {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info}
-        self.logger = RunLogger(
-            self.run_dir,
-            make_origin(start, self.protocol["hash"], self.config.budget_frames),
-            resume=self.clock if state is not None else None,
-            evaluated=self.evaluated // self.config.env.action_repeat,
-        )
-        with _writable(self.config.run_dir):
+        origin = make_origin(start, self.protocol["hash"], self.config.budget_frames)
+        with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
-        write_metadata(self.run_dir, start)
-        self.progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
-        with self.stop.listening():
-            try:
+            write_metadata(self.run_dir, start)
+            progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
+            with self.stop.listening(), closing(progress) as self.progress:
                 self._begin_or_replay_episode()
+                if state is None:
+                    self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
                 self._loop()
-            finally:
-                self.progress.close()
-                self.logger.close()
-        if self.stop():
+        if self.stop() and not self.finished:
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
         return 0
 
     @property
+    def _last(self) -> bool:
+        return self.clock.frame >= self.config.budget_frames
+
+    @property
     def finished(self) -> bool:
-        budget = self.config.budget_frames
-        return self.clock.frame >= budget and self.evaluated >= budget
+        return self._last and self.evaluated >= self.config.budget_frames
 
     def _loop(self) -> None:
         # What is due comes before the next step: a run stopped in an evaluation takes it up again where it was.
         while True:
-            if self._due(self.config.evaluation.every_frames, self.evaluated):
+            if not self._last and self._due(self.config.evaluation.every_frames, self.evaluated):
                 self._evaluate()
             if self._due(self.config.checkpoint.every_frames, self.saved):
                 self._save()
-            if self.finished or self.stop():
+            if self._last:
+                self._evaluate()  # after its checkpoint: these rows say that the run is finished
+                return
+            if self.stop():
                 break
-            self._step()
-        self._save()
+            self._timed_step()
+        if self._kept != (self.saved, self.evaluated) or self.saved < self.clock.frame:
+            self._save()
+
+    def _timed_step(self) -> None:
+        learns, began = self.clock.agent_step >= self.config.random_steps, time.monotonic()
+        self._step()
+        repeat = self.config.env.action_repeat
+        left = -(-(self.config.budget_frames - self.clock.frame) // repeat)
+        told = self.forecast.add(time.monotonic() - began, learns=learns, steps_left=left, repeat=repeat)
+        if told:
+            self.progress.note(told)
 
     def _due(self, every: int, last: int) -> bool:
         frame = self.clock.frame
-        return frame // every > last // every or (frame >= self.config.budget_frames and last < frame)
+        return frame // every > last // every or (self._last and last < frame)
 
     def _step(self) -> None:
         """Send an action, learn while the environment steps and renders, and store what it answers."""
@@ -180,8 +189,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Play evaluation episodes in environments of their own, with seeds of their own."""
         settings, frame = self.config.evaluation, self.clock.frame
-        last = frame >= self.config.budget_frames
-        count = (settings.final_episodes if last else 0) or settings.episodes
+        count = (settings.final_episodes if self._last else 0) or settings.episodes
         seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
         self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
         options: dict[str, Any] = {"epsilon": settings.epsilon, "interrupted": self.stop}
@@ -218,11 +226,14 @@ class Trainer:
         raise_on_nonfinite(seen.take(), self.clock)  # no broken weights replace good ones
         self.logger.flush()
         self.saved = self.clock.frame
+        self._kept = self.saved, self.evaluated
         self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resume needs but the replay's frames, which the journal keeps."""
         return {
+            "config": identify(self.config),
+            "log": self.logger.state_dict(),
             "agent": self.agent.state_dict(),
             "replay": self.replay.state_dict(),
             "means": self.means.state_dict(),
@@ -246,6 +257,7 @@ class Trainer:
         self.clock = Clock(*state["clock"])
         marks = state["marks"]
         self.evaluated, self.saved, self.seconds = marks["evaluated"], marks["saved"], marks["seconds"]
+        self._kept = self.saved, self.evaluated
         self._resumed_at = time.monotonic()
         self._logged = self.clock.frame, self._resumed_at
         self.episode = state["episode"]["index"]
@@ -279,21 +291,27 @@ class Trainer:
 def train(config: Config) -> int:
     """Train, or go on with, the run in `config.run_dir`; return the exit status.
 
-    Raises ConfigError where another configuration lives there, OSError where it cannot be written.
+    A finished run is left as it is. Raises ConfigError where another configuration lives there, or files that no run
+    can go on from; OSError where it cannot be written.
     """
     check_resumable(config)
-    with _writable(config.run_dir):
-        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
-    with ExitStack() as cleanup:
+    with unfailing_stderr(), ExitStack() as cleanup:
+        run_dir = Path(config.run_dir)
+        if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
+            print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
+            return 0
+        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write to {run_dir}: {error.strerror}; choose another place") from error
         # Two that train in one directory would prune each other's checkpoints.
-        refusal = f"another process trains in {config.run_dir}: wait for it or give another run_dir"
-        cleanup.enter_context(alone(Path(config.run_dir) / ".lock", refusal))
+        refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
+        cleanup.enter_context(alone(run_dir / ".lock", refusal))
         return Trainer(config, cleanup).run()
 
 
-@contextmanager
-def _writable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"cannot write to {path}: {error.strerror}; choose another place") from error
+def _place(device: torch.device) -> str:
+    """Return what an update runs on, for people."""
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)

@@ -90,7 +90,7 @@ class Origin(NamedTuple):
 
     protocol: str  # hash of what the environment measures
     budget: str  # with its unit: "100000 frames"
-    commit: str  # of the source, with a plus where files differed from it; empty for an installed package
+    commit: str  # with a plus where files differed from it; "unknown" of a checkout, empty for an installed package
     versions: str  # "python=3.11.7 torch=2.13.0 ..."
     hardware: str  # cores that the run could use, and its GPUs
 

@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from curl_rl.checkpoint import Checkpoints
+from curl_rl.config import Config
+from curl_rl.trainer import Trainer, train
 
 # A run of seconds. Checkpoints fall in mid-episode (episodes take 20 steps), evaluations at neither.
 SMALL = (
@@ -34,6 +37,23 @@ def rows(run_dir: Path) -> list[tuple[str, ...]]:
         return [tuple(value for key, value in row.items() if key != "seconds") for row in csv.DictReader(file)]
 
 
+def metrics(run_dir: Path) -> list[tuple[str, ...]]:
+    """train.csv without the values of its clock on the wall."""
+    with (run_dir / "train.csv").open() as file:
+        return [tuple(row) if row[3] != "frames_per_second" else tuple(row[:4]) for row in csv.reader(file)]
+
+
+def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows, as (agent step, value) of each name, without the values of its clock on the wall."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag: [(event.step, 0.0 if tag == "frames_per_second" else event.value) for event in found.Scalars(tag)]
+        for tag in found.Tags()["scalars"]
+    }
+
+
 def state(run_dir: Path) -> dict:
     found = Checkpoints(run_dir / "checkpoints").load()
     assert found is not None
@@ -41,11 +61,11 @@ def state(run_dir: Path) -> dict:
 
 
 def assert_same(a, b, path: str = "state") -> None:
-    """Compare nested states bit for bit, but for the seconds that passed."""
+    """Compare nested states bit for bit, but for the seconds that passed and what was logged of them."""
     assert type(a) is type(b), path
     if isinstance(a, dict):
         assert a.keys() == b.keys(), path
-        for key in a.keys() - {"seconds"}:
+        for key in a.keys() - {"seconds", "log"}:
             assert_same(a[key], b[key], f"{path}.{key}")
     elif isinstance(a, list | tuple):
         assert len(a) == len(b), path
@@ -75,8 +95,30 @@ def assert_goes_on_to(finished: Path, run_dir: Path, *overrides: str) -> None:
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "bit for bit" not in output
+    assert_equals(run_dir, finished)
+
+
+def assert_equals(run_dir: Path, finished: Path) -> None:
+    """Compare all that two runs left, but for what tells of time and place."""
     assert rows(run_dir) == rows(finished)
+    assert metrics(run_dir) == metrics(finished)
+    assert scalars(run_dir) == scalars(finished)
     assert_same(state(run_dir), state(finished))
+
+
+def kill_at(frame: int, config: Config) -> None:
+    """Train in this process until a frame, and die there as a killed process does: without another checkpoint."""
+    step = Trainer._step
+
+    def die(self: Trainer) -> None:
+        if self.clock.frame >= frame:
+            raise KeyboardInterrupt
+        step(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
 
 
 def manifests(run_dir: Path) -> set[str]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from curl_rl import checkpoint
+from curl_rl import checkpoint, manifest
 from curl_rl.checkpoint import CheckpointError, Checkpoints
 
 
@@ -245,6 +245,40 @@ def test_saving_the_same_again_mends_a_damaged_file(tmp_path: Path, capsys: pyte
     assert_holds(ring, 50)
 
 
+@pytest.mark.parametrize("lost", ["journal-", "state-", "manifest-", ""])
+def test_what_is_lost_during_a_run_is_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str):
+    checkpoints, ring = Checkpoints(tmp_path), Ring(40)
+    for step in (100, 200):
+        ring.fill(25)
+        checkpoints.save(step, {"step": step}, ring)
+    for name in names(tmp_path, lost)[: 1 if lost else None]:
+        (tmp_path / name).unlink()
+    ring.fill(5)
+    checkpoints.save(300, {"step": 300}, ring)
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"{lost}" in told
+    assert "written anew" in told
+    _, copy, state = resumed(tmp_path, 40)
+    assert state == {"step": 300}
+    assert_holds(copy, 55)
+    ring.fill(1)
+    checkpoints.save(400, {"step": 400}, ring)
+    assert len(names(tmp_path, "manifest-")) == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_state_that_must_not_be_taken_leaves_the_journal_alone(tmp_path: Path):
+    def refuse(state: dict) -> None:
+        raise ValueError(f"not step {state['step']}")
+
+    two_checkpoints(tmp_path)
+    ring = Ring(40)
+    with pytest.raises(ValueError, match="not step 200"):  # and no older one is taken instead
+        Checkpoints(tmp_path).load(ring, check=refuse)
+    assert ring.written == 0
+
+
 def test_none_intact_is_an_error(tmp_path: Path):
     two_checkpoints(tmp_path)
     for name in names(tmp_path, "state-"):
@@ -275,7 +309,7 @@ def test_another_version_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert "has format 99, written by curl-rl 9.9" in message
     assert "using checkpoint 100" in message
-    monkeypatch.setattr(checkpoint, "FORMAT", 98)
+    monkeypatch.setattr(manifest, "FORMAT", 98)
     with pytest.raises(CheckpointError, match="resume with the version of curl-rl that wrote it"):
         Checkpoints(tmp_path).load(Ring(40))
 

@@ -49,6 +49,6 @@ def test_a_run_dir_is_composed_for_each_job_and_a_failure_is_told(tmp_path):
     (tmp_path / "far" / "seed2" / "config.json").mkdir()
     done = sweep(tmp_path, "seed=1,2", f"run_dir={tmp_path}/far/seed${{seed}}")
     assert done.returncode == 1
-    assert f"{tmp_path}/far/seed2: Is a directory; choose another place" in done.stderr
+    assert f"{tmp_path}/far/seed2/config.json cannot be read (it is a folder" in done.stderr
     assert state(tmp_path / "far" / "seed1")["clock"][0] == 120
     assert not (tmp_path / "far" / "seed2" / "eval.csv").exists() or rows(tmp_path / "far" / "seed2") == []

@@ -15,12 +15,11 @@ from curl_rl import logger
 from curl_rl.files import WriteError
 from curl_rl.logger import (
     MetricMeans,
-    Progress,
     RunLogger,
     image_grid,
     raise_on_nonfinite,
 )
-from curl_rl.types import Clock, Episode, Origin
+from curl_rl.types import Clock, ConfigError, Episode, Origin
 
 ORIGIN = Origin("p1", "64 frames", "c0ffee", "torch=2", "1 x cpu")
 
@@ -78,12 +77,18 @@ def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(tmp_path: Path, 
     log.close()
 
     log = RunLogger(resumed, ORIGIN)
-    write_steps(log, range(16))  # the checkpoint was at step 10, the kill at 15
+    write_steps(log, range(11))
+    saved = log.state_dict()
+    log.scalars(Clock(10, 40, 6), {"critic/loss": 3.0})  # of the step at which the checkpoint was written
+    write_steps(log, range(11, 16))
     log.close()
     for name in ("eval.csv", "train.csv"):
         with open(resumed / name, "ab") as file:
             file.write(torn)
-    log = RunLogger(resumed, ORIGIN, resume=Clock(10, 40, 5))
+    log = RunLogger(resumed, ORIGIN, resume=saved)
+    write_steps(log, range(11, 18))
+    log.close()
+    log = RunLogger(resumed, ORIGIN, resume=saved)  # and killed once more before the next checkpoint
     write_steps(log, range(11, 21))
     log.close()
     for name in ("eval.csv", "train.csv"):
@@ -92,22 +97,49 @@ def test_a_resumed_run_leaves_the_bytes_of_an_uninterrupted_one(tmp_path: Path, 
     assert steps(resumed, "eval/return") == [0, 5, 10, 15, 20]
 
 
-def test_a_run_without_a_checkpoint_starts_anew(tmp_path: Path):
+def test_tables_without_rows_start_anew_and_others_are_kept(tmp_path: Path):
+    RunLogger(tmp_path, ORIGIN).close()
+    (tmp_path / "train.csv").write_text("agent_st")  # as a kill at the first start may leave it
     log = RunLogger(tmp_path, ORIGIN)
     write_steps(log, range(6))
     log.close()
+    before = {name: (tmp_path / name).read_bytes() for name in logger.COLUMNS}
+    with pytest.raises(ConfigError, match=r"eval.csv holds results, and no checkpoint goes on from them: restore"):
+        RunLogger(tmp_path, ORIGIN)
+    assert {name: (tmp_path / name).read_bytes() for name in logger.COLUMNS} == before
+    assert before["train.csv"].count(b"\n") == 1 + 6 * 2
+
+
+@pytest.mark.parametrize("name", ["eval.csv", "train.csv"])
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda content: None, "it is missing"),
+        (lambda content: content[:-1], r"it has \d+ bytes of"),
+        (lambda content: content.replace(b"0", b"1", 1), "it was changed since"),
+    ],
+)
+def test_tables_that_a_checkpoint_does_not_know_are_refused_untouched(tmp_path: Path, name: str, damage, fault: str):
     log = RunLogger(tmp_path, ORIGIN)
-    write_steps(log, range(2))
+    write_steps(log, range(6))
+    saved = log.state_dict()
+    write_steps(log, range(6, 9))
     log.close()
-    assert (tmp_path / "train.csv").read_text().count("\n") == 1 + 2 * 2
-    assert steps(tmp_path, "temperature") == [0, 1]
+    content = damage((tmp_path / name).read_bytes()[: saved["tables"][name][0]])
+    (tmp_path / name).unlink() if content is None else (tmp_path / name).write_bytes(content)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()}
+    with pytest.raises(ConfigError, match=rf"{name} is not the table .* \({fault}.*restore it from a copy"):
+        RunLogger(tmp_path, ORIGIN, resume=saved)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file()} == before
 
 
-def test_other_columns_are_refused_and_kept(tmp_path: Path):
-    (tmp_path / "eval.csv").write_text("step,score\n1,2\n")
-    with pytest.raises(ValueError, match=r"eval.csv has the columns step,score, this version writes agent_step"):
-        RunLogger(tmp_path, ORIGIN, resume=Clock(5))
-    assert (tmp_path / "eval.csv").read_text() == "step,score\n1,2\n"
+def test_other_columns_are_refused_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    log = RunLogger(tmp_path, ORIGIN)
+    saved = log.state_dict()
+    log.close()
+    monkeypatch.setitem(logger.COLUMNS, "eval.csv", ("step", "score"))
+    with pytest.raises(ConfigError, match="it has the columns of another version"):
+        RunLogger(tmp_path, ORIGIN, resume=saved)
 
 
 def test_flush_reaches_the_disk_and_every_row_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -211,41 +243,9 @@ def test_a_nonfinite_loss_is_named():
     assert "agent.precision=float32" in message
 
 
-def test_progress_prints_plain_lines_off_a_terminal(monkeypatch: pytest.MonkeyPatch):
-    now, stream = [100.0], io.StringIO()
-    monkeypatch.setattr(logger.time, "monotonic", lambda: now[0])
-    progress = Progress(1000, initial=200, stream=stream)
-    for done in range(210, 610, 10):  # 10 steps a second for 40 seconds
-        now[0] += 1.0
-        progress.update(done, 12.345 if done == 300 else None)
-    progress.note("hello")
-    progress.close()
-    first, hello, last = stream.getvalue().splitlines()
-    assert first == "500/1000 steps, return 12.3, 10.0 steps/s, 0:00:50 left"
-    assert hello == "hello"
-    assert last == "600/1000 steps, return 12.3, 10.0 steps/s, 0:00:40 left"
-
-
-def test_progress_shows_a_bar_on_a_terminal():
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    progress = Progress(100, initial=10, stream=stream)
-    progress.update(60, 871.26)
-    progress.note("hello")
-    progress.update(100)
-    progress.close()
-    shown = stream.getvalue()
-    assert "return 871.3" in shown
-    assert "100/100" in shown
-    assert "hello\n" in shown
-
-
 def test_an_unwritable_run_dir_is_one_clear_error(tmp_path: Path):
     (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match=r"cannot write .*file.*free space or make the directory writable"):
+    with pytest.raises(WriteError, match=r"cannot write .*file.*move away what stands in its place"):
         RunLogger(tmp_path / "file" / "run", ORIGIN)
 
 
@@ -253,6 +253,7 @@ def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
     log = RunLogger(tmp_path, ORIGIN)
     write_steps(log, range(3))
     log.flush()
+    saved = log.state_dict()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "train.csv").stat().st_size + 10, hard))
     try:
@@ -261,7 +262,7 @@ def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
         log.close()  # has nothing left that could fail again
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    log = RunLogger(tmp_path, ORIGIN, resume=Clock(2))
+    log = RunLogger(tmp_path, ORIGIN, resume=saved)
     write_steps(log, range(3, 5))
     log.close()
     whole = RunLogger(tmp_path / "whole", ORIGIN)

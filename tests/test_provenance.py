@@ -11,7 +11,7 @@ import torch
 from curl_rl import provenance
 from curl_rl.files import WriteError
 from curl_rl.provenance import make_origin, surroundings, write_metadata
-from curl_rl.types import Origin
+from curl_rl.types import ConfigError, Origin
 
 
 def test_metadata_lists_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -34,14 +34,14 @@ def test_metadata_lists_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
     (tmp_path / "metadata.json").write_text("{}")
-    with pytest.raises(ValueError, match="move it away"):
+    with pytest.raises(ConfigError, match="move it away"):
         write_metadata(tmp_path, {})
     assert (tmp_path / "metadata.json").read_text() == "{}"
 
 
 def test_metadata_that_cannot_be_written_names_the_mend(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="make the directory writable"):
+    with pytest.raises(WriteError, match="move away what stands in its place"):
         write_metadata(tmp_path / "file" / "run", {})
 
 
@@ -64,11 +64,11 @@ def test_an_origin_is_cells_of_a_table():
     assert make_origin(start | {"git": None}, "cafe", 1).commit == ""
 
 
-def test_git_state_of_a_checkout(tmp_path: Path):
+def test_git_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert provenance._git_state(tmp_path) is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert provenance._git_state(tmp_path) is None  # no commit yet
+    assert provenance._git_state(tmp_path) == {"commit": "unknown", "dirty": False}  # no commit yet
     source = tmp_path / "curl_rl" / "file"
     source.parent.mkdir()
     source.write_text("one")
@@ -80,3 +80,5 @@ def test_git_state_of_a_checkout(tmp_path: Path):
     assert provenance._git_state(tmp_path) == {"commit": commit, "dirty": False}
     source.write_text("two")
     assert provenance._git_state(tmp_path) == {"commit": commit, "dirty": True}
+    monkeypatch.setenv("PATH", "")
+    assert provenance._git_state(tmp_path) == {"commit": "unknown", "dirty": False}

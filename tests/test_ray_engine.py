@@ -161,7 +161,7 @@ def test_a_job_whose_worker_dies_goes_on_and_can_be_stopped(engine, finished, tm
     assert ended(handle) == STOPPED
     assert "goes on" in handle.tail()
     assert starts(run_dir) == 2
-    assert 50 < state(run_dir)["clock"][0] < 330
+    assert 0 < state(run_dir)["clock"][0] < 330
     assert trainer.train(compose([*OVERRIDES, *SHARE, f"run_dir={run_dir}"])) == 0
     assert rows(run_dir) == rows(finished)
 

@@ -26,6 +26,12 @@ def write_run(run_dir: Path, *, frames: tuple[int, ...] = (40, 80), episodes: in
     return run_dir
 
 
+def go_on(run_dir: Path, origin: Origin) -> None:
+    """Evaluate once more, as another start of the same run."""
+    with (run_dir / "eval.csv").open("a") as file:
+        file.write(",".join(["20", "80", "10", "0", "1.0", "10", "8.0", *origin]) + "\n")
+
+
 def test_a_run_is_read_as_it_was_written(tmp_path: Path):
     run = read_run(write_run(tmp_path / "curl-seed3"))
     assert (run.task, run.method, run.seed, run.budget_frames) == ("toy/reach", "curl", 3, 80)
@@ -90,6 +96,10 @@ def test_missing_columns_are_named(tmp_path: Path, missing: str):
         "20,80,10,0,high,10,8,p1,80 frames,c,t,h\n",
         "20,nan,10,0,1,10,8,p1,80 frames,c,t,h\n",
         "20,80,10,0,1,10,inf,p1,80 frames,c,t,h\n",
+        "20,1e300,10,0,1,10,8,p1,80 frames,c,t,h\n",
+        "20,80,10,-1,1,10,8,p1,80 frames,c,t,h\n",
+        "20,80,10,0.5,1,10,8,p1,80 frames,c,t,h\n",
+        "20,80,10,0,1,10,8,p1,80 frames,c,t,h,more\n",
     ],
 )
 def test_a_broken_line_is_named(tmp_path: Path, row: str):
@@ -100,12 +110,19 @@ def test_a_broken_line_is_named(tmp_path: Path, row: str):
         read_run(run_dir)
 
 
+@pytest.mark.parametrize("score", ["40.0", "-7.0"])
+def test_a_repeated_row_is_named_and_not_averaged(tmp_path: Path, score: str):
+    run_dir = write_run(tmp_path / "run", frames=(40,))
+    with (run_dir / "eval.csv").open("a") as file:
+        file.write(f"10,40,5,0,{score},10,4.0,{','.join(ORIGIN)}\n")
+    with pytest.raises(ConfigError, match=r"eval.csv, line 4, repeats episode 0 of frame 40: restore it"):
+        read_run(run_dir)
+
+
 @pytest.mark.parametrize(("field", "message"), [("protocol", "protocols p1, p2"), ("budget", "budgets 80 frames, p2")])
 def test_rows_of_several_protocols_are_refused(tmp_path: Path, field: str, message: str):
     run_dir = write_run(tmp_path / "run", frames=(40,))
-    log = RunLogger(run_dir, ORIGIN._replace(**{field: "p2"}), resume=Clock(10))
-    log.evaluation(Clock(20, 80, 10), [Episode(0, 1.0, 10)], 8.0)
-    log.close()
+    go_on(run_dir, ORIGIN._replace(**{field: "p2"}))
     with pytest.raises(ConfigError, match=rf"mixes {message}: they cannot be pooled"):
         read_run(run_dir)
 
@@ -113,9 +130,7 @@ def test_rows_of_several_protocols_are_refused(tmp_path: Path, field: str, messa
 def test_a_resume_elsewhere_keeps_both_origins(tmp_path: Path):
     run_dir = write_run(tmp_path / "run", frames=(40,))
     elsewhere = ORIGIN._replace(commit="beef", hardware="8 x gpu")
-    log = RunLogger(run_dir, elsewhere, resume=Clock(10))
-    log.evaluation(Clock(20, 80, 10), [Episode(0, 1.0, 10)], 8.0)
-    log.close()
+    go_on(run_dir, elsewhere)
     assert read_run(run_dir).origins == (ORIGIN, elsewhere)
 
 

@@ -29,6 +29,7 @@ def finish(job: Job, config: Config, frame: int = 60) -> None:
     run_dir = Path(job.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     save_config(config, run_dir)
+    (run_dir / "eval.csv").unlink(missing_ok=True)  # an engine asks more than once
     log = RunLogger(run_dir, Origin("p", "60 frames", "c", "v", "h"))
     log.evaluation(Clock(frame, frame, frame), [Episode(i, 10.0 * job.seed, 20) for i in range(2)], 1.0)
     log.close()

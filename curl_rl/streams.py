@@ -1,0 +1,63 @@
+"""Standard error that cannot end what writes to it: closed, full or with its reader gone, the work goes on."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from typing import Any, TextIO
+
+
+class _Unfailing:
+    """A stream that falls silent for good, instead of raising, at the first thing that it cannot write."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._falling_silent():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._falling_silent():
+            self._stream.flush()
+
+    @contextmanager
+    def _falling_silent(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError):  # ValueError where Python has closed it
+            with suppress(OSError, ValueError):
+                # Also for what is left in its buffers, for C libraries, and for the processes started from here on.
+                _silence(self._stream.fileno())
+
+
+@contextmanager
+def unfailing_stderr() -> Iterator[None]:
+    """Make standard error one that never raises, whatever becomes of it; nested, the outer one does."""
+    if isinstance(sys.stderr, _Unfailing):
+        yield
+        return
+    if sys.stderr is not None:
+        with redirect_stderr(_Unfailing(sys.stderr)):  # pyright: ignore[reportArgumentType]
+            yield
+        return
+    # Closed before this process began: the next file that anything opens would become the place of its messages.
+    try:
+        os.fstat(2)
+    except OSError:
+        _silence(2)
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        yield
+
+
+def _silence(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere == descriptor:  # the lowest free number
+        os.set_inheritable(descriptor, True)
+        return
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
