@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl import suites
 from curl_rl.config import FILE, GROUPS, Config, check_resumable, from_node, load_config, to_node
+from curl_rl.options import Kind, kinds
 from curl_rl.schema import REFUSALS, explained, schema
 from curl_rl.settings import LOCAL, flat
 from curl_rl.types import ConfigError
@@ -83,7 +84,8 @@ def configure(overrides: Sequence[str]) -> Config:
 
     Overrides of where and on what a run lives (`LOCAL`) may differ from the stored; others must compose to the same.
     """
-    values = {override.key_or_group: override.value() for override in _parse(overrides)}
+    parsed = _parse(overrides)
+    values = {override.key_or_group: override.value() for override in parsed}
     run_dir = str(values.get("run_dir", ""))
     if not (run_dir and (Path(run_dir) / FILE).is_file() and values.keys() <= set(LOCAL)):
         config = compose(overrides)
@@ -91,6 +93,7 @@ def configure(overrides: Sequence[str]) -> Config:
         return config
     node = to_node(load_config(run_dir).to_dict())
     try:
+        _check_keys(parsed, node)
         for key, value in values.items():
             OmegaConf.update(node, key, value)
         return from_node(node)
@@ -109,9 +112,9 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
     for text in overrides:
         try:
             override = parser.parse_override(text)
-        except HydraException:
+        except (HydraException, ValueError, RecursionError):  # the latter two: digits or brackets without end
             raise ConfigError(
-                f"cannot read {text!r}: write key=value, and quote special characters: \"key='value'\""
+                f"cannot read {_brief(text)!r}: write key=value, and quote special characters: \"key='value'\""
             ) from None
         if override.is_add() or override.is_delete() or override.package is not None:
             raise ConfigError(f"cannot read {text!r}: write key=value; keys are fixed, neither added nor removed")
@@ -123,6 +126,11 @@ def _values(override: Override) -> list[str]:
     """Return the values that an override names, one unless it sweeps over choices."""
     value = override.value()
     values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep) else [value]
+    for value in values:
+        if value is None or isinstance(value, list | dict) or not str(value):
+            raise ConfigError(
+                f"{override.input_line}: {override.key_or_group} is one name; curl-rl train --help lists them"
+            )
     return [str(getattr(value, "text", value)) for value in values]
 
 
@@ -150,7 +158,7 @@ def _canonical(task: str) -> str:
         return canonical_task(task)
     except ValueError:
         hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
-        raise ConfigError(f"unknown task {task!r}{hint}") from None
+        raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 
 
 def _known(name: str, known: Iterable[str], kind: str) -> str:
@@ -168,12 +176,66 @@ def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:
         group, _, name = key.partition(".")
         if key in names:
             raise ConfigError(f"{override.input_line}: choose with {group}={override.get_value_string()}")
-        if key in _CHOICES or any(known == key or known.startswith(key + ".") for known in keys):
+        if key in _CHOICES:
+            continue
+        if any(known == key or known.startswith(key + ".") for known in keys):
+            _check_kind(key, override.value(), override.get_value_string(), _kind(key, base))
             continue
         hint = _nearest(key, keys)
         if owners := [option for option, cls in GROUPS.get(group, {}).items() if hasattr(cls.Config, name)]:
             hint = f": {group}={base[group].name} has none, {group}={' or '.join(owners)} has"
         raise ConfigError(f"unknown key {key!r}{hint}; curl-rl train --help lists all")
+
+
+def _kind(key: str, base: DictConfig) -> Any:
+    """Return what a key's values are: a Kind, or the class of a group of settings."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = GROUPS[part][base[part].name].Config if kind is Config and part in GROUPS else kinds(kind)[part]
+    return kind
+
+
+def _check_kind(key: str, value: Any, text: str, kind: Any) -> None:
+    """Refuse a value that is of another kind than its key's; whether it is within bounds is seen when it is read."""
+    if isinstance(kind, Kind):
+        if not _fits(value, kind):
+            raise ConfigError(f"{key} must be {kind}, got {_brief(text) or 'nothing'}")
+        return
+    if not isinstance(value, dict) or not value.keys() <= (names := kinds(kind)).keys():
+        known = ", ".join(f"{key}.{name}" for name in kinds(kind))
+        raise ConfigError(f"{key}={_brief(text)}: {key} is a group of settings; set one of {known}")
+    for name, inner in value.items():
+        _check_kind(f"{key}.{name}", inner, str(inner), names[name])
+
+
+def _fits(value: Any, kind: Kind) -> bool:
+    """Return whether OmegaConf turns a value into one of this kind; what refers to another setting may."""
+    value = getattr(value, "text", value)
+    if isinstance(value, str) and "${" in value:
+        return True
+    if kind.many or isinstance(value, list):
+        return kind.many and isinstance(value, list) and all(_fits(item, kind._replace(many=False)) for item in value)
+    if value is None:
+        return kind.optional
+    if isinstance(value, dict) or value == "???":
+        return False
+    return _converts(value, kind.type)
+
+
+def _converts(value: bool | int | float | str, to: type) -> bool:
+    if to is bool:
+        return str(value).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0")
+    if to is int and isinstance(value, bool | float):
+        return False
+    try:
+        to(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

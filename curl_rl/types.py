@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # benchmarks and reports share these words without loading torch
@@ -122,8 +121,3 @@ class Agent(Stateful, Protocol):
 
 class ConfigError(ValueError):
     """A setting that cannot be honoured; the message names the mend."""
-
-
-def option(default: Any, help: str) -> Any:
-    """Declare a configuration field with its meaning, which `--help` prints."""
-    return field(default=default, metadata={"help": help})

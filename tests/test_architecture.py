@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What each module may import from this project, besides `types`; "x.*" stands for the package x and all inside it.
+# What each module may import from this project, besides `types` and `options`; "x.*" stands for the package x and all
+# inside it.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"export"},  # load_encoder, when it is asked for
     "__main__": {"cli"},
@@ -25,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"memory"},  # how much memory is free, counted as the replay counts it
     "schema": set(),
     "settings": set(),
-    "checks": set(),
+    "options": set(),
     "state": set(),
     "losses": set(),
     "augmentations": set(),
@@ -39,14 +40,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives": {"objectives.base"},
     "objectives.base": {"encoders"},
     "objectives.parts": set(),
-    "objectives.*": {"checks", "clustering", "losses", "networks", "encoders", "objectives.base", "objectives.parts"},
+    "objectives.*": {"clustering", "losses", "networks", "encoders", "objectives.base", "objectives.parts"},
     "agents": {"agents.*"},
-    "agents.*": {"checks", "state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
+    "agents.*": {"state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
     "export": {"encoders", "checkpoint", "networks", "augmentations", "__init__"},
     "adapters": {"adapters.*"},
     "adapters.*": {"export"},
     "evaluate": set(),
-    "config": {"agents", "objectives", "encoders", "sampling", "settings", "suites", "schema", "checks"},
+    "config": {"agents", "objectives", "encoders", "sampling", "settings", "suites", "schema"},
     "overrides": {"config", "schema", "settings", "suites", "envs"},
     "assembly": {
         "agents",
@@ -138,7 +139,7 @@ def allowed(module: str) -> set[str]:
     package = module.partition(".")[0]
     row = MAY_IMPORT.get(module, MAY_IMPORT.get(f"{package}.*"))
     assert row is not None, f"{module} has no row in the table"
-    return row | {"types"}
+    return row | {"types", "options"}
 
 
 def may(imported: str, permitted: set[str]) -> bool:
@@ -158,7 +159,7 @@ def test_the_table_names_modules_that_exist():
 
 
 def test_the_reader_of_imports_sees_them():
-    assert inside(imports(ROOT / "curl_rl" / "encoders.py")) == {"networks", "types"}
+    assert inside(imports(ROOT / "curl_rl" / "encoders.py")) == {"networks", "options", "types"}
     assert {"objectives.base", "encoders"} <= inside(imports(modules()["objectives.contrastive"]))
     assert "envs" in inside(imports(ROOT / "curl_rl" / "overrides.py"))
     assert not may("agents.sac", allowed("objectives.contrastive"))

@@ -7,33 +7,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.clustering import density_clusters, k_means, nearest, reciprocal_distances, reliable_clusters
 from curl_rl.encoders import Features
 from curl_rl.losses import concentration, hybrid_contrast, info_nce, proto_nce, queue_logits
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import Queue, Random, Schedule, frozen_copy, projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import LONGEST, option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instance in no cluster
 
 
 @dataclass(frozen=True)
 class _ClusteringConfig(ObjectiveConfig):
-    temperature: float = option(0.2, "divisor of the similarities; PCL's")
-    period: int = option(500, "updates from one clustering to the next; the originals: an epoch")
-    warmup: int = option(500, "updates that contrast instances alone, a multiple of the period or rounded up to it")
-    projection_dim: int = option(128, "width of the projections; PCL's")
-    projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's")
-    projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head; PCL's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "period", "projection_dim", "projection_hidden")
-        checks.at_least(self, "objective.", 0, "warmup")
-        checks.fraction(self, "objective.", "projection_tau")
+    temperature: float = option(0.2, "divisor of the similarities; PCL's", above=0)
+    period: int = option(
+        500, "updates from one clustering to the next; the originals: an epoch", at_least=1, at_most=LONGEST
+    )
+    warmup: int = option(
+        500,
+        "updates that contrast instances alone, a multiple of the period or rounded up to it",
+        at_least=0,
+        at_most=LONGEST,
+    )
+    projection_dim: int = option(128, "width of the projections; PCL's", at_least=1)
+    projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's", at_least=1)
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the key's projection head; PCL's", above=0, at_most=1
+    )
 
     @property
     def capturable(self) -> bool:
@@ -70,12 +72,13 @@ class _Clustering(Objective):
 @dataclass(frozen=True)
 class PclConfig(_ClusteringConfig):
     name: str = "pcl"
-    queue_size: int = option(2048, "latest keys: instances' negatives, and what is clustered; PCL: 16384")
+    queue_size: int = option(
+        2048, "latest keys: instances' negatives, and what is clustered; PCL: 16384", at_least=1, at_most=2**20
+    )
     # As many keys to a prototype as the paper has images: 1.28 million to 25, 50 and 100 thousand.
     clusters: tuple[int, ...] = option((40, 80, 160), "how many prototypes each set has; PCL: 25, 50 and 100 thousand")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.clusters or not 2 <= min(self.clusters) <= max(self.clusters) <= self.queue_size:
             raise ConfigError(
                 "objective.clusters must be one number or more, each from 2 to objective.queue_size, got "
@@ -140,22 +143,22 @@ class Pcl(_Clustering):
 @dataclass(frozen=True)
 class SpclConfig(_ClusteringConfig):
     name: str = "spcl"
-    temperature: float = option(0.05, "divisor of the similarities; SpCL's")
-    memory_size: int = option(1024, "rows of the memory; SpCL: one for each image")
-    memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's")
+    temperature: float = option(0.05, "divisor of the similarities; SpCL's", above=0)
+    memory_size: int = option(1024, "rows of the memory; SpCL: one for each image", at_least=1, at_most=16_384)
+    memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's", above=0, at_most=1)
     # The original's radius 0.6 and 30 neighbours, for 13 thousand images, join most of a thousand rows in one cluster.
-    radius: float = option(0.5, "largest Jaccard distance of neighbours in a cluster; SpCL: 0.6 with 30 neighbors")
-    radius_gap: float = option(0.02, "by how much the radius changes to tell reliable clusters; SpCL's")
-    min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's")
-    neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30")
-    expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's")
+    radius: float = option(
+        0.5, "largest Jaccard distance of neighbours in a cluster; SpCL: 0.6 with 30 neighbors", above=0, at_most=1
+    )
+    radius_gap: float = option(
+        0.02, "by how much the radius changes to tell reliable clusters; SpCL's", at_least=0, at_most=1
+    )
+    min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's", at_least=1)
+    neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30", at_least=1)
+    expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's", at_least=1)
     join: bool = option(True, "a new row joins its nearest neighbour's cluster at once; false: at the next clustering")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "min_samples", "neighbors", "expansion")
-        checks.fraction(self, "objective.", "memory_tau", "radius")
-        checks.at_least(self, "objective.", 0, "radius_gap")
         if self.memory_size < self.min_samples:
             raise ConfigError(
                 f"objective.memory_size={self.memory_size} holds no cluster: raise it to objective.min_samples="
