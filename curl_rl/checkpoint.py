@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-FORMAT = 1  # raised whenever a file's meaning changes
+FORMAT = 2  # raised whenever a file's meaning changes
 _PREFIXES = ("manifest-", "state-", "journal-", "tmp-")
 
 

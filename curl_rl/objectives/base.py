@@ -57,7 +57,10 @@ class Objective(nn.Module):
         self.coefficient: float = 1.0 if config.coefficient is None else config.coefficient
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
-        """Return the scalar loss and what is worth logging; gradients may reach `online`, never `target`."""
+        """Return the scalar loss and what is worth logging; gradients may reach `online`, never `target`.
+
+        Nothing that a checkpoint keeps changes here, but for a generator's state: that is what `after_step` is for.
+        """
         raise TypeError(f"{type(self).__name__} gives no loss")
 
     def after_step(self) -> None:

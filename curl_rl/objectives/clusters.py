@@ -105,15 +105,23 @@ class Pcl(_Clustering):
         self.register_buffer("centres", torch.zeros(sum(config.clusters), config.projection_dim))
         self.register_buffer("phi", torch.full((sum(config.clusters),), config.temperature))
         self.register_buffer("ready", torch.zeros(()))
+        self._pushed: Tensor | None = None
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query, key = self.embed(views, online, target)
-        logits = queue_logits(query, key, self.queue.rows.clone()) / self.config.temperature  # rows change below
+        logits = queue_logits(query, key, self.queue.rows) / self.config.temperature
         loss, accuracy = info_nce(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
         prototype_loss, prototype_accuracy = self._prototype_loss(query, key)
-        self.queue.push(key)
+        self._pushed = key
         metrics = {"prototype_loss": prototype_loss.detach(), "prototype_accuracy": prototype_accuracy}
         return loss + prototype_loss, {"accuracy": accuracy, **metrics}
+
+    def after_step(self) -> None:
+        """Put the new keys into the queue, then do what every clustering does."""
+        if self._pushed is not None:
+            self.queue.push(self._pushed)
+            self._pushed = None
+        super().after_step()
 
     def _prototype_loss(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy, each the mean over the sets of prototypes, 0 before there are any."""
@@ -194,21 +202,33 @@ class Spcl(_Clustering):
         self.register_buffer("rows", torch.zeros(size, config.projection_dim))
         self.register_buffer("owner", torch.full((size, 2), -1))
         self.register_buffer("labels", torch.full((size,), _EMPTY))
+        self._written: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query, key = self.embed(views, online, target)
         owner = torch.stack([batch.index, batch.episode], 1)
-        memory = self._remember(owner, key)
+        memory, owners, labels = self._written = self._write(owner, key)
         row = batch.index % len(memory)
-        valid = (self.owner[row] == owner).all(1)
+        valid = (owners[row] == owner).all(1)
         loss, accuracy = hybrid_contrast(
-            query, memory, self.labels, row, valid, clusters=self.clusters, temperature=self.config.temperature
+            query, memory, labels, row, valid, clusters=self.clusters, temperature=self.config.temperature
         )
-        clustered = (valid & (self.labels[row] >= 0)).sum() / valid.sum()
+        clustered = (valid & (labels[row] >= 0)).sum() / valid.sum()
         return loss, {"accuracy": accuracy, "clustered": clustered}
 
-    def _remember(self, owner: Tensor, key: Tensor) -> Tensor:
-        """Write the keys (B, d) of these owners (B, 2) and return a copy of the memory (M, d)."""
+    def after_step(self) -> None:
+        """Keep what was written, then do what every clustering does."""
+        self._keep()
+        super().after_step()
+
+    def _keep(self) -> None:
+        if self._written is not None:
+            for kept, new in zip((self.rows, self.owner, self.labels), self._written, strict=True):
+                kept.copy_(new)
+            self._written = None
+
+    def _write(self, owner: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the memory (M, d), its owners (M, 2) and labels (M,) with the keys (B, d) of these owners (B, 2)."""
         size = len(self.rows)
         place = torch.arange(len(key), device=key.device)
         last = torch.full((size,), -1, device=key.device).scatter_reduce_(0, owner[:, 0] % size, place, "amax")
@@ -217,10 +237,8 @@ class Spcl(_Clustering):
         moved = F.normalize(self.rows.lerp(key[last], self.config.memory_tau), dim=1)
         rows = torch.where(written[:, None], torch.where(same[:, None], moved, key[last]), self.rows)
         fresh = self._join(key)[last] if self.config.join else -1
-        self.labels.copy_(torch.where(written & ~same, fresh, self.labels))
-        self.owner.copy_(torch.where(written[:, None], owner[last], self.owner))
-        self.rows.copy_(rows)
-        return rows
+        labels = torch.where(written & ~same, fresh, self.labels)
+        return rows, torch.where(written[:, None], owner[last], self.owner), labels
 
     def _join(self, key: Tensor) -> Tensor:
         """Return the clusters (B,) that new keys (B, d) join, -1 for none."""
