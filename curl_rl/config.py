@@ -129,13 +129,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.random_steps <= (n_step := self.replay.n_step):
-            raise ConfigError(
-                f"random_steps={self.random_steps} leaves the first update nothing to learn from: raise it to "
-                f"replay.n_step + 1 = {n_step + 1} or more"
-            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
+        if self.env.action_repeat:  # else it is still left to the task
+            _check_budget(self)
+        _check_priorities(self)
+        check_capture(self, self.device)
         _check_views(self)
         if self.objective.coefficient:
             _check_objective(self)
@@ -155,6 +154,55 @@ class Config:
             raise explained(error) from None
 
 
+def _check_budget(config: Config) -> None:
+    """Refuse steps that the budget does not hold: of one action, of returns, and those that learn nothing."""
+    budget, repeat, n_step = config.budget_frames, config.env.action_repeat, config.replay.n_step
+    steps = math.ceil(budget / repeat)
+    if repeat > budget:
+        raise ConfigError(
+            f"env.action_repeat={repeat} exceeds budget_frames={budget}: lower the one or raise the other"
+        )
+    if n_step + 2 > steps:
+        raise ConfigError(
+            f"replay.n_step={n_step} does not fit in the {steps} agent steps of budget_frames={budget}: lower the one "
+            "or raise the other"
+        )
+    if config.random_steps <= n_step:
+        raise ConfigError(
+            f"random_steps={config.random_steps} leaves the first update nothing to learn from: raise it to "
+            f"replay.n_step + 1 = {n_step + 1} or more"
+        )
+    if config.random_steps >= steps:
+        raise ConfigError(
+            f"random_steps={config.random_steps} leaves nothing of the {steps} agent steps of budget_frames={budget} "
+            f"to learn in: lower random_steps, or raise budget_frames above {config.random_steps * repeat}"
+        )
+
+
+def _check_priorities(config: Config) -> None:
+    """Refuse a sampler that would wait for priorities in vain, and priorities that no sampler reads."""
+    if config.replay.sampler == "prioritized":
+        if not AGENTS[config.agent.name].reports_priorities:
+            others = " or ".join(f"agent={name}" for name, cls in AGENTS.items() if cls.reports_priorities)
+            raise ConfigError(
+                f"replay.sampler=prioritized has no effect with agent={config.agent.name}, which reports no "
+                f"priorities: set replay.sampler=uniform, or choose {others}"
+            )
+    elif getattr(config.agent, "priority", "value") != "value":
+        raise ConfigError(
+            f"agent.priority={config.agent.priority} has no effect with replay.sampler={config.replay.sampler}: set "
+            "replay.sampler=prioritized, or leave it out"
+        )
+
+
+def check_capture(config: Config, device: str) -> None:
+    """Raise ConfigError where a CUDA graph is asked for and the update runs on a CPU."""
+    if config.agent.capture and device == "cpu":
+        raise ConfigError(
+            "agent.capture=true replays updates as CUDA graphs, and they run on the CPU here: set agent.capture=false"
+        )
+
+
 def _check_views(config: Config) -> None:
     """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
     augmentation = config.agent.augmentation
@@ -163,6 +211,11 @@ def _check_views(config: Config) -> None:
             raise ConfigError(
                 "env.obs=state has no pixels to crop: it needs encoder=state objective=none agent.augmentation=none; "
                 "preset=state gives all of them"
+            )
+        if config.agent.precision != "float32":
+            raise ConfigError(
+                f"agent.precision={config.agent.precision} has no effect with env.obs=state, where nothing is "
+                "convolved: leave it out"
             )
         return
     if config.encoder.name == "state":
@@ -181,6 +234,11 @@ def _check_augmentation(config: Config) -> None:
         "cutout": ("cutout_max", image, "leaves nothing of"),
     }
     averaged = config.agent.augmentations
+    if averaged.m > 1 and config.agent.augmentation == "none":
+        raise ConfigError(
+            f"agent.augmentations.m={averaged.m} averages over copies of one image with agent.augmentation=none: "
+            "choose an augmentation, or leave it out"
+        )
     unseen = config.objective.coefficient == 0 and not (averaged.k or averaged.m)
     if unseen and config.agent.augmentation in ("translate", "cutout", "color_jitter"):
         raise ConfigError(
@@ -299,6 +357,11 @@ def _resolved(config: Config) -> Config:
         run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
     )
     _check_suite(resolved, suite)
+    if "://" in resolved.run_dir:
+        raise ConfigError(
+            f"run_dir={resolved.run_dir} is a URL, and a run lives in a folder: give a path; only curl-rl benchmark "
+            "--engine ray takes a URL, as its --out"
+        )
     return resolved
 
 

@@ -77,12 +77,14 @@ def test_what_is_left_to_the_task_is_made_explicit():
 
 def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
     def capacity(*overrides: str) -> int:
-        return compose(["task=dmc/cheetah_run", *overrides]).replay.capacity
+        return compose(["task=dmc/cheetah_run", "random_steps=6", *overrides]).replay.capacity
 
     assert capacity("replay.capacity=100_000", "budget_frames=1001") == 251
     assert capacity("replay.capacity=250", "budget_frames=1001") == 250
     assert capacity("budget_frames=1001") == 251
-    assert capacity("budget_frames=1", "replay.n_step=5") == 3 + 5  # a first transition always fits
+    assert (
+        capacity("budget_frames=32", "env.frame_stack=6", "replay.n_step=5") == 6 + 5
+    )  # a first transition always fits
 
 
 def test_every_preset_composes_and_records_its_name():
@@ -220,6 +222,34 @@ def test_configurations_are_frozen_all_the_way():
         ("encoder=state", ["preset=state"]),
         ("agent.update=both", ["joint, sequential"]),
         ("random_steps=5 replay.n_step=5", ["random_steps=5", "replay.n_step + 1 = 6"]),
+        ("env.action_repeat=1000 budget_frames=80", ["env.action_repeat=1000 exceeds budget_frames=80"]),
+        ("env.action_repeat=1001", ["env.action_repeat must be at least 0 and at most 1000, got 1001"]),
+        ("replay.n_step=14999", ["replay.n_step=14999 does not fit in the 15000 agent steps of budget_frames=120000"]),
+        ("random_steps=15000", ["random_steps=15000 leaves nothing of the 15000 agent steps of budget_frames=120000"]),
+        ("threads=1025", ["threads must be at least 0 and at most 1024, got 1025"]),
+        ("env.image_size=2147483648", ["env.image_size must be at least 1 and at most 1024, got 2147483648"]),
+        ("replay.sampler=prioritized", ["no effect with agent=sac", "replay.sampler=uniform, or choose agent=rainbow"]),
+        ("replay.exponent=0.7", ["replay.exponent=0.7 has no effect with replay.sampler=uniform: set replay.sampler"]),
+        ("replay.beta=0.7", ["replay.beta=0.7 has no effect with replay.sampler=uniform"]),
+        (
+            "task=atari/pong replay.sampler=uniform agent.priority=total",
+            ["agent.priority=total has no effect with replay.sampler=uniform"],
+        ),
+        (
+            "env.overlap=false env.timeout=5",
+            ["env.timeout=5.0 has no effect with env.overlap=false: set env"],
+        ),
+        ("agent.capture=true device=cpu", ["agent.capture=true", "on the CPU here: set agent.capture=false"]),
+        ("preset=state agent.precision=bf16", ["agent.precision=bf16 has no effect with env.obs=state"]),
+        ("agent.augmentation=none agent.augmentations.m=2", ["agent.augmentations.m=2 averages over copies of one"]),
+        ("objective=byol objective.use_momentum=false objective.projection_tau=0.1", ["objective.use_momentum=false"]),
+        (
+            "objective.projection_hidden=64",
+            ["no effect with objective.projection_dim=0: raise objective"],
+        ),
+        ("objective=supcon objective.bins=3", ["objective.bins=3 has no effect with objective.labels=episode"]),
+        ("objective=pixel_contrast objective.negatives=9", ["no effect with objective.labels=segmentation"]),
+        ("run_dir=http://x/y", ["run_dir=http://x/y is a URL, and a run lives in a folder: give a path"]),
         ("agent.learning_rate=-1e-3", ["agent.learning_rate must be at least 0 and at most 1000000.0, got -0.001"]),
         ("agent.learning_rate=nan", ["agent.learning_rate must be at least 0", "got nan"]),
         ("agent.alpha_learning_rate=-1", ["agent.alpha_learning_rate must be at least 0"]),

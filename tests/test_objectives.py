@@ -79,6 +79,19 @@ def test_objectives_are_found_at_any_depth_of_inheritance(folder):
     assert found["curl"] is OBJECTIVES["curl"]  # and not the class between, which inherits its Config
 
 
+def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(folder):
+    (folder / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from curl_rl.objectives.momentum import Moco, MocoConfig\n"
+        "class Mine(Moco):\n    Config = MocoConfig\n"
+    )
+    both = r"objective=moco is both curl_rl\.objectives\.\w+\.\w+ and curl_rl\.objectives\.\w+\.\w+: rename one of them"
+    with pytest.raises(ConfigError, match=both) as error:
+        objectives._discover()
+    for place in ("curl_rl.objectives.mine.Mine", "curl_rl.objectives.momentum.Moco"):
+        assert place in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"), [("1 / 0", "ZeroDivisionError: division by zero"), ("def", "SyntaxError: invalid syntax")]
 )
@@ -209,7 +222,7 @@ def test_the_readmes_objective_trains_by_its_name(folder, tmp_path_factory, monk
     assert config.objective.spread == 2
     logged = {row.split(",")[3] for row in (run_dir / "train.csv").read_text().splitlines()}
     assert {"distance", "objective_loss", "feature_rank", "alignment", "view_accuracy"} <= logged
-    with pytest.raises(ConfigError, match=r"objective\.spread must be above 0"):
+    with pytest.raises(ConfigError, match=r"objective\.spread must be above 0 and at most 1000000.0, got 0.0"):
         compose(["task=toy/reach", "objective=agree", "objective.spread=0"])
 
 

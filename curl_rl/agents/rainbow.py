@@ -132,6 +132,7 @@ class Rainbow:
 
     Config = RainbowConfig
     discrete = True
+    reports_priorities = True
 
     def __init__(
         self,
@@ -145,7 +146,7 @@ class Rainbow:
     ):
         self.config, self.device = config, device
         self.encoder, self.objective = encoder.to(device), objective.to(device)
-        self.heads = DuellingHeads(encoder.feature_dim, action_dim, config).to(device)
+        self.heads = self.networks(config, encoder, action_dim)[0].to(device)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_heads = copy.deepcopy(self.heads).requires_grad_(False)
         self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -164,6 +165,11 @@ class Rainbow:
         self.view_generator = torch.Generator(device).manual_seed(seed + 1)
         self.heads.draw(self.generator)
         self._step = self._make_step()
+
+    @staticmethod
+    def networks(config: RainbowConfig, encoder: Encoder, action_dim: int) -> tuple[DuellingHeads]:
+        """Build what the agent trains beside the encoder and the objective."""
+        return (DuellingHeads(encoder.feature_dim, action_dim, config),)
 
     @staticmethod
     def image_size(config: RainbowConfig, size: int) -> int:

@@ -137,6 +137,7 @@ class Sac:
 
     Config = SacConfig
     discrete = False
+    reports_priorities = False
 
     def __init__(
         self,
@@ -150,8 +151,8 @@ class Sac:
     ):
         self.config, self.device = config, device
         self.encoder, self.objective = encoder.to(device), objective.to(device)
-        self.critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim).to(device)
-        self.actor = Actor(encoder.make_head(), encoder.feature_dim, action_dim, config).to(device)
+        critic, actor = self.networks(config, encoder, action_dim)
+        self.critic, self.actor = critic.to(device), actor.to(device)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_temperature, device=device).log())
@@ -163,6 +164,12 @@ class Sac:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.key_generator = torch.Generator(device).manual_seed(seed + 1)
         self._step = self._make_step()
+
+    @staticmethod
+    def networks(config: SacConfig, encoder: Encoder, action_dim: int) -> tuple[TwinQ, Actor]:
+        """Build what the agent trains beside the encoder and the objective."""
+        critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim)
+        return critic, Actor(encoder.make_head(), encoder.feature_dim, action_dim, config)
 
     def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
         c = self.config

@@ -92,7 +92,7 @@ class Random(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
 
     def get_extra_state(self) -> Tensor:
         return self.generator.get_state()
