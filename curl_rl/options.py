@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -162,3 +163,8 @@ def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
 def shown(value: Any) -> str:
     """Return a value as a user types it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def quoted(path: str) -> str:
+    """Return a path as an override may hold it."""
+    return path if re.fullmatch(r"[\w./:@+-]+", path) else "'" + path.replace("'", "\\'") + "'"

@@ -1,5 +1,7 @@
 """Overrides such as "preset=paper agent.hidden_dim=256": composed with the YAML files by Hydra, mistakes explained."""
 
+import dataclasses
+import hashlib
 import re
 import typing
 from collections.abc import Iterable, Sequence
@@ -12,17 +14,19 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from curl_rl import suites
 from curl_rl.config import FILE, GROUPS, Config, check_resumable, from_node, load_config, to_node
-from curl_rl.options import Kind, kinds
+from curl_rl.options import Kind, kinds, quoted
 from curl_rl.schema import REFUSALS, explained, schema
 from curl_rl.settings import LOCAL, flat
 from curl_rl.types import ConfigError
 from envs import canonical_task, list_tasks, protocol
 
 _CHOICES = ("task", "preset", *GROUPS)
+_LONGEST_NAME = 150  # of 255 bytes that file systems give a name
 
 
 def config_dir() -> Path:
@@ -66,8 +70,36 @@ def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
     flags, ours = [], []
     for text in arguments:
         (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
-    suite, translated = _translated(_parse(ours))
+    parsed = _parse(ours)
+    suite, translated = _translated(parsed)
+    if {"--multirun", "-m"} & set(flags):
+        translated = _told_apart(parsed, suite) + translated
     return suite, flags + translated
+
+
+def _told_apart(parsed: Sequence[Override], suite: str) -> list[str]:
+    """Return what makes Hydra's name of a job that of the swept values which a run's default folder does not hold."""
+    named = ("task", f"preset/{suite}", "objective", "seed", "run_dir")
+    same = [override.key_or_group for override in parsed if not override.is_sweep_override()]
+    name = "hydra.job.config.override_dirname"
+    return [f"{name}.exclude_keys=[{','.join(repr(key) for key in (*named, *same))}]", f"{name}.item_sep='-'"]
+
+
+def hydra_job(node: DictConfig, launched: Any) -> tuple[Config, list[str]]:
+    """Return the configuration of a job of Hydra's, and the overrides with which `curl-rl train` runs it.
+
+    Args: launched, Hydra's own configuration. In a sweep the default folder tells what differs from job to job.
+    """
+    config = from_node(node)
+    if launched.mode == RunMode.MULTIRUN and launched.job.override_dirname and not node.run_dir:
+        # No "=": a folder's name can then be given as run_dir without quotes.
+        name = re.sub(r"[^\w.+-]+", "_", launched.job.override_dirname).rstrip("_")
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        config = dataclasses.replace(config, run_dir=f"{config.run_dir}-{name}")
+    overrides = [re.sub(r"^preset/\w+=", "preset=", text) for text in launched.overrides.task]
+    overrides = [text for text in overrides if not text.startswith("run_dir=")]
+    return config, [*overrides, f"run_dir={quoted(config.run_dir)}"]
 
 
 def register() -> None:

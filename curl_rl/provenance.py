@@ -26,7 +26,7 @@ def surroundings() -> dict[str, Any]:
     """Return when, where, with what and how this process was started."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["curl-rl", *sys.argv[1:]]),
+        "command": _command(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -61,6 +61,13 @@ def write_metadata(run_dir: Path, start: Mapping[str, Any]) -> None:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is not this program's metadata: move it away and run again") from error
         write_atomically(path, json.dumps({"starts": [*starts, start]}, indent=2) + "\n")
+
+
+def _command() -> str:
+    """Return the command that does this again: in the words of `curl-rl`, or another program's own."""
+    program = Path(sys.argv[0])
+    ours = program.name == "curl-rl" or program.parts[-2:] == ("curl_rl", "__main__.py")
+    return shlex.join(["curl-rl", *sys.argv[1:]] if ours else sys.orig_argv)
 
 
 def _version(package: str) -> str | None:
