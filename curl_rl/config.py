@@ -84,7 +84,7 @@ class EvaluationConfig:
         0, "episodes of the last evaluation, at the end of the budget; 0: as many", at_least=0, at_most=10_000
     )
     epsilon: float = option(0.0, "share of random actions in evaluation", at_least=0, at_most=1)
-    workers: int = option(0, "processes that evaluate; 0: as many as help", at_least=0, at_most=1024)
+    workers: int = option(0, "processes that evaluate; 0: as many as help", at_least=0, at_most=256)
     video: bool = option(True, "keep a video of each evaluation's first episode")
 
 
@@ -244,6 +244,11 @@ def _check_augmentation(config: Config) -> None:
         raise ConfigError(
             f"agent.augmentation={config.agent.augmentation} would augment nothing: objective=none has no views; "
             "set agent.augmentations.k=1 agent.augmentations.m=1 for the value loss to see it"
+        )
+    agent, grey = config.agent, suites.suite_of(config.task) == "atari"
+    if grey and agent.augmentation == "color_jitter" and (agent.saturation or agent.hue):
+        raise ConfigError(
+            f"agent.saturation and agent.hue have no effect on the grey images of {config.task}: set both 0"
         )
     name, limit, fault = limits.get(config.agent.augmentation, ("", 0, ""))
     if name and (value := getattr(config.agent, name)) >= limit:

@@ -138,10 +138,9 @@ def _check_number(key: str, value: float, kind: Kind, bounds: Mapping[str, float
         bounds = {"at_least": -most, **bounds}
     if not bounds.keys() & {"at_most", "below"}:
         bounds = {**bounds, "at_most": most}
-    inside = bounds.get("at_least", -math.inf) <= value <= bounds.get("at_most", math.inf) and bounds.get(
-        "above", -math.inf
-    ) < value < bounds.get("below", math.inf)
-    if not inside:
+    high_enough = value >= bounds.get("at_least", -math.inf) and value > bounds.get("above", -math.inf)
+    low_enough = value <= bounds.get("at_most", math.inf) and value < bounds.get("below", math.inf)
+    if not (high_enough and low_enough):
         allowed = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
         raise ConfigError(f"{key} must be {allowed}, got {value}")
 

@@ -103,7 +103,11 @@ class Stateful(Protocol):
 
 
 class Agent(Stateful, Protocol):
-    """What the trainer drives; it sees no replay and no logger."""
+    """What the trainer drives; it sees no replay and no logger.
+
+    Its class says besides: its `Config`, whether it is `discrete` and `reports_priorities`, the `image_size` that its
+    encoder sees, and the `networks` that it trains beside encoder and objective.
+    """
 
     @property
     def encoder(self) -> Callable[[Tensor], Tensor]: ...

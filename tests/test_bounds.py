@@ -130,8 +130,9 @@ def test_a_batch_that_memory_cannot_hold_is_refused_with_its_size(change, monkey
         make_replay(config, Spaces(config), CPU)
 
 
-def test_capture_is_refused_where_the_device_is_chosen():
+def test_capture_is_refused_where_the_device_is_chosen_to_train_and_not_to_evaluate():
     config = changed(base("sac"), "agent.capture", True)
     assert config.device == "auto"
+    assert make_agent(config, Spaces(config), CPU).encoder
     with pytest.raises(ConfigError, match=r"agent\.capture=true .* on the CPU here"):
         make_replay(config, Spaces(config), CPU)
