@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import re
 import typing
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Sweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -72,9 +73,33 @@ def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
         (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
     parsed = _parse(ours)
     suite, translated = _translated(parsed)
+    _check_sweep(parsed)
     if {"--multirun", "-m"} & set(flags):
         translated = _told_apart(parsed, suite) + translated
     return suite, flags + translated
+
+
+def _check_sweep(parsed: Sequence[Override]) -> None:
+    """Refuse keys and kinds of values that no job could take, as `compose` does for one run."""
+    each = []
+    for override in parsed:
+        swept = override.is_sweep_override()
+        each.append(_parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
+    first = [values[0] for values in each if values]
+    suite, arguments = _translated(first)
+    choices = [text for text, override in zip(arguments, first, strict=True) if override.key_or_group in _CHOICES]
+    try:
+        base = _compose(suite, choices)
+    except REFUSALS as error:
+        raise explained(error) from None
+    _check_keys([override for values in each for override in values if override.key_or_group not in _CHOICES], base)
+
+
+def _swept(override: Override) -> list[str]:
+    """Return the first thousand values of a sweep, none of a glob or an interval, whose sweeper alone knows them."""
+    if isinstance(override.value(), Glob) or not override.is_discrete_sweep():
+        return []
+    return [str(value) for value in itertools.islice(override.sweep_string_iterator(), 1000)]
 
 
 def _told_apart(parsed: Sequence[Override], suite: str) -> list[str]:
@@ -157,7 +182,7 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
 def _values(override: Override) -> list[str]:
     """Return the values that an override names, one unless it sweeps over choices."""
     value = override.value()
-    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep) else [value]
+    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep | Glob) else [value]
     for value in values:
         if value is None or isinstance(value, list | dict) or not str(value):
             raise ConfigError(

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 import envs
 from curl_rl import __version__, cli, doctor, export, trainer
 from curl_rl.config import GROUPS, from_node, save_config
-from curl_rl.overrides import compose
+from curl_rl.overrides import compose, hydra_arguments
 from curl_rl.settings import flat
 from curl_rl.types import ConfigError, Episode
 
@@ -219,3 +219,24 @@ def test_the_hydra_entry_refuses_in_one_line():
     done = run("scripts/train.py", "task=toy/raech", "seed=1,2", "--multirun")
     assert done.returncode == 2
     assert done.stderr == "scripts/train.py: unknown task 'toy/raech'; did you mean toy/reach\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=toy/reach", "seed=abc"], "seed must be a whole number, got abc"),
+        (
+            ["--multirun", "task=toy/reach", "objective=moco,mochi", "objective.queue=64,128"],
+            "unknown key 'objective.queue'",
+        ),
+        (["--multirun", "task=toy/reach,toy/grid", "env=3"], "env=3: env is a group of settings"),
+        (["--multirun", "task=toy/reach", "seed=1,a"], "seed must be a whole number, got a"),
+    ],
+)
+def test_what_hydra_would_refuse_in_its_own_words_is_refused_before(arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        hydra_arguments(arguments)
+    assert hydra_arguments(["--multirun", "objective=moco,mochi", "objective.queue_size=64,128", "seed=range(3)"])
+    assert hydra_arguments(
+        ["--multirun", "agent.learning_rate=interval(0,1)", "seed=range(1000000000)", "encoder=glob(*)"]
+    )
