@@ -158,7 +158,7 @@ def _check_networks(config: Config, shape: tuple[int, ...], actions: int, device
         encoder, shapes = _make_encoder(config, shape, actions)
         parts[(first := f"encoder={config.encoder.name}")] = [encoder]
         parts[f"agent={agent.name}"] = list(AGENTS[agent.name].networks(agent, encoder, actions))
-        with suppress(RuntimeError):  # one that reads its tensors while it is built tells nothing here
+        with suppress(RuntimeError, TypeError):  # one that reads its tensors while it is built tells nothing here
             parts[f"objective={config.objective.name}"] = [OBJECTIVES[config.objective.name](config.objective, shapes)]
     needed = {part: predict_training_bytes(networks) for part, networks in parts.items()}
     largest = max(needed, key=lambda part: needed[part])

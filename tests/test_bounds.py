@@ -136,3 +136,16 @@ def test_capture_is_refused_where_the_device_is_chosen_to_train_and_not_to_evalu
     assert make_agent(config, Spaces(config), CPU).encoder
     with pytest.raises(ConfigError, match=r"agent\.capture=true .* on the CPU here"):
         make_replay(config, Spaces(config), CPU)
+
+
+def test_an_objective_that_reads_its_tensors_while_it_is_built_is_built_all_the_same(monkeypatch):
+    none = OBJECTIVES["none"]
+
+    class Reading(none):
+        def __init__(self, config, shapes):
+            super().__init__(config, shapes)
+            self.drawn = float(torch.rand(3).sum()), torch.rand(3).numpy()
+
+    monkeypatch.setitem(OBJECTIVES, "none", Reading)
+    config = dataclasses.replace(base("sac"), objective=none.Config())
+    assert isinstance(make_agent(config, Spaces(config), CPU).objective, Reading)
