@@ -3,6 +3,7 @@
 import ctypes
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,17 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from torch import nn
 
 import envs
 from curl_rl import suites
 from curl_rl.agents import AGENTS
-from curl_rl.config import FILE, Config, check_same, identity
-from curl_rl.encoders import make_encoder
+from curl_rl.config import FILE, Config, check_capture, check_same, identity
+from curl_rl.encoders import Encoder, make_encoder
 from curl_rl.evaluate import Environment, FrameStack
 from curl_rl.machine import usable_cores
-from curl_rl.memory import choose_storage, predict_bytes
-from curl_rl.objectives import make_objective
+from curl_rl.memory import check_fits, choose_storage, predict_batch_bytes, predict_bytes, predict_training_bytes
+from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.replay import Replay
 from curl_rl.sampling import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.types import Agent, ConfigError, Shapes
@@ -153,13 +155,11 @@ def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
     if image:
         image = [cls.image_size(config.agent, config.env.image_size)] * 2
     actions = _count_actions(config, env.action_space, discrete=cls.discrete)
+    shape = (channels * config.env.frame_stack, *image)
     with torch.random.fork_rng(devices=[]):
+        _check_networks(config, shape, actions, device)
         torch.manual_seed(config.seed)
-        shape = (channels * config.env.frame_stack, *image)
-        encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
-        shapes = Shapes(
-            encoder.feature_dim, encoder.conv_shape, actions, cls.discrete, config.env.image_size, encoder.cells
-        )
+        encoder, shapes = _make_encoder(config, shape, actions)
         with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
             torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
             objective = make_objective(config.objective, shapes)
@@ -171,6 +171,28 @@ def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
             device=device,
             seed=derive_seed(config.seed, Purpose.LOOP),
         )
+
+
+def _make_encoder(config: Config, shape: tuple[int, ...], actions: int) -> tuple[Encoder, Shapes]:
+    """Build the encoder, and tell what it and the actions look like."""
+    encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
+    discrete, image_size = AGENTS[config.agent.name].discrete, config.env.image_size
+    return encoder, Shapes(encoder.feature_dim, encoder.conv_shape, actions, discrete, image_size, encoder.cells)
+
+
+def _check_networks(config: Config, shape: tuple[int, ...], actions: int, device: torch.device) -> None:
+    """Refuse networks that memory cannot hold before any of it is taken."""
+    agent, parts = config.agent, dict[str, list[nn.Module]]()
+    with torch.device("meta"):
+        encoder, shapes = _make_encoder(config, shape, actions)
+        parts[(first := f"encoder={config.encoder.name}")] = [encoder]
+        parts[f"agent={agent.name}"] = list(AGENTS[agent.name].networks(agent, encoder, actions))
+        with suppress(RuntimeError, TypeError):  # one that reads its tensors while it is built tells nothing here
+            parts[f"objective={config.objective.name}"] = [OBJECTIVES[config.objective.name](config.objective, shapes)]
+    needed = {part: predict_training_bytes(networks) for part, networks in parts.items()}
+    largest = max(needed, key=lambda part: needed[part])
+    mend = f"the sizes of {largest}" + f" or {first}" * (largest != first)
+    check_fits("the networks in training", sum(needed.values()), device, mend)
 
 
 def _count_actions(config: Config, space: gym.Space, *, discrete: bool) -> int:
@@ -186,6 +208,7 @@ def _count_actions(config: Config, space: gym.Space, *, discrete: bool) -> int:
 
 def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
     """Allocate the replay, its predicted size printed first. Raises ConfigError where it does not fit."""
+    check_capture(config, device.type)
     frames, actions = env.observation_space, env.action_space
     layout: dict[str, Any] = {
         "capacity": suites.replay_slots(config.task, config.replay.capacity, config.env.action_repeat),
@@ -195,6 +218,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
+    _check_batch(config, layout, device)
     needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
     storage = choose_storage(config.replay.device, device, needed)
     print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
@@ -206,9 +230,22 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         discount=config.agent.discount,
         device=device,
         storage=storage,
-        horizon=config.objective.horizon if config.objective.coefficient else 0,
+        horizon=_horizon(config),
         sampler=_make_sampler(config, layout["capacity"]),
     )
+
+
+def _check_batch(config: Config, layout: dict[str, Any], device: torch.device) -> None:
+    """Refuse batches that memory cannot hold."""
+    averaged, horizon = config.agent.augmentations, _horizon(config)
+    observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
+    needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
+    mend = "batch_size, env.image_size" + ", objective.steps" * bool(horizon)
+    check_fits(f"{config.batch_size} transitions of a batch", needed, device, mend)
+
+
+def _horizon(config: Config) -> int:
+    return config.objective.horizon if config.objective.coefficient else 0
 
 
 def _make_sampler(config: Config, capacity: int) -> Sampler:

@@ -81,8 +81,8 @@ def _read(path: Path, data: Any) -> Benchmark:
     tasks, seeds = data["tasks"], data.get("seeds", 5)
     if not isinstance(tasks, list) or not tasks or not methods:
         raise ValueError("tasks is a list and methods a mapping of at least one")
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"seeds is a number from 1, not {seeds!r}")
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= 1000:
+        raise ValueError(f"seeds is a number from 1 to 1000, not {seeds!r}")
     settings = _mapping("settings", data.get("settings"))
     return Benchmark(path.stem, tuple(_task(task) for task in tasks), methods, seeds, settings)
 

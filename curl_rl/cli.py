@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -78,23 +79,25 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
 
     evaluate = _command(commands, "evaluate", _evaluate, "play episodes with a run's newest checkpoint")
-    evaluate.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
-    evaluate.add_argument("--episodes", type=_positive, help="how many (default: as the run's last evaluation)")
-    evaluate.add_argument("--video", type=Path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
-    evaluate.add_argument("--seed", type=_seed, default=0, help="of the episodes (default: %(default)s)")
-    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    evaluate.add_argument("run_dir", type=_path, metavar="RUN", help="run directory")
+    evaluate.add_argument("--episodes", type=_whole(1, 10_000), help="how many (default: as the run's last evaluation)")
+    evaluate.add_argument("--video", type=_path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
+    evaluate.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, help="of the episodes (default: %(default)s)")
+    evaluate.add_argument(
+        "--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
 
     benchmark = _command(commands, "benchmark", _benchmark, "train every method on every task, many seeds")
     _benchmark_options(benchmark)
 
     report = _command(commands, "report", _report, "turn results into tables, figures and one HTML page")
-    report.add_argument("folders", nargs="*", type=Path, metavar="DIR", help="folders of runs, e.g. results/dmc100k")
-    report.add_argument("--out", type=Path, metavar="DIR", help="where to write it (default: report)")
-    report.add_argument("--compare", nargs=2, type=Path, metavar="RUN", help="instead: two runs side by side")
+    report.add_argument("folders", nargs="*", type=_path, metavar="DIR", help="folders of runs, e.g. results/dmc100k")
+    report.add_argument("--out", type=_path, metavar="DIR", help="where to write it (default: report)")
+    report.add_argument("--compare", nargs=2, type=_path, metavar="RUN", help="instead: two runs side by side")
 
     export = _command(commands, "export", _export, "write a run's encoder as a folder that load_encoder reads")
-    export.add_argument("run_dir", type=Path, metavar="RUN", help="run directory")
-    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write it")
+    export.add_argument("run_dir", type=_path, metavar="RUN", help="run directory")
+    export.add_argument("--out", type=_path, required=True, metavar="DIR", help="where to write it")
 
     _command(commands, "doctor", _doctor, "check this machine: versions, devices, OpenGL")
     return parser
@@ -103,13 +106,15 @@ def _parser() -> argparse.ArgumentParser:
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, or a YAML file")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
-    parser.add_argument("--seeds", type=_positive, metavar="N", help="seeds 1 to N (default: the benchmark's)")
+    parser.add_argument("--seeds", type=_whole(1, 1000), metavar="N", help="seeds 1 to N (default: the benchmark's)")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
-    parser.add_argument("--out", metavar="DIR", help="where results go (default: runs/NAME)")
+    parser.add_argument("--out", type=_place, metavar="DIR", help="where results go (default: runs/NAME)")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="jobs at once (default: one a core or GPU)")
-    parser.add_argument("--per-gpu", type=_positive, metavar="K", help="jobs that share a GPU")
-    parser.add_argument("--cpus", type=_positive, metavar="N", help="CPU cores of a job on Ray (default: 1)")
+    parser.add_argument(
+        "--workers", type=_whole(1, 10_000), metavar="N", help="jobs at once (default: one a core or GPU)"
+    )
+    parser.add_argument("--per-gpu", type=_whole(1, 100), metavar="K", help="jobs that share a GPU")
+    parser.add_argument("--cpus", type=_whole(1, 1024), metavar="N", help="CPU cores of a job on Ray (default: 1)")
     parser.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
 
@@ -122,16 +127,35 @@ def _command(
     return parser
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{_brief(text)} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
 
 
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0")
-    return int(text)
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def _place(text: str) -> str:
+    if not text.strip():  # often a shell's variable that is not set; the current folder is "."
+        raise argparse.ArgumentTypeError("the name is empty: give a path")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_place(text))
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{_brief(text)} is none of auto, cpu, cuda, cuda:N")
+    return text
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curl_rl.networks import Initialisation, initialise
-from curl_rl.types import ConfigError, option
+from curl_rl.options import by_name, check, option
+from curl_rl.types import ConfigError
 
 
 class Features(Protocol):
@@ -139,21 +140,11 @@ def _conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequenti
 
 
 @dataclass(frozen=True)
-class _Sizes:
-    """What every encoder's configuration checks: but for the name its fields are sizes, none below 1."""
-
-    def __post_init__(self) -> None:
-        for name, size in vars(self).items():
-            if name != "name" and size < 1:
-                raise ConfigError(f"encoder.{name} must be at least 1, got {size}")
-
-
-@dataclass(frozen=True)
-class PaperConfig(_Sizes):
+class PaperConfig:
     name: str = "paper"
-    feature_dim: int = option(50, "width of the features")
-    filters: int = option(32, "filters of each convolution")
-    depth: int = option(4, "number of 3x3 convolutions; the first has stride 2")
+    feature_dim: int = option(50, "width of the features", at_least=1)
+    filters: int = option(32, "filters of each convolution", at_least=1)
+    depth: int = option(4, "number of 3x3 convolutions; the first has stride 2", at_least=1, at_most=100)
 
 
 class PaperEncoder(Encoder):
@@ -168,10 +159,10 @@ class PaperEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class StridedConfig(_Sizes):
+class StridedConfig:
     name: str = "strided"
-    feature_dim: int = option(50, "width of the features")
-    filters: int = option(32, "filters of each convolution")
+    feature_dim: int = option(50, "width of the features", at_least=1)
+    filters: int = option(32, "filters of each convolution", at_least=1)
 
 
 class StridedEncoder(Encoder):
@@ -185,10 +176,10 @@ class StridedEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class SmallConfig(_Sizes):
+class SmallConfig:
     name: str = "small"
-    feature_dim: int = option(50, "width of the features")
-    filters: int = option(16, "filters of each convolution")
+    feature_dim: int = option(50, "width of the features", at_least=1)
+    filters: int = option(16, "filters of each convolution", at_least=1)
 
 
 class SmallEncoder(Encoder):
@@ -201,9 +192,9 @@ class SmallEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class NatureConfig(_Sizes):
+class NatureConfig:
     name: str = "nature"
-    feature_dim: int = option(512, "width of the features")
+    feature_dim: int = option(512, "width of the features", at_least=1)
 
 
 class NatureEncoder(Encoder):
@@ -228,7 +219,7 @@ class _FlatEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class DataEfficientConfig(_Sizes):
+class DataEfficientConfig:
     name: str = "data_efficient"
 
 
@@ -274,7 +265,7 @@ def _tiles(images: Tensor, size: int, rows: int, columns: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class CanonicalConfig(_Sizes):
+class CanonicalConfig:
     name: str = "canonical"
 
 
@@ -288,10 +279,10 @@ class CanonicalEncoder(_FlatEncoder):
 
 
 @dataclass(frozen=True)
-class ImpalaConfig(_Sizes):
+class ImpalaConfig:
     name: str = "impala"
-    feature_dim: int = option(256, "width of the features")
-    width: int = option(1, "multiplier of the 16, 32 and 32 filters")
+    feature_dim: int = option(256, "width of the features", at_least=1)
+    width: int = option(1, "multiplier of the 16, 32 and 32 filters", at_least=1, at_most=1000)
 
 
 class _Residual(nn.Module):
@@ -327,9 +318,9 @@ class ImpalaEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class StateConfig(_Sizes):
+class StateConfig:
     name: str = "state"
-    feature_dim: int = option(256, "width of the features")
+    feature_dim: int = option(256, "width of the features", at_least=1)
 
 
 class StateEncoder(Encoder):
@@ -349,9 +340,9 @@ class StateEncoder(Encoder):
         return obs.float()
 
 
-ENCODERS: dict[str, type[Encoder]] = {
-    cls.Config().name: cls
-    for cls in (
+ENCODERS: dict[str, type[Encoder]] = by_name(
+    "encoder",
+    (
         PaperEncoder,
         StridedEncoder,
         SmallEncoder,
@@ -360,19 +351,21 @@ ENCODERS: dict[str, type[Encoder]] = {
         CanonicalEncoder,
         ImpalaEncoder,
         StateEncoder,
-    )
-}
+    ),
+)
 
 
 def encoder_config(name: str, **fields: Any) -> Any:
-    """Return an encoder's configuration by name. Raises ConfigError for an unknown name or field."""
+    """Return an encoder's configuration by name. Raises ConfigError for an unknown name, field or value."""
     if name not in ENCODERS:
         raise ConfigError(f"unknown encoder {name!r}; there are {', '.join(sorted(ENCODERS))}")
     cls = ENCODERS[name].Config
     unknown = set(fields) - {field.name for field in dataclasses.fields(cls)}
     if unknown:
         raise ConfigError(f"encoder {name!r} has no {', '.join(sorted(unknown))}")
-    return cls(name=name, **fields)
+    config = cls(name=name, **fields)
+    check(config, "encoder.")
+    return config
 
 
 def make_encoder(config: Any, obs_shape: tuple[int, ...], *, bf16: bool = False) -> Encoder:

@@ -1,9 +1,10 @@
-"""How much memory a replay takes, how much is free, and so where its frames live."""
+"""How much memory a replay, a batch and networks take, how much is free, and so where frames live."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import nn
 
 from curl_rl.machine import free_main_memory
 from curl_rl.sampling import Sampler
@@ -26,6 +27,30 @@ def predict_bytes(
     frame = math.prod(obs_shape) * obs_dtype.itemsize
     metadata = 4 + 4 + 1 + label_side**2 + math.prod(action_shape) * action_dtype.itemsize  # reward, age, end
     return (capacity + 1) * frame + capacity * (metadata + sampler.bytes_per_slot)
+
+
+def predict_training_bytes(networks: Iterable[nn.Module]) -> int:
+    """Return the bytes that networks take in training; built on the meta device they take none to be asked.
+
+    What is trained has a gradient, two moments of Adam and a moving average beside it.
+    """
+    tensors = (t for network in networks for t in (*network.parameters(), *network.buffers()))
+    return sum(t.nbytes * (5 if t.requires_grad else 1) for t in tensors)
+
+
+def predict_batch_bytes(observations: int, *, obs_shape: Sequence[int], obs_dtype: torch.dtype) -> int:
+    """Return the bytes of a batch's observations: as sampled, as augmented, and as the float32 that encoders read."""
+    return observations * math.prod(obs_shape) * (2 * obs_dtype.itemsize + 4)
+
+
+def check_fits(what: str, needed: int, device: torch.device, mend: str) -> None:
+    """Raise ConfigError where `needed` bytes are not free any more on a device."""
+    free = max(free_memory(device), 0)
+    if needed > free:
+        where = "main memory" if device.type == "cpu" else f"the {device.type.upper()} device"
+        raise ConfigError(
+            f"{what} need {needed / 2**30:.2f} GiB and {where} has {free / 2**30:.2f} GiB free: lower {mend}"
+        )
 
 
 def choose_storage(setting: str, device: torch.device, needed: int) -> torch.device:

@@ -27,7 +27,7 @@ def surroundings() -> dict[str, Any]:
     """Return when, where, with what and how this process was started."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(["curl-rl", *sys.argv[1:]]),
+        "command": _command(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -56,6 +56,13 @@ def write_metadata(run_dir: Path, start: Mapping[str, Any]) -> None:
     """Append a start, its `surroundings` and what else describes it (seed, gl_renderer), to `metadata.json`."""
     starts = [*read_starts(run_dir), start]
     write_atomically(run_dir / METADATA, json.dumps({"starts": starts}, indent=2) + "\n")
+
+
+def _command() -> str:
+    """Return the command that does this again: in the words of `curl-rl`, or another program's own."""
+    program = Path(sys.argv[0])
+    ours = program.name == "curl-rl" or program.parts[-2:] == ("curl_rl", "__main__.py")
+    return shlex.join(["curl-rl", *sys.argv[1:]] if ours else sys.orig_argv)
 
 
 def _version(package: str) -> str | None:

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
+from curl_rl.options import check_values
 from curl_rl.types import ConfigError
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra, OmegaConf and our own checks raise
@@ -35,8 +36,11 @@ def schema(cls: type) -> type:
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
-def frozen(cls: type, data: Mapping[str, Any]) -> Any:
-    """Build a frozen dataclass from the plain form of its schema. Raises ConfigError where the names differ."""
+def frozen(cls: type, data: Mapping[str, Any], prefix: str = "") -> Any:
+    """Build a frozen dataclass from the plain form of its schema, which `prefix` stands before where a user types it.
+
+    Raises ConfigError where the names differ, or a value is not what its option allows.
+    """
     hints = typing.get_type_hints(cls)
     names = [f.name for f in dataclasses.fields(cls)]
     if set(names) != set(data):
@@ -45,8 +49,9 @@ def frozen(cls: type, data: Mapping[str, Any]) -> Any:
     for name in names:
         value = data[name]
         if dataclasses.is_dataclass(hints[name]):
-            value = frozen(typing.cast(type, hints[name]), value)
+            value = frozen(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
         values[name] = tuple(value) if isinstance(value, list) else value
+    check_values(cls, values, prefix)  # before the conditions between fields, which trust each of them
     return cls(**values)
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Container, Mapping
 from typing import Any
 
-# What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads and
-# evaluation workers round floating-point sums in another order: they change a result's last bits, not what is computed.
-LOCAL = ("run_dir", "device", "threads", "replay.device", "env.timeout", "evaluation.workers")
+# What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads,
+# CUDA graphs and evaluation workers round floating-point sums in another order: they change a result's last bits, not
+# what is computed.
+LOCAL = ("run_dir", "device", "threads", "replay.device", "agent.capture", "env.timeout", "evaluation.workers")
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

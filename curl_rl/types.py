@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # benchmarks and reports share these words without loading torch
@@ -104,7 +103,11 @@ class Stateful(Protocol):
 
 
 class Agent(Stateful, Protocol):
-    """What the trainer drives; it sees no replay and no logger."""
+    """What the trainer drives; it sees no replay and no logger.
+
+    Its class says besides: its `Config`, whether it is `discrete` and `reports_priorities`, the `image_size` that its
+    encoder sees, and the `networks` that it trains beside encoder and objective.
+    """
 
     @property
     def encoder(self) -> Callable[[Tensor], Tensor]: ...
@@ -122,8 +125,3 @@ class Agent(Stateful, Protocol):
 
 class ConfigError(ValueError):
     """A setting that cannot be honoured; the message names the mend."""
-
-
-def option(default: Any, help: str) -> Any:
-    """Declare a configuration field with its meaning, which `--help` prints."""
-    return field(default=default, metadata={"help": help})

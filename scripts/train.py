@@ -12,12 +12,16 @@ from typing import Any
 
 def job(node: Any) -> None:
     """Train one composed configuration, or go on with its run."""
+    from hydra.core.hydra_config import HydraConfig
+
     from curl_rl.cli import explain
-    from curl_rl.config import from_node
+    from curl_rl.overrides import hydra_job
     from curl_rl.trainer import train
 
     try:
-        status = train(from_node(node))
+        config, overrides = hydra_job(node, HydraConfig.get())
+        sys.argv[:] = ["curl-rl", "train", *overrides]  # what the run records of its start: a sweep is not one run
+        status = train(config)
     except Exception as error:
         if (status := explain(error, sys.argv[0])) is None:
             raise

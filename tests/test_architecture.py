@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What each module may import from this project, besides `types`; "x.*" stands for the package x and all inside it.
+# What each module may import from this project, besides `types` and `options`; "x.*" stands for the package x and all
+# inside it.
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": {"export"},  # load_encoder, when it is asked for
     "__main__": {"cli", "interpreter"},
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schema": set(),
     "settings": set(),
     "documents": set(),
-    "checks": set(),
+    "options": set(),
     "state": set(),
     "losses": set(),
     "augmentations": set(),
@@ -46,25 +47,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "objectives": {"objectives.base"},
     "objectives.base": {"encoders"},
     "objectives.parts": set(),
-    "objectives.*": {"checks", "clustering", "losses", "networks", "encoders", "objectives.base", "objectives.parts"},
+    "objectives.*": {"clustering", "losses", "networks", "encoders", "objectives.base", "objectives.parts"},
     "agents": {"agents.*"},
-    "agents.*": {"checks", "state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
+    "agents.*": {"state", "networks", "encoders", "augmentations", "losses", "capture", "objectives.base"},
     "export": {"__init__", "augmentations", "checkpoint", "documents", "encoders", "files", "networks"},
     "adapters": {"adapters.*"},
     "adapters.*": {"export"},
     "evaluate": set(),
-    "config": {
-        "agents",
-        "checks",
-        "documents",
-        "encoders",
-        "files",
-        "objectives",
-        "sampling",
-        "schema",
-        "settings",
-        "suites",
-    },
+    "config": {"agents", "documents", "encoders", "files", "objectives", "sampling", "schema", "settings", "suites"},
     "overrides": {"config", "schema", "settings", "suites", "envs"},
     "assembly": {
         "agents",
@@ -167,7 +157,7 @@ def allowed(module: str) -> set[str]:
     package = module.partition(".")[0]
     row = MAY_IMPORT.get(module, MAY_IMPORT.get(f"{package}.*"))
     assert row is not None, f"{module} has no row in the table"
-    return row | {"types"}
+    return row | {"types", "options"}
 
 
 def may(imported: str, permitted: set[str]) -> bool:
@@ -187,7 +177,7 @@ def test_the_table_names_modules_that_exist():
 
 
 def test_the_reader_of_imports_sees_them():
-    assert inside(imports(ROOT / "curl_rl" / "encoders.py")) == {"networks", "types"}
+    assert inside(imports(ROOT / "curl_rl" / "encoders.py")) == {"networks", "options", "types"}
     assert {"objectives.base", "encoders"} <= inside(imports(modules()["objectives.contrastive"]))
     assert "envs" in inside(imports(ROOT / "curl_rl" / "overrides.py"))
     assert not may("agents.sac", allowed("objectives.contrastive"))

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from omegaconf import OmegaConf
 import envs
 from curl_rl import __version__, cli, doctor, export, playing, trainer
 from curl_rl.config import GROUPS, from_node, save_config
-from curl_rl.overrides import compose
+from curl_rl.overrides import compose, hydra_arguments
 from curl_rl.settings import flat
 from curl_rl.types import ConfigError, Episode
 
@@ -156,7 +157,38 @@ def test_evaluate_takes_a_positive_number_of_episodes(capsys):
         cli.main(["evaluate", "runs/x", "--episodes", "0"])
     with pytest.raises(SystemExit):
         cli.main(["evaluate", "runs/x", "--seed", "-1"])
-    assert "'0' is not a positive number" in capsys.readouterr().err
+    assert "'0' is not a whole number from 1 to 10000" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            "evaluate runs/x --episodes 1000000000",
+            "--episodes: '1000000000' is not a whole number from 1 to 10000",
+        ),
+        ("evaluate runs/x --seed 9223372036854775808", "is not a whole number from 0 to 9223372036854775807"),
+        (f"evaluate runs/x --seed {'9' * 5000}", "99...' is not a whole number from 0 to"),
+        ("evaluate runs/x --device tpu", "argument --device: 'tpu' is none of auto, cpu, cuda, cuda:N"),
+        ("benchmark dmc100k --seeds 100000000 --dry-run", "is not a whole number from 1 to 1000"),
+        ("benchmark dmc100k --workers 100000", "is not a whole number from 1 to 10000"),
+        ("benchmark dmc100k --per-gpu 1000", "is not a whole number from 1 to 100"),
+        ("benchmark dmc100k --cpus 0", "is not a whole number from 1 to 1024"),
+        ("evaluate ''", "argument RUN: the name is empty: give a path"),
+        ("evaluate runs/x --video ''", "argument --video: the name is empty: give a path"),
+        ("benchmark dmc100k --out ''", "argument --out: the name is empty: give a path"),
+        ("report ''", "argument DIR: the name is empty: give a path"),
+        ("report results --out ''", "argument --out: the name is empty: give a path"),
+        ("report --compare a ''", "argument --compare: the name is empty: give a path"),
+        ("export '' --out enc", "argument RUN: the name is empty: give a path"),
+        ("export runs/x --out ''", "argument --out: the name is empty: give a path"),
+    ],
+    ids=lambda value: value[:60],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(arguments, words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(shlex.split(arguments))
+    assert words in capsys.readouterr().err
 
 
 def test_a_missing_run_is_one_line(capsys, tmp_path):
@@ -187,3 +219,24 @@ def test_the_hydra_entry_refuses_in_one_line():
     done = run("scripts/train.py", "task=toy/raech", "seed=1,2", "--multirun")
     assert done.returncode == 2
     assert done.stderr == "scripts/train.py: unknown task 'toy/raech'; did you mean toy/reach\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["task=toy/reach", "seed=abc"], "seed must be a whole number, got abc"),
+        (
+            ["--multirun", "task=toy/reach", "objective=moco,mochi", "objective.queue=64,128"],
+            "unknown key 'objective.queue'",
+        ),
+        (["--multirun", "task=toy/reach,toy/grid", "env=3"], "env=3: env is a group of settings"),
+        (["--multirun", "task=toy/reach", "seed=1,a"], "seed must be a whole number, got a"),
+    ],
+)
+def test_what_hydra_would_refuse_in_its_own_words_is_refused_before(arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        hydra_arguments(arguments)
+    assert hydra_arguments(["--multirun", "objective=moco,mochi", "objective.queue_size=64,128", "seed=range(3)"])
+    assert hydra_arguments(
+        ["--multirun", "agent.learning_rate=interval(0,1)", "seed=range(1000000000)", "encoder=glob(*)"]
+    )

@@ -468,7 +468,7 @@ def test_wrong_names_are_told_with_the_known_ones(arguments, message, capsys):
 
 def test_probe_jobs_cover_every_seed_and_floors_once(tmp_path):
     arguments = compare._parser().parse_args(
-        ["probe", "--tasks", "toy/reach", "--objectives", "none", "curl", "--frames", "100", "--data", str(tmp_path)]
+        ["probe", "--tasks", "toy/reach", "--objectives", "none", "curl", "--frames", "300", "--data", str(tmp_path)]
     )
     jobs = list(compare._jobs(arguments))
     assert [(job.name, job.config.seed) for job in jobs] == [
@@ -479,7 +479,7 @@ def test_probe_jobs_cover_every_seed_and_floors_once(tmp_path):
         ("curl", 2),
     ]
     assert {job.folder for job in jobs} == {tmp_path / "toy_reach"}
-    assert {job.config.replay.capacity for job in jobs[1:]} == {100}
+    assert {job.config.replay.capacity for job in jobs[1:]} == {300}
 
 
 def test_the_script_says_what_it_does():

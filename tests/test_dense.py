@@ -17,6 +17,7 @@ from curl_rl.encoders import Encoder, Remembering, encoder_config, make_encoder
 from curl_rl.losses import pixel_nce
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.dense import ClassMemory, PixelContrast, by_class, cell_classes, evenly, normalised, scrambled
+from curl_rl.options import check
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views
 
 IMAGE, CROP, SIDE, BATCH = 24, 20, 7, 4
@@ -306,7 +307,7 @@ def test_only_the_online_side_learns_and_the_rest_follows(mode, encoders):
 @pytest.mark.parametrize("labels", [*MODES, None])
 @pytest.mark.parametrize("tiny", [tiny_sac, tiny_rainbow])
 def test_an_agent_resumes_bit_for_bit(tiny, labels):
-    options = {"labels": labels, "anchors": 16, "negatives": 16}
+    options = {"labels": labels, "anchors": 16} | ({} if labels == "segmentation" else {"negatives": 16})
     agent, resumed = (tiny("pixel_contrast", seed=seed, options=options) for seed in (0, 3))
     run(agent, range(3))
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
@@ -383,19 +384,19 @@ def test_labels_are_asked_for_only_by_segmentation():
     ("fields", "message"),
     [
         ({"labels": "colour"}, r"objective\.labels='colour' is none of segmentation, offset"),
-        ({"temperature": 0.0}, r"objective\.temperature must be finite and positive"),
-        ({"projection_tau": 0.0}, r"objective\.projection_tau must be in \(0, 1\]"),
+        ({"temperature": 0.0}, r"objective\.temperature must be above 0"),
+        ({"projection_tau": 0.0}, r"objective\.projection_tau must be above 0 and at most 1"),
         ({"classes": 1}, r"objective\.classes must be at least 2"),
         ({"anchors": 1}, r"objective\.anchors must be at least 2"),
         ({"negatives": 0}, r"objective\.negatives must be at least 1"),
         ({"added": 65}, r"objective\.added=65 does not fit objective\.memory=64: lower the one"),
-        ({"distance": 0.8}, r"objective\.distance must be in \(0, 0\.7\], got 0\.8"),
-        ({"coefficient": -1.0}, r"objective\.coefficient must be finite and at least 0"),
+        ({"distance": 0.8}, r"objective\.distance must be above 0 and at most 0\.7, got 0\.8"),
+        ({"coefficient": -1.0}, r"objective\.coefficient must be at least 0 and"),
     ],
 )
 def test_options_are_refused_with_the_reason(fields, message):
     with pytest.raises(ConfigError, match=message):
-        OBJECTIVES["pixel_contrast"].Config(**fields)
+        check(OBJECTIVES["pixel_contrast"].Config(**fields), "objective.")
 
 
 def test_what_is_missing_is_named(encoders):

@@ -31,6 +31,7 @@ from curl_rl.agents.sac import Sac, SacAugmentations
 from curl_rl.augmentations import center_fit
 from curl_rl.export import export_run, load_encoder
 from curl_rl.losses import categorical_loss, project_distribution, soft_q_target, twin_q_loss
+from curl_rl.options import check
 from curl_rl.overrides import compose
 from curl_rl.playing import evaluate_run
 from curl_rl.types import Batch, ConfigError, Views
@@ -275,8 +276,9 @@ def test_a_restored_agent_goes_on_bit_for_bit(make, augmentation, objective):
 def test_counts_that_cannot_be_averaged_are_refused(cls, least):
     assert dataclasses.astuple(cls()) == (least, least)
     for name in ("k", "m"):
-        with pytest.raises(ConfigError, match=rf"agent.augmentations.{name} must be at least {least}, got {least - 1}"):
-            cls(**{name: least - 1})
+        message = rf"agent.augmentations.{name} must be at least {least} and at most 100, got {least - 1}"
+        with pytest.raises(ConfigError, match=message):
+            check(cls(**{name: least - 1}), "agent.augmentations.")
 
 
 # whole runs

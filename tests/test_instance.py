@@ -16,11 +16,13 @@ from curl_rl.losses import nt_xent, supervised_contrastive
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.base import Objective
 from curl_rl.objectives.instance import LABELS
+from curl_rl.options import check
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views
 
 SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
 DISCRETE = SHAPES._replace(discrete=True)
 SMALL = {"projection_dim": 5, "projection_hidden": 16}
+BINS = {"return_bin": {"bins": 2}}
 
 
 @pytest.fixture(autouse=True)
@@ -234,7 +236,7 @@ def test_simclr_is_the_formula_written_out(inputs, depth):
 
 @pytest.mark.parametrize("labels", sorted(LABELS))
 def test_supcon_is_the_formula_written_out(inputs, labels):
-    encoder, supcon = tiny_encoder(), make("supcon", labels=labels, bins=2, temperature=0.3)
+    encoder, supcon = tiny_encoder(), make("supcon", labels=labels, temperature=0.3, **BINS.get(labels, {}))
     assert not any(isinstance(layer, nn.BatchNorm1d) for layer in supcon.head.children())
     loss, metrics = loss_of(supcon, *inputs, encoder)
     names = LABELS[labels](inputs[0], 2).tolist() * 2
@@ -357,22 +359,22 @@ def test_actions_can_be_labels_only_where_they_are_discrete():
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("simclr", {"coefficient": math.nan}, "objective.coefficient must be finite and at least 0, got nan"),
-        ("simclr", {"temperature": 0.0}, "objective.temperature must be finite and positive, got 0.0"),
-        ("simclr", {"projection_dim": 0}, "objective.projection_dim must be at least 1, got 0"),
-        ("simclr", {"projection_hidden": 0}, "objective.projection_hidden must be at least 1, got 0"),
-        ("simclr", {"projection_depth": 0}, "objective.projection_depth must be at least 1, got 0"),
+        ("simclr", {"coefficient": math.nan}, "objective.coefficient must be at least 0 and at most .*, got nan"),
+        ("simclr", {"temperature": 0.0}, "objective.temperature must be above 0 and at most 1000000.0, got 0.0"),
+        ("simclr", {"projection_dim": 0}, "objective.projection_dim must be at least 1 and at most .*, got 0"),
+        ("simclr", {"projection_hidden": 0}, "objective.projection_hidden must be at least 1 and at most .*, got 0"),
+        ("simclr", {"projection_depth": 0}, "objective.projection_depth must be at least 1 and at most .*, got 0"),
         ("supcon", {"labels": "reward"}, "objective.labels='reward' is none of action, return_sign, return_bin"),
-        ("supcon", {"bins": 1}, "objective.bins must be at least 2, got 1"),
-        ("supcon", {"temperature": math.inf}, "objective.temperature must be finite and positive, got inf"),
-        ("supcon", {"projection_dim": 0}, "objective.projection_dim must be at least 1, got 0"),
-        ("supcon", {"projection_hidden": 0}, "objective.projection_hidden must be at least 1, got 0"),
+        ("supcon", {"bins": 1}, "objective.bins must be at least 2 and at most .*, got 1"),
+        ("supcon", {"temperature": math.inf}, "objective.temperature must be above 0 and at most 1000000.0, got inf"),
+        ("supcon", {"projection_dim": 0}, "objective.projection_dim must be at least 1 and at most .*, got 0"),
+        ("supcon", {"projection_hidden": 0}, "objective.projection_hidden must be at least 1 and at most .*, got 0"),
     ],
     ids=str,
 )
 def test_options_that_cannot_be_honoured_are_refused(name, fields, message):
     with pytest.raises(ConfigError, match=message):
-        OBJECTIVES[name].Config(**fields)
+        check(OBJECTIVES[name].Config(**fields), "objective.")
 
 
 def test_one_sample_has_nothing_to_be_told_from():

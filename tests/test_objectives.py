@@ -27,8 +27,9 @@ from torch import Tensor, nn
 from curl_rl import objectives, trainer
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.base import Objective, ObjectiveConfig
+from curl_rl.options import check, option
 from curl_rl.overrides import compose
-from curl_rl.types import ConfigError, Shapes, option
+from curl_rl.types import ConfigError, Shapes
 
 SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
 
@@ -78,6 +79,19 @@ def test_objectives_are_found_at_any_depth_of_inheritance(folder):
     assert found["curl"] is OBJECTIVES["curl"]  # and not the class between, which inherits its Config
 
 
+def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(folder):
+    (folder / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from curl_rl.objectives.momentum import Moco, MocoConfig\n"
+        "class Mine(Moco):\n    Config = MocoConfig\n"
+    )
+    both = r"objective=moco is both curl_rl\.objectives\.\w+\.\w+ and curl_rl\.objectives\.\w+\.\w+: rename one of them"
+    with pytest.raises(ConfigError, match=both) as error:
+        objectives._discover()
+    for place in ("curl_rl.objectives.mine.Mine", "curl_rl.objectives.momentum.Moco"):
+        assert place in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("text", "problem"), [("1 / 0", "ZeroDivisionError: division by zero"), ("def", "SyntaxError: invalid syntax")]
 )
@@ -90,8 +104,8 @@ def test_a_broken_module_is_named_with_its_error(folder, text, problem):
 
 def test_a_weight_must_be_finite_and_none_has_nothing_to_weigh():
     for coefficient in (-0.5, math.nan, math.inf):
-        with pytest.raises(ConfigError, match=r"objective\.coefficient must be finite and at least 0"):
-            OBJECTIVES["curl"].Config(coefficient=coefficient)
+        with pytest.raises(ConfigError, match=r"objective\.coefficient must be at least 0 and"):
+            check(OBJECTIVES["curl"].Config(coefficient=coefficient), "objective.")
     assert OBJECTIVES["curl"].Config(coefficient=0.0).coefficient == 0
     with pytest.raises(ConfigError, match="there is no loss to weigh"):
         OBJECTIVES["none"].Config(coefficient=1.0)
@@ -208,7 +222,7 @@ def test_the_readmes_objective_trains_by_its_name(folder, tmp_path_factory, monk
     assert config.objective.spread == 2
     logged = {row.split(",")[3] for row in (run_dir / "train.csv").read_text().splitlines()}
     assert {"distance", "objective_loss", "feature_rank", "alignment", "view_accuracy"} <= logged
-    with pytest.raises(ConfigError, match=r"objective\.spread must be finite and positive"):
+    with pytest.raises(ConfigError, match=r"objective\.spread must be above 0 and at most 1000000.0, got 0.0"):
         compose(["task=toy/reach", "objective=agree", "objective.spread=0"])
 
 
@@ -222,4 +236,4 @@ def test_the_readmes_objective_keeps_the_contract(folder, monkeypatch, kind):
 
 def test_sizes_that_no_memory_holds_are_refused():
     with pytest.raises(ConfigError, match=r"objective=moco cannot be built .* lower its sizes"):
-        make_objective(OBJECTIVES["moco"].Config(queue_size=10**12), SHAPES)
+        make_objective(OBJECTIVES["moco"].Config(queue_size=2**20, projection_dim=65_536), SHAPES)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.losses import cosine_distance
 from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.options import check
 from curl_rl.types import Batch, ConfigError, Crop, Shapes, Views
 
 SHAPES = Shapes(feature_dim=8, conv=(4, 7, 7), action_dim=2)
@@ -270,20 +271,20 @@ def test_a_single_sample_is_refused(name):
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("byol", {"projection_dim": 0}, r"objective\.projection_dim must be at least 1, got 0"),
-        ("byol", {"projection_hidden": -3}, r"objective\.projection_hidden must be at least 1, got -3"),
-        ("byol", {"projection_tau": 0.0}, r"objective\.projection_tau must be in \(0, 1\], got 0.0"),
-        ("byol", {"projection_tau": 1.1}, r"objective\.projection_tau must be in \(0, 1\], got 1.1"),
-        ("byol", {"coefficient": -1.0}, r"objective\.coefficient must be finite and at least 0"),
-        ("simsiam", {"projection_dim": 0}, r"objective\.projection_dim must be at least 1, got 0"),
-        ("simsiam", {"predictor_hidden": 0}, r"objective\.predictor_hidden must be at least 1, got 0"),
-        ("simsiam", {"coefficient": math.nan}, r"objective\.coefficient must be finite and at least 0"),
+        ("byol", {"projection_dim": 0}, r"objective\.projection_dim must be at least 1 and at most .*, got 0"),
+        ("byol", {"projection_hidden": -3}, r"objective\.projection_hidden must be at least 1 and at most .*, got -3"),
+        ("byol", {"projection_tau": 0.0}, r"objective\.projection_tau must be above 0 and at most 1, got 0.0"),
+        ("byol", {"projection_tau": 1.1}, r"objective\.projection_tau must be above 0 and at most 1, got 1.1"),
+        ("byol", {"coefficient": -1.0}, r"objective\.coefficient must be at least 0 and"),
+        ("simsiam", {"projection_dim": 0}, r"objective\.projection_dim must be at least 1 and at most .*, got 0"),
+        ("simsiam", {"predictor_hidden": 0}, r"objective\.predictor_hidden must be at least 1 and at most .*, got 0"),
+        ("simsiam", {"coefficient": math.nan}, r"objective\.coefficient must be at least 0 and"),
     ],
     ids=str,
 )
 def test_options_that_cannot_be_honoured_are_refused(name, fields, message):
     with pytest.raises(ConfigError, match=message):
-        OBJECTIVES[name].Config(**fields)
+        check(OBJECTIVES[name].Config(**fields), "objective.")
 
 
 @pytest.mark.parametrize("name", ["byol", "simsiam"])

@@ -32,6 +32,16 @@ def test_metadata_lists_every_start(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert start["cpu"]
 
 
+def test_the_command_is_curl_rls_or_that_of_the_program_which_trains(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "study.py", "a b"])
+    for argv, command in (
+        (["/x/curl_rl/__main__.py", "train", "seed=2"], "curl-rl train seed=2"),
+        (["study.py", "a b"], "python study.py 'a b'"),
+    ):
+        monkeypatch.setattr(sys, "argv", argv)
+        assert surroundings()["command"] == command
+
+
 def test_metadata_that_is_not_ours_is_kept(tmp_path: Path):
     (tmp_path / "metadata.json").write_text("{}")
     with pytest.raises(ConfigError, match="move it away"):

@@ -21,7 +21,7 @@ from curl_rl.overrides import compose
 from curl_rl.schedule import Schedule
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
-SETTINGS = ("task=toy/reach", "budget_frames=60", "evaluation.episodes=2")
+SETTINGS = ("task=toy/reach", "budget_frames=60", "random_steps=40", "evaluation.episodes=2")
 
 
 def finish(job: Job, config: Config, frame: int = 60) -> None:

@@ -2,5 +2,6 @@
 
 from curl_rl.agents.rainbow import Rainbow
 from curl_rl.agents.sac import Sac
+from curl_rl.options import by_name
 
-AGENTS: dict[str, type[Sac] | type[Rainbow]] = {cls.Config().name: cls for cls in (Sac, Rainbow)}
+AGENTS: dict[str, type[Sac] | type[Rainbow]] = by_name("agent", (Sac, Rainbow))

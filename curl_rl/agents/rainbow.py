@@ -6,7 +6,6 @@ brings n-step returns and priorities; what is left is double, duelling, noisy, d
 
 import copy
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl import checks
 from curl_rl.augmentations import augment, augment_future, seen_size
 from curl_rl.capture import make_step
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.losses import categorical_loss, project_distribution
 from curl_rl.networks import NoisyLinear, grad_norm, move_average
 from curl_rl.objectives.base import Objective
+from curl_rl.options import LONGEST, option
 from curl_rl.state import Parts, collect, restore
-from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views, option
+from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views
 
 AUGMENTATIONS = ("crop_shift", "shift", "cutout", "color_jitter", "none")
 PRIORITIES = ("value", "total")
@@ -35,54 +34,72 @@ Images = tuple[Tensor, ...]
 class RainbowAugmentations:
     """RAD (one of each) and DrQ's averaging (Kostrikov et al. 2020, algorithm 1) of the value loss."""
 
-    k: int = option(0, "augmentations of the next observation over which the target is averaged; 0: as it is")
-    m: int = option(0, "augmentations of the observation over which the value loss is averaged; 0: as it is")
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, "agent.augmentations.", 0, "k", "m")
+    k: int = option(
+        0,
+        "augmentations of the next observation over which the target is averaged; 0: as it is",
+        at_least=0,
+        at_most=100,
+    )
+    m: int = option(
+        0,
+        "augmentations of the observation over which the value loss is averaged; 0: as it is",
+        at_least=0,
+        at_most=100,
+    )
 
 
 @dataclass(frozen=True)
 class RainbowConfig:
     name: str = "rainbow"
-    augmentation: str = option("crop_shift", "of views: crop_shift, shift, cutout, color_jitter or none")
+    augmentation: str = option(
+        "crop_shift", "of views: crop_shift, shift, cutout, color_jitter or none", one_of=AUGMENTATIONS
+    )
     augmentations: RainbowAugmentations = field(default_factory=RainbowAugmentations)
-    shift_pad: int = option(4, "pixels that a crop takes away, and that a shift pads and moves by")
-    cutout_min: int = option(10, "smallest side of the rectangle that cutout blacks out")
-    cutout_max: int = option(30, "greatest side of the rectangle that cutout blacks out")
+    shift_pad: int = option(4, "pixels that a crop takes away, and that a shift pads and moves by", at_least=0)
+    cutout_min: int = option(10, "smallest side of the rectangle that cutout blacks out", at_least=1)
+    cutout_max: int = option(30, "greatest side of the rectangle that cutout blacks out", at_least=1)
     # The range of the intensity jitter of DrQ(eps) (Agarwal et al. 2021), there a normal variable clipped to it.
-    brightness: float = option(0.1, "by what share color_jitter lowers or raises brightness at most")
-    contrast: float = option(0.0, "by what share color_jitter lowers or raises contrast at most")
-    saturation: float = option(0.0, "by what share color_jitter lowers or raises saturation at most, if not grey")
-    hue: float = option(0.0, "by what share of the circle color_jitter turns hues at most, if not grey")
-    hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers")
-    atoms: int = option(51, "atoms of the value distribution")
+    brightness: float = option(
+        0.1, "by what share color_jitter lowers or raises brightness at most", at_least=0, at_most=1
+    )
+    contrast: float = option(0.0, "by what share color_jitter lowers or raises contrast at most", at_least=0, at_most=1)
+    saturation: float = option(
+        0.0, "by what share color_jitter lowers or raises saturation at most, if not grey", at_least=0, at_most=1
+    )
+    hue: float = option(
+        0.0, "by what share of the circle color_jitter turns hues at most, if not grey", at_least=0, at_most=1
+    )
+    hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
+    atoms: int = option(51, "atoms of the value distribution", at_least=2)
     v_min: float = option(-10.0, "lowest return of the value distribution")
     v_max: float = option(10.0, "highest return of the value distribution")
-    noise_std: float = option(0.1, "size of the noisy layers' noise at the start")
-    learning_rate: float = option(1e-4, "of encoder, value distribution and objective")
-    adam_epsilon: float = option(1.5e-4, "Adam's epsilon")
-    max_grad_norm: float = option(10.0, "norm to which gradients are clipped")
-    discount: float = option(0.99, "per agent step")
-    target_period: int = option(2000, "updates from one copy of the target network to the next")
-    encoder_tau: float = option(0.001, "weight of the new parameters in the key's encoder, at each update")
-    priority: str = option("value", "what becomes a priority: the value loss, or the total of both losses")
-    precision: str = option("float32", "of the convolutions: float32 or bf16; losses are always float32")
+    noise_std: float = option(0.1, "size of the noisy layers' noise at the start", at_least=0)
+    learning_rate: float = option(1e-4, "of encoder, value distribution and objective", above=0)
+    adam_epsilon: float = option(1.5e-4, "Adam's epsilon", above=0)
+    max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
+    discount: float = option(0.99, "per agent step", above=0, at_most=1)
+    target_period: int = option(
+        2000, "updates from one copy of the target network to the next", at_least=1, at_most=LONGEST
+    )
+    encoder_tau: float = option(
+        0.001, "weight of the new parameters in the key's encoder, at each update", above=0, at_most=1
+    )
+    priority: str = option(
+        "value", "what becomes a priority: the value loss, or the total of both losses", one_of=PRIORITIES
+    )
+    precision: str = option(
+        "float32", "of the convolutions: float32 or bf16; losses are always float32", one_of=PRECISIONS
+    )
     capture: bool = option(False, "replay the update as a CUDA graph")
 
     def __post_init__(self) -> None:
-        checks.one_of(self, "agent.", AUGMENTATIONS, "augmentation")
-        checks.one_of(self, "agent.", PRIORITIES, "priority")
-        checks.one_of(self, "agent.", PRECISIONS, "precision")
-        checks.at_least(self, "agent.", 0, "shift_pad", "noise_std")
-        checks.at_least(self, "agent.", 1, "hidden_dim", "target_period", "cutout_min")
-        checks.at_least(self, "agent.", self.cutout_min, "cutout_max")
-        checks.share(self, "agent.", "brightness", "contrast", "saturation", "hue")
-        checks.at_least(self, "agent.", 2, "atoms")
-        checks.positive(self, "agent.", "learning_rate", "adam_epsilon", "max_grad_norm")
-        checks.fraction(self, "agent.", "discount", "encoder_tau")
-        if not -math.inf < self.v_min < self.v_max < math.inf:
-            raise ConfigError(f"agent.v_min={self.v_min} and agent.v_max={self.v_max} must be finite and ascending")
+        if self.cutout_max < self.cutout_min:
+            raise ConfigError(
+                f"agent.cutout_max={self.cutout_max} is below agent.cutout_min={self.cutout_min}: raise the one or "
+                "lower the other"
+            )
+        if self.v_min >= self.v_max:
+            raise ConfigError(f"agent.v_min={self.v_min} must be below agent.v_max={self.v_max}")
 
 
 class DuellingHeads(nn.Module):
@@ -115,6 +132,7 @@ class Rainbow:
 
     Config = RainbowConfig
     discrete = True
+    reports_priorities = True
 
     def __init__(
         self,
@@ -128,7 +146,7 @@ class Rainbow:
     ):
         self.config, self.device = config, device
         self.encoder, self.objective = encoder.to(device), objective.to(device)
-        self.heads = DuellingHeads(encoder.feature_dim, action_dim, config).to(device)
+        self.heads = self.networks(config, encoder, action_dim)[0].to(device)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_heads = copy.deepcopy(self.heads).requires_grad_(False)
         self.key_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
@@ -147,6 +165,11 @@ class Rainbow:
         self.view_generator = torch.Generator(device).manual_seed(seed + 1)
         self.heads.draw(self.generator)
         self._step = self._make_step()
+
+    @staticmethod
+    def networks(config: RainbowConfig, encoder: Encoder, action_dim: int) -> tuple[DuellingHeads]:
+        """Build what the agent trains beside the encoder and the objective."""
+        return (DuellingHeads(encoder.feature_dim, action_dim, config),)
 
     @staticmethod
     def image_size(config: RainbowConfig, size: int) -> int:

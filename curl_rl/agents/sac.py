@@ -5,7 +5,6 @@ Sources: Haarnoja et al. 2018 (SAC), Laskin et al. 2020 (CURL).
 
 import copy
 import itertools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,78 +13,89 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl import checks
 from curl_rl.augmentations import augment, augment_future, center_fit, seen_size
 from curl_rl.capture import make_step
 from curl_rl.encoders import Encoder, Remembering
 from curl_rl.losses import soft_q_target, squashed_gaussian, twin_q_loss
 from curl_rl.networks import grad_norm, initialise, mlp, move_average
 from curl_rl.objectives.base import Objective
+from curl_rl.options import LONGEST, option
 from curl_rl.state import Parts, collect, restore
-from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views, option
+from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views
 
 AUGMENTATIONS = ("crop", "shift", "translate", "cutout", "color_jitter", "none")
 UPDATES = ("joint", "sequential")
 PRECISIONS = ("float32", "bf16")
 Images = tuple[Tensor, ...]
-MAX_HIDDEN_DIM = 65_536  # one hidden layer of that width takes 16 GiB
 
 
 @dataclass(frozen=True)
 class SacAugmentations:
     """DrQ's averaging (Kostrikov et al. 2020, algorithm 1); one of each is RAD's single augmentation."""
 
-    k: int = option(1, "augmentations of the next observation over which the target is averaged")
-    m: int = option(1, "augmentations of the observation over which the critic's loss is averaged")
-
-    def __post_init__(self) -> None:
-        checks.at_least(self, "agent.augmentations.", 1, "k", "m")
+    k: int = option(
+        1, "augmentations of the next observation over which the target is averaged", at_least=1, at_most=100
+    )
+    m: int = option(
+        1, "augmentations of the observation over which the critic's loss is averaged", at_least=1, at_most=100
+    )
 
 
 @dataclass(frozen=True)
 class SacConfig:
     name: str = "sac"
-    augmentation: str = option("crop", "of all images: crop, shift, translate, cutout, color_jitter or none")
+    augmentation: str = option(
+        "crop", "of all images: crop, shift, translate, cutout, color_jitter or none", one_of=AUGMENTATIONS
+    )
     augmentations: SacAugmentations = field(default_factory=SacAugmentations)
-    crop_size: int = option(84, "side of the random crop, and of the centre crop that acting takes")
-    shift_pad: int = option(4, "pixels that a random shift pads and moves by")
-    translate_pad: int = option(4, "black pixels on each side of the canvas that translate puts the image on")
-    cutout_min: int = option(10, "smallest side of the rectangle that cutout blacks out")
-    cutout_max: int = option(30, "greatest side of the rectangle that cutout blacks out")
-    brightness: float = option(0.4, "by what share color_jitter lowers or raises brightness at most")
-    contrast: float = option(0.4, "by what share color_jitter lowers or raises contrast at most")
-    saturation: float = option(0.4, "by what share color_jitter lowers or raises saturation at most")
-    hue: float = option(0.5, "by what share of the circle color_jitter turns hues at most")
-    hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers")
-    learning_rate: float = option(0.0, "of encoder, critic, actor and objective; 0: the paper's value for the task")
-    alpha_learning_rate: float = option(1e-4, "of the temperature")
-    discount: float = option(0.99, "per agent step")
-    init_temperature: float = option(0.1, "temperature at the start")
-    critic_tau: float = option(0.01, "weight of the new parameters in the target critic")
-    encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder")
-    actor_period: int = option(2, "updates from one actor and temperature step to the next")
-    target_period: int = option(2, "updates from one moving average to the next")
-    log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation")
-    log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation")
-    update: str = option("sequential", "sequential: the original's order; joint: one backward pass, see README")
-    precision: str = option("float32", "of the convolutions: float32 or bf16; losses are always float32")
+    crop_size: int = option(84, "side of the random crop, and of the centre crop that acting takes", at_least=1)
+    shift_pad: int = option(4, "pixels that a random shift pads and moves by", at_least=0)
+    translate_pad: int = option(
+        4, "black pixels on each side of the canvas that translate puts the image on", at_least=0
+    )
+    cutout_min: int = option(10, "smallest side of the rectangle that cutout blacks out", at_least=1)
+    cutout_max: int = option(30, "greatest side of the rectangle that cutout blacks out", at_least=1)
+    brightness: float = option(
+        0.4, "by what share color_jitter lowers or raises brightness at most", at_least=0, at_most=1
+    )
+    contrast: float = option(0.4, "by what share color_jitter lowers or raises contrast at most", at_least=0, at_most=1)
+    saturation: float = option(
+        0.4, "by what share color_jitter lowers or raises saturation at most", at_least=0, at_most=1
+    )
+    hue: float = option(0.5, "by what share of the circle color_jitter turns hues at most", at_least=0, at_most=1)
+    hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers", at_least=1)
+    learning_rate: float = option(
+        0.0, "of encoder, critic, actor and objective; 0: the paper's value for the task", at_least=0
+    )
+    alpha_learning_rate: float = option(1e-4, "of the temperature", at_least=0)
+    discount: float = option(0.99, "per agent step", above=0, at_most=1)
+    init_temperature: float = option(0.1, "temperature at the start", above=0)
+    critic_tau: float = option(0.01, "weight of the new parameters in the target critic", above=0, at_most=1)
+    encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
+    actor_period: int = option(
+        2, "updates from one actor and temperature step to the next", at_least=1, at_most=LONGEST
+    )
+    target_period: int = option(2, "updates from one moving average to the next", at_least=1, at_most=LONGEST)
+    log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation", at_least=-80, at_most=80)
+    log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation", at_least=-80, at_most=80)
+    update: str = option(
+        "sequential", "sequential: the original's order; joint: one backward pass, see README", one_of=UPDATES
+    )
+    precision: str = option(
+        "float32", "of the convolutions: float32 or bf16; losses are always float32", one_of=PRECISIONS
+    )
     capture: bool = option(False, "replay the update as a CUDA graph")
 
     def __post_init__(self) -> None:
-        checks.one_of(self, "agent.", AUGMENTATIONS, "augmentation")
-        checks.one_of(self, "agent.", UPDATES, "update")
-        checks.one_of(self, "agent.", PRECISIONS, "precision")
-        checks.at_least(self, "agent.", 1, "crop_size", "cutout_min", "hidden_dim", "actor_period", "target_period")
-        checks.at_least(self, "agent.", 0, "learning_rate", "alpha_learning_rate", "shift_pad", "translate_pad")
-        checks.at_least(self, "agent.", self.cutout_min, "cutout_max")
-        checks.share(self, "agent.", "brightness", "contrast", "saturation", "hue")
-        checks.fraction(self, "agent.", "discount", "critic_tau", "encoder_tau")
-        checks.positive(self, "agent.", "init_temperature")
-        if not -math.inf < self.log_std_min < self.log_std_max < math.inf:
-            bounds = f"agent.log_std_min={self.log_std_min} and agent.log_std_max={self.log_std_max}"
-            raise ConfigError(f"{bounds} must be finite, the first below the second")
-        if self.hidden_dim > MAX_HIDDEN_DIM:
-            raise ConfigError(f"agent.hidden_dim must be at most {MAX_HIDDEN_DIM}, got {self.hidden_dim}")
+        if self.cutout_max < self.cutout_min:
+            raise ConfigError(
+                f"agent.cutout_max={self.cutout_max} is below agent.cutout_min={self.cutout_min}: raise the one or "
+                "lower the other"
+            )
+        if self.log_std_min >= self.log_std_max:
+            raise ConfigError(
+                f"agent.log_std_min={self.log_std_min} must be below agent.log_std_max={self.log_std_max}"
+            )
 
 
 class Actor(nn.Module):
@@ -127,6 +137,7 @@ class Sac:
 
     Config = SacConfig
     discrete = False
+    reports_priorities = False
 
     def __init__(
         self,
@@ -140,8 +151,8 @@ class Sac:
     ):
         self.config, self.device = config, device
         self.encoder, self.objective = encoder.to(device), objective.to(device)
-        self.critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim).to(device)
-        self.actor = Actor(encoder.make_head(), encoder.feature_dim, action_dim, config).to(device)
+        critic, actor = self.networks(config, encoder, action_dim)
+        self.critic, self.actor = critic.to(device), actor.to(device)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_temperature, device=device).log())
@@ -153,6 +164,12 @@ class Sac:
         self.generator = torch.Generator(device).manual_seed(seed)
         self.key_generator = torch.Generator(device).manual_seed(seed + 1)
         self._step = self._make_step()
+
+    @staticmethod
+    def networks(config: SacConfig, encoder: Encoder, action_dim: int) -> tuple[TwinQ, Actor]:
+        """Build what the agent trains beside the encoder and the objective."""
+        critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim)
+        return critic, Actor(encoder.make_head(), encoder.feature_dim, action_dim, config)
 
     def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
         c = self.config

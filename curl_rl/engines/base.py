@@ -1,9 +1,10 @@
 """What a benchmark asks of a place where jobs run."""
 
-import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from curl_rl.options import quoted
 
 LOST = -9999  # the exit status of a job whose worker died under it: nothing is known to be wrong with the job
 _TAIL = 20
@@ -20,16 +21,11 @@ class Job(NamedTuple):
 
     def command(self, *share: str, run_dir: str = "") -> tuple[str, ...]:
         """Return the arguments of `curl-rl`, with the machine's `share` such as "threads=1"."""
-        return ("train", *self.overrides, f"run_dir={_quoted(run_dir or self.run_dir)}", *share)
+        return ("train", *self.overrides, f"run_dir={quoted(run_dir or self.run_dir)}", *share)
 
     def line(self) -> str:
         """Return its command as one types it, without a machine's share."""
         return shlex.join(["curl-rl", *self.command()])
-
-
-def _quoted(path: str) -> str:
-    """Return a path as an override may hold it."""
-    return path if re.fullmatch(r"[\w./:@+-]+", path) else "'" + path.replace("'", "\\'") + "'"
 
 
 class Handle(Protocol):

@@ -1,13 +1,13 @@
 """The contract of a self-supervised objective."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from curl_rl.encoders import Features
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,8 @@ class ObjectiveConfig:
     """What every objective's options have in common, and what they ask of the rest of a run."""
 
     name: str = ""
-    coefficient: float | None = option(1.0, "weight of the loss; 0: not computed")
-
-    def __post_init__(self) -> None:
-        # None stands for the task's published weight, which is put in its place before an objective is built.
-        if self.coefficient is not None and not 0 <= self.coefficient < math.inf:
-            raise ConfigError(f"objective.coefficient must be finite and at least 0, got {self.coefficient}")
+    # None stands for the task's published weight, which is put in its place before an objective is built.
+    coefficient: float | None = option(1.0, "weight of the loss; 0: not computed", at_least=0)
 
     @property
     def horizon(self) -> int:
@@ -61,7 +57,10 @@ class Objective(nn.Module):
         self.coefficient: float = 1.0 if config.coefficient is None else config.coefficient
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
-        """Return the scalar loss and what is worth logging; gradients may reach `online`, never `target`."""
+        """Return the scalar loss and what is worth logging; gradients may reach `online`, never `target`.
+
+        Nothing that a checkpoint keeps changes here, but for a generator's state: that is what `after_step` is for.
+        """
         raise TypeError(f"{type(self).__name__} gives no loss")
 
     def after_step(self) -> None:

@@ -7,33 +7,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.clustering import density_clusters, k_means, nearest, reciprocal_distances, reliable_clusters
 from curl_rl.encoders import Features
 from curl_rl.losses import concentration, hybrid_contrast, info_nce, proto_nce, queue_logits
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import Queue, Random, Schedule, frozen_copy, projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import LONGEST, option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instance in no cluster
 
 
 @dataclass(frozen=True)
 class _ClusteringConfig(ObjectiveConfig):
-    temperature: float = option(0.2, "divisor of the similarities; PCL's")
-    period: int = option(500, "updates from one clustering to the next; the originals: an epoch")
-    warmup: int = option(500, "updates that contrast instances alone, a multiple of the period or rounded up to it")
-    projection_dim: int = option(128, "width of the projections; PCL's")
-    projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's")
-    projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head; PCL's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "period", "projection_dim", "projection_hidden")
-        checks.at_least(self, "objective.", 0, "warmup")
-        checks.fraction(self, "objective.", "projection_tau")
+    temperature: float = option(0.2, "divisor of the similarities; PCL's", above=0)
+    period: int = option(
+        500, "updates from one clustering to the next; the originals: an epoch", at_least=1, at_most=LONGEST
+    )
+    warmup: int = option(
+        500,
+        "updates that contrast instances alone, a multiple of the period or rounded up to it",
+        at_least=0,
+        at_most=LONGEST,
+    )
+    projection_dim: int = option(128, "width of the projections; PCL's", at_least=1)
+    projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's", at_least=1)
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the key's projection head; PCL's", above=0, at_most=1
+    )
 
     @property
     def capturable(self) -> bool:
@@ -70,12 +72,13 @@ class _Clustering(Objective):
 @dataclass(frozen=True)
 class PclConfig(_ClusteringConfig):
     name: str = "pcl"
-    queue_size: int = option(2048, "latest keys: instances' negatives, and what is clustered; PCL: 16384")
+    queue_size: int = option(
+        2048, "latest keys: instances' negatives, and what is clustered; PCL: 16384", at_least=1, at_most=2**20
+    )
     # As many keys to a prototype as the paper has images: 1.28 million to 25, 50 and 100 thousand.
     clusters: tuple[int, ...] = option((40, 80, 160), "how many prototypes each set has; PCL: 25, 50 and 100 thousand")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if not self.clusters or not 2 <= min(self.clusters) <= max(self.clusters) <= self.queue_size:
             raise ConfigError(
                 "objective.clusters must be one number or more, each from 2 to objective.queue_size, got "
@@ -102,15 +105,23 @@ class Pcl(_Clustering):
         self.register_buffer("centres", torch.zeros(sum(config.clusters), config.projection_dim))
         self.register_buffer("phi", torch.full((sum(config.clusters),), config.temperature))
         self.register_buffer("ready", torch.zeros(()))
+        self._pushed: Tensor | None = None
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query, key = self.embed(views, online, target)
-        logits = queue_logits(query, key, self.queue.rows.clone()) / self.config.temperature  # rows change below
+        logits = queue_logits(query, key, self.queue.rows) / self.config.temperature
         loss, accuracy = info_nce(logits, torch.zeros(len(query), dtype=torch.int64, device=query.device))
         prototype_loss, prototype_accuracy = self._prototype_loss(query, key)
-        self.queue.push(key)
+        self._pushed = key
         metrics = {"prototype_loss": prototype_loss.detach(), "prototype_accuracy": prototype_accuracy}
         return loss + prototype_loss, {"accuracy": accuracy, **metrics}
+
+    def after_step(self) -> None:
+        """Put the new keys into the queue, then do what every clustering does."""
+        if self._pushed is not None:
+            self.queue.push(self._pushed)
+            self._pushed = None
+        super().after_step()
 
     def _prototype_loss(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Return loss and accuracy, each the mean over the sets of prototypes, 0 before there are any."""
@@ -140,22 +151,22 @@ class Pcl(_Clustering):
 @dataclass(frozen=True)
 class SpclConfig(_ClusteringConfig):
     name: str = "spcl"
-    temperature: float = option(0.05, "divisor of the similarities; SpCL's")
-    memory_size: int = option(1024, "rows of the memory; SpCL: one for each image")
-    memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's")
+    temperature: float = option(0.05, "divisor of the similarities; SpCL's", above=0)
+    memory_size: int = option(1024, "rows of the memory; SpCL: one for each image", at_least=1, at_most=16_384)
+    memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's", above=0, at_most=1)
     # The original's radius 0.6 and 30 neighbours, for 13 thousand images, join most of a thousand rows in one cluster.
-    radius: float = option(0.5, "largest Jaccard distance of neighbours in a cluster; SpCL: 0.6 with 30 neighbors")
-    radius_gap: float = option(0.02, "by how much the radius changes to tell reliable clusters; SpCL's")
-    min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's")
-    neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30")
-    expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's")
+    radius: float = option(
+        0.5, "largest Jaccard distance of neighbours in a cluster; SpCL: 0.6 with 30 neighbors", above=0, at_most=1
+    )
+    radius_gap: float = option(
+        0.02, "by how much the radius changes to tell reliable clusters; SpCL's", at_least=0, at_most=1
+    )
+    min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's", at_least=1)
+    neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30", at_least=1)
+    expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's", at_least=1)
     join: bool = option(True, "a new row joins its nearest neighbour's cluster at once; false: at the next clustering")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "min_samples", "neighbors", "expansion")
-        checks.fraction(self, "objective.", "memory_tau", "radius")
-        checks.at_least(self, "objective.", 0, "radius_gap")
         if self.memory_size < self.min_samples:
             raise ConfigError(
                 f"objective.memory_size={self.memory_size} holds no cluster: raise it to objective.min_samples="
@@ -191,21 +202,33 @@ class Spcl(_Clustering):
         self.register_buffer("rows", torch.zeros(size, config.projection_dim))
         self.register_buffer("owner", torch.full((size, 2), -1))
         self.register_buffer("labels", torch.full((size,), _EMPTY))
+        self._written: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query, key = self.embed(views, online, target)
         owner = torch.stack([batch.index, batch.episode], 1)
-        memory = self._remember(owner, key)
+        memory, owners, labels = self._written = self._write(owner, key)
         row = batch.index % len(memory)
-        valid = (self.owner[row] == owner).all(1)
+        valid = (owners[row] == owner).all(1)
         loss, accuracy = hybrid_contrast(
-            query, memory, self.labels, row, valid, clusters=self.clusters, temperature=self.config.temperature
+            query, memory, labels, row, valid, clusters=self.clusters, temperature=self.config.temperature
         )
-        clustered = (valid & (self.labels[row] >= 0)).sum() / valid.sum()
+        clustered = (valid & (labels[row] >= 0)).sum() / valid.sum()
         return loss, {"accuracy": accuracy, "clustered": clustered}
 
-    def _remember(self, owner: Tensor, key: Tensor) -> Tensor:
-        """Write the keys (B, d) of these owners (B, 2) and return a copy of the memory (M, d)."""
+    def after_step(self) -> None:
+        """Keep what was written, then do what every clustering does."""
+        self._keep()
+        super().after_step()
+
+    def _keep(self) -> None:
+        if self._written is not None:
+            for kept, new in zip((self.rows, self.owner, self.labels), self._written, strict=True):
+                kept.copy_(new)
+            self._written = None
+
+    def _write(self, owner: Tensor, key: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the memory (M, d), its owners (M, 2) and labels (M,) with the keys (B, d) of these owners (B, 2)."""
         size = len(self.rows)
         place = torch.arange(len(key), device=key.device)
         last = torch.full((size,), -1, device=key.device).scatter_reduce_(0, owner[:, 0] % size, place, "amax")
@@ -214,10 +237,8 @@ class Spcl(_Clustering):
         moved = F.normalize(self.rows.lerp(key[last], self.config.memory_tau), dim=1)
         rows = torch.where(written[:, None], torch.where(same[:, None], moved, key[last]), self.rows)
         fresh = self._join(key)[last] if self.config.join else -1
-        self.labels.copy_(torch.where(written & ~same, fresh, self.labels))
-        self.owner.copy_(torch.where(written[:, None], owner[last], self.owner))
-        self.rows.copy_(rows)
-        return rows
+        labels = torch.where(written & ~same, fresh, self.labels)
+        return rows, torch.where(written[:, None], owner[last], self.owner), labels
 
     def _join(self, key: Tensor) -> Tensor:
         """Return the clusters (B,) that new keys (B, d) join, -1 for none."""

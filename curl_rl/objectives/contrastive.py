@@ -6,25 +6,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import bilinear_logits, info_nce
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import frozen_copy
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import option, shown
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
 class NoneConfig(ObjectiveConfig):
     name: str = "none"
-    coefficient: float | None = option(0.0, "weight of the loss; an objective of weight zero is not computed")
+    coefficient: float | None = option(
+        0.0, "weight of the loss; an objective of weight zero is not computed", at_least=0
+    )
 
     def __post_init__(self) -> None:
         if self.coefficient != 0:
+            given = f"objective.coefficient={shown(self.coefficient)}"
             raise ConfigError(
-                f"objective.coefficient={self.coefficient} with objective=none: there is no loss to weigh; leave it 0 "
-                "or choose another objective"
+                f"{given} with objective=none: there is no loss to weigh; leave it 0 or choose another objective"
             )
 
     def check_batch(self, size: int) -> None:
@@ -43,28 +45,22 @@ class NoObjective(Objective):
 @dataclass(frozen=True)
 class CurlConfig(ObjectiveConfig):
     name: str = "curl"
-    coefficient: float | None = option(None, "weight of the loss; null: the original's for the task")
-    logit_scale: float | None = option(None, "factor of the logits; null: the original's for the suite")
-    projection_dim: int | None = option(None, "width of a projection head, 0 for none; null: the original's")
-    projection_hidden: int = option(256, "width of the projection head's hidden layer")
-    projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head")
-    initial_weight: str | None = option(
-        None, "how W starts: identity (over the root of its width), uniform in [0, 1); null: identity, Atari's uniform"
+    coefficient: float | None = option(None, "weight of the loss; null: the original's for the task", at_least=0)
+    logit_scale: float | None = option(None, "factor of the logits; null: the original's for the suite", above=0)
+    projection_dim: int | None = option(
+        None, "width of a projection head, 0 for none; null: the original's", at_least=0
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.logit_scale is not None and not 0 < self.logit_scale < math.inf:
-            raise ConfigError(f"objective.logit_scale must be finite and positive, got {self.logit_scale}")
-        if (self.projection_dim or 0) < 0 or self.projection_hidden < 1:
-            raise ConfigError(
-                "objective.projection_dim must be at least 0 and objective.projection_hidden at least 1, got "
-                f"{self.projection_dim} and {self.projection_hidden}"
-            )
-        if not 0 < self.projection_tau <= 1:
-            raise ConfigError(f"objective.projection_tau must be in (0, 1], got {self.projection_tau}")
-        if self.initial_weight is not None:
-            checks.one_of(self, "objective.", ("identity", "uniform"), "initial_weight")
+    projection_hidden: int = option(
+        256, "width of the projection head's hidden layer", at_least=1, where="projection_dim"
+    )
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the key's projection head", above=0, at_most=1, where="projection_dim"
+    )
+    initial_weight: str | None = option(
+        None,
+        "how W starts: identity (over the root of its width), uniform in [0, 1); null: identity, Atari's uniform",
+        one_of=("identity", "uniform"),
+    )
 
 
 class _Projection(nn.Sequential):

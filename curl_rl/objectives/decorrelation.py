@@ -5,22 +5,18 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import barlow_twins_loss, vicreg_terms, wmse_loss
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
 class _EmbeddingConfig(ObjectiveConfig):
-    projection_hidden: int = option(256, "width of the head's hidden layers; the papers: 1024 to 8192")
-    projection_dim: int = option(256, "width of the embeddings; the papers: 8192")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "projection_hidden", "projection_dim")
+    projection_hidden: int = option(256, "width of the head's hidden layers; the papers: 1024 to 8192", at_least=1)
+    projection_dim: int = option(256, "width of the embeddings; the papers: 8192", at_least=1)
 
 
 class _Embedding(Objective):
@@ -44,11 +40,9 @@ class _Embedding(Objective):
 @dataclass(frozen=True)
 class BarlowTwinsConfig(_EmbeddingConfig):
     name: str = "barlow_twins"
-    redundancy_weight: float = option(0.0051, "weight of squared correlations of different features; the paper's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 0, "redundancy_weight")
+    redundancy_weight: float = option(
+        0.0051, "weight of squared correlations of different features; the paper's", at_least=0
+    )
 
 
 class BarlowTwins(_Embedding):
@@ -64,13 +58,13 @@ class BarlowTwins(_Embedding):
 class VicregConfig(_EmbeddingConfig):
     name: str = "vicreg"
     # The paper's 25, 25 and 1 over 25: the same minima on the scale of the other losses.
-    invariance_weight: float = option(1.0, "weight of the squared difference between the views; the paper: 25")
-    variance_weight: float = option(1.0, "weight of what standard deviations lack of 1; the paper: 25")
-    covariance_weight: float = option(0.04, "weight of different features' squared covariances; the paper: 1")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 0, "invariance_weight", "variance_weight", "covariance_weight")
+    invariance_weight: float = option(
+        1.0, "weight of the squared difference between the views; the paper: 25", at_least=0
+    )
+    variance_weight: float = option(1.0, "weight of what standard deviations lack of 1; the paper: 25", at_least=0)
+    covariance_weight: float = option(
+        0.04, "weight of different features' squared covariances; the paper: 1", at_least=0
+    )
 
 
 class Vicreg(_Embedding):
@@ -90,13 +84,10 @@ class Vicreg(_Embedding):
 class WmseConfig(_EmbeddingConfig):
     name: str = "wmse"
     # The paper whitens twice as many samples as dimensions; the smallest preset's batch is 32.
-    projection_dim: int = option(16, "width of the embeddings, from 2 to below batch_size; the paper: 64")
-    epsilon: float = option(1e-3, "share of the covariance that gives way to the identity; the paper: none")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 2, "projection_dim")
-        checks.fraction(self, "objective.", "epsilon")
+    projection_dim: int = option(16, "width of the embeddings, from 2 to below batch_size; the paper: 64", at_least=2)
+    epsilon: float = option(
+        1e-3, "share of the covariance that gives way to the identity; the paper: none", above=0, at_most=1
+    )
 
     @property
     def capturable(self) -> bool:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import pixel_nce
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import frozen_copy, projection_head
-from curl_rl.types import Batch, ConfigError, Crop, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, ConfigError, Crop, Metrics, Shapes, Views
 
 Rows = tuple[Tensor, Tensor]  # embeddings (C, V, D) of each class, and which of them are some (C, V)
 Middles = tuple[float, float]  # pixel of the crop at which the first cell looks, and from one cell to the next
@@ -22,32 +22,56 @@ Compared = tuple[Tensor, Tensor, Tensor]  # similarities (A, M) of anchors to ke
 @dataclass(frozen=True)
 class PixelContrastConfig(ObjectiveConfig):
     name: str = "pixel_contrast"
-    labels: str | None = option(None, "what makes pixels alike: segmentation or offset; null: the suite's")
-    temperature: float = option(0.1, "divisor of the logits; the paper's")
-    projection_dim: int = option(64, "width of the pixels' embeddings; the paper: 256")
-    projection_tau: float = option(0.001, "weight of the new parameters in the keys' projection head; MoCo's")
-    anchors: int = option(512, "pixels of a batch that are compared, evenly of its classes; the original: 1024")
-    classes: int = option(32, "classes told apart (segmentation); what is beyond is of the last")
-    memory: int = option(64, "pixels, and as many regions, kept of a class (segmentation); the original: 5000")
-    added: int = option(10, "of these an update brings (segmentation); the original: of each image")
-    negatives: int = option(1024, "pixels of a batch that anchors are told from (offset); the paper: one image's")
-    distance: float = option(0.7, "diagonals of a cell below which two look at one place (offset); the paper's")
+    labels: str | None = option(
+        None, "what makes pixels alike: segmentation or offset; null: the suite's", one_of=("segmentation", "offset")
+    )
+    temperature: float = option(0.1, "divisor of the logits; the paper's", above=0)
+    projection_dim: int = option(64, "width of the pixels' embeddings; the paper: 256", at_least=1)
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the keys' projection head; MoCo's", above=0, at_most=1
+    )
+    anchors: int = option(
+        512, "pixels of a batch that are compared, evenly of its classes; the original: 1024", at_least=2
+    )
+    classes: int = option(
+        32,
+        "classes told apart (segmentation); what is beyond is of the last",
+        at_least=2,
+        at_most=256,
+        where="labels=segmentation",
+    )
+    memory: int = option(
+        64,
+        "pixels, and as many regions, kept of a class (segmentation); the original: 5000",
+        at_least=1,
+        where="labels=segmentation",
+    )
+    added: int = option(
+        10,
+        "of these an update brings (segmentation); the original: of each image",
+        at_least=1,
+        where="labels=segmentation",
+    )
+    negatives: int = option(
+        1024,
+        "pixels of a batch that anchors are told from (offset); the paper: one image's",
+        at_least=1,
+        where="labels=offset",
+    )
+    distance: float = option(
+        0.7,
+        "diagonals of a cell below which two look at one place (offset); the paper's",
+        above=0,
+        at_most=0.7,
+        where="labels=offset",
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None:
-            checks.one_of(self, "objective.", ("segmentation", "offset"), "labels")
-        checks.positive(self, "objective.", "temperature")
-        checks.fraction(self, "objective.", "projection_tau")
-        checks.at_least(self, "objective.", 2, "anchors", "classes")
-        checks.at_least(self, "objective.", 1, "projection_dim", "memory", "added", "negatives")
         if self.added > self.memory:
             raise ConfigError(
                 f"objective.added={self.added} does not fit objective.memory={self.memory}: lower the one or "
                 "raise the other"
             )
-        if not 0 < self.distance <= 0.7:
-            raise ConfigError(f"objective.distance must be in (0, 0.7], got {self.distance}")
 
     @property
     def needs_labels(self) -> bool:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import nt_xent, supervised_contrastive
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 def _features(views: Views, online: Features) -> Tensor:
@@ -22,15 +22,14 @@ def _features(views: Views, online: Features) -> Tensor:
 @dataclass(frozen=True)
 class SimClrConfig(ObjectiveConfig):
     name: str = "simclr"
-    temperature: float = option(0.5, "divisor of the cosines; the paper's for small images and batches, ImageNet: 0.1")
-    projection_dim: int = option(128, "width of the projections; the paper's")
-    projection_hidden: int = option(256, "width of the projection head's hidden layers; the paper: 2048, its encoder's")
-    projection_depth: int = option(2, "linear layers of the projection head; v1: 2, v2: 3")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "projection_dim", "projection_hidden", "projection_depth")
+    temperature: float = option(
+        0.5, "divisor of the cosines; the paper's for small images and batches, ImageNet: 0.1", above=0
+    )
+    projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
+    projection_hidden: int = option(
+        256, "width of the projection head's hidden layers; the paper: 2048, its encoder's", at_least=1
+    )
+    projection_depth: int = option(2, "linear layers of the projection head; v1: 2, v2: 3", at_least=1, at_most=100)
 
 
 class SimClr(Objective):
@@ -74,19 +73,16 @@ LABELS: dict[str, Callable[[Batch, int], Tensor]] = {
 class SupConConfig(ObjectiveConfig):
     name: str = "supcon"
     labels: str = option(
-        "episode", "a transition's class: episode, action, return_sign or return_bin (quantile of the n-step return)"
+        "episode",
+        "a transition's class: episode, action, return_sign or return_bin (quantile of the n-step return)",
+        one_of=tuple(LABELS),
     )
-    bins: int = option(5, "quantile bins of the batch's returns, for labels=return_bin")
-    temperature: float = option(0.1, "divisor of the cosines; the paper's")
-    projection_dim: int = option(128, "width of the projections; the paper's")
-    projection_hidden: int = option(256, "width of the projection head's hidden layer; the paper: 2048")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.one_of(self, "objective.", tuple(LABELS), "labels")
-        checks.at_least(self, "objective.", 2, "bins")
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "projection_dim", "projection_hidden")
+    bins: int = option(
+        5, "quantile bins of the batch's returns, for labels=return_bin", at_least=2, where="labels=return_bin"
+    )
+    temperature: float = option(0.1, "divisor of the cosines; the paper's", above=0)
+    projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
+    projection_hidden: int = option(256, "width of the projection head's hidden layer; the paper: 2048", at_least=1)
 
 
 class SupCon(Objective):

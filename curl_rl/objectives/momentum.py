@@ -7,29 +7,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import info_nce, mix_negatives, queue_logits
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import Queue, Random, Schedule, frozen_copy, projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import LONGEST, option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
 class MocoConfig(ObjectiveConfig):
     name: str = "moco"
-    temperature: float = option(0.2, "divisor of the similarities; MoCo v2's, v1 took 0.07")
-    queue_size: int = option(4096, "keys kept as negatives; the paper's 65536 exceed a short run's replay")
-    projection_dim: int = option(128, "width of the projections; the paper's")
-    projection_hidden: int = option(256, "width of the projection head's hidden layer; MoCo v2: 2048, its encoder's")
-    projection_tau: float = option(0.001, "weight of the new parameters in the key's projection head; the paper's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "queue_size", "projection_dim", "projection_hidden")
-        checks.fraction(self, "objective.", "projection_tau")
+    temperature: float = option(0.2, "divisor of the similarities; MoCo v2's, v1 took 0.07", above=0)
+    queue_size: int = option(
+        4096, "keys kept as negatives; the paper's 65536 exceed a short run's replay", at_least=1, at_most=2**20
+    )
+    projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
+    projection_hidden: int = option(
+        256, "width of the projection head's hidden layer; MoCo v2: 2048, its encoder's", at_least=1
+    )
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the key's projection head; the paper's", above=0, at_most=1
+    )
 
 
 class Moco(Objective):
@@ -80,15 +80,16 @@ class Moco(Objective):
 @dataclass(frozen=True)
 class MochiConfig(MocoConfig):
     name: str = "mochi"
-    hardest: int = option(256, "negatives of each query that are mixed; the paper's 1024 of 16384 keys")
-    mixed: int = option(256, "mixtures of two negatives for each query; the paper's 1024 for 16384 keys")
-    mixed_with_query: int = option(32, "mixtures of a negative with the query; the paper's 128 for 16384 keys")
-    warmup: int = option(500, "updates before mixing begins; the paper: 10 epochs of 100")
+    hardest: int = option(
+        256, "negatives of each query that are mixed; the paper's 1024 of 16384 keys", at_least=1, at_most=2**20
+    )
+    mixed: int = option(256, "mixtures of two negatives for each query; the paper's 1024 for 16384 keys", at_least=0)
+    mixed_with_query: int = option(
+        32, "mixtures of a negative with the query; the paper's 128 for 16384 keys", at_least=0
+    )
+    warmup: int = option(500, "updates before mixing begins; the paper: 10 epochs of 100", at_least=0, at_most=LONGEST)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "hardest")
-        checks.at_least(self, "objective.", 0, "mixed", "mixed_with_query", "warmup")
         if self.hardest > self.queue_size:
             raise ConfigError(
                 f"objective.hardest={self.hardest} exceeds objective.queue_size={self.queue_size}: "

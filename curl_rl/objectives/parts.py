@@ -16,6 +16,7 @@ def projection_head(
 ) -> nn.Sequential:
     """Build `depth` linear layers with a normalisation and a ReLU between them.
 
+    Batches are normalised by their own statistics alone: a head is never used outside training, and keeps none.
     `last_norm` adds a batch normalisation without scale and shift after the last one (Chen and He 2020).
     """
     widths = [in_dim, *[hidden_dim] * (depth - 1), out_dim]
@@ -26,12 +27,14 @@ def projection_head(
         if not last:
             layers += [*_normalisation(norm, following), nn.ReLU()]
     if last_norm:
-        layers.append(nn.BatchNorm1d(out_dim, affine=False))
+        layers.append(nn.BatchNorm1d(out_dim, affine=False, track_running_stats=False))
     return nn.Sequential(*layers)
 
 
 def _normalisation(norm: Norm, width: int) -> list[nn.Module]:
-    return {"batch": [nn.BatchNorm1d(width)], "layer": [nn.LayerNorm(width)], "none": []}[norm]
+    return {"batch": [nn.BatchNorm1d(width, track_running_stats=False)], "layer": [nn.LayerNorm(width)], "none": []}[
+        norm
+    ]
 
 
 def frozen_copy(module: nn.Module) -> Any:
@@ -89,7 +92,7 @@ class Random(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, ())))
+        self.generator = torch.Generator().manual_seed(int(torch.randint(2**62, (), device="cpu")))
 
     def get_extra_state(self) -> Tensor:
         return self.generator.get_state()

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import cosine_distance
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import frozen_copy, projection_head
-from curl_rl.types import Batch, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, Metrics, Shapes, Views
 
 Pair = tuple[Tensor, Tensor]  # of the query and of the key, each (B, d)
 
@@ -32,15 +32,18 @@ def _distance(predictor: nn.Module, projections: Pair, targets: Pair) -> tuple[T
 @dataclass(frozen=True)
 class ByolConfig(ObjectiveConfig):
     name: str = "byol"
-    projection_dim: int = option(128, "width of the projections and predictions; the paper: 256")
-    projection_hidden: int = option(256, "width of projector's and predictor's hidden layers; the paper: 4096")
+    projection_dim: int = option(128, "width of the projections and predictions; the paper: 256", at_least=1)
+    projection_hidden: int = option(
+        256, "width of projector's and predictor's hidden layers; the paper: 4096", at_least=1
+    )
     use_momentum: bool = option(True, "targets from the moving averages; false: from the online side, gradient stopped")
-    projection_tau: float = option(0.004, "weight of the new parameters in the target projector; the paper's first")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "projection_dim", "projection_hidden")
-        checks.fraction(self, "objective.", "projection_tau")
+    projection_tau: float = option(
+        0.004,
+        "weight of the new parameters in the target projector; the paper's first",
+        above=0,
+        at_most=1,
+        where="use_momentum=true",
+    )
 
 
 class Byol(Objective):
@@ -79,12 +82,8 @@ class Byol(Objective):
 @dataclass(frozen=True)
 class SimSiamConfig(ObjectiveConfig):
     name: str = "simsiam"
-    projection_dim: int = option(256, "width of projections, projector and predictions; the paper: 2048")
-    predictor_hidden: int = option(64, "width of the predictor's hidden layer, a quarter as in the paper")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "projection_dim", "predictor_hidden")
+    projection_dim: int = option(256, "width of projections, projector and predictions; the paper: 2048", at_least=1)
+    predictor_hidden: int = option(64, "width of the predictor's hidden layer, a quarter as in the paper", at_least=1)
 
 
 class SimSiam(Objective):

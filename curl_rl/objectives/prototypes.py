@@ -7,26 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.clustering import k_means
 from curl_rl.encoders import Features
 from curl_rl.losses import cluster_cross_entropy, sinkhorn, swapped_prediction
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import Queue, Random, Schedule, frozen_copy, projection_head
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views, option
+from curl_rl.options import LONGEST, option
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
 class _PrototypesConfig(ObjectiveConfig):
-    temperature: float = option(0.1, "divisor of the similarities in the cross-entropy; the paper's")
-    projection_dim: int = option(128, "width of the projections; the paper's")
-    projection_hidden: int = option(256, "width of the head's hidden layer; the paper: 2048, its encoder's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.positive(self, "objective.", "temperature")
-        checks.at_least(self, "objective.", 1, "projection_dim", "projection_hidden")
+    temperature: float = option(0.1, "divisor of the similarities in the cross-entropy; the paper's", above=0)
+    projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
+    projection_hidden: int = option(256, "width of the head's hidden layer; the paper: 2048, its encoder's", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -34,19 +29,27 @@ class SwavConfig(_PrototypesConfig):
     # The original's but for sizes: as many prototypes as Proto-RL (Yarats et al. 2021), as many samples for each as the
     # original's queue and batch bring, and a queue from 8 % of 25,000 updates on, for the original's 15 of 200 epochs.
     name: str = "swav"
-    prototypes: int = option(512, "number of prototypes; the paper: 3000 for 1.28 million images")
-    epsilon: float = option(0.05, "weight of the codes' entropy; the paper's")
-    sinkhorn_iterations: int = option(3, "rounds of normalisation that make the codes; the paper's")
-    queue_size: int = option(640, "past samples that join the batch where codes are made; 0: none; the paper: 3840")
-    queue_start: int = option(2000, "updates before the queue is used; the paper: 15 of 200 epochs")
-    freeze_updates: int = option(313, "updates before the prototypes learn; the original's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 2, "prototypes")
-        checks.positive(self, "objective.", "epsilon")
-        checks.at_least(self, "objective.", 1, "sinkhorn_iterations")
-        checks.at_least(self, "objective.", 0, "queue_size", "queue_start", "freeze_updates")
+    prototypes: int = option(512, "number of prototypes; the paper: 3000 for 1.28 million images", at_least=2)
+    epsilon: float = option(0.05, "weight of the codes' entropy; the paper's", above=0)
+    sinkhorn_iterations: int = option(
+        3, "rounds of normalisation that make the codes; the paper's", at_least=1, at_most=1000
+    )
+    queue_size: int = option(
+        640,
+        "past samples that join the batch where codes are made; 0: none; the paper: 3840",
+        at_least=0,
+        at_most=2**20,
+    )
+    queue_start: int = option(
+        2000,
+        "updates before the queue is used; the paper: 15 of 200 epochs",
+        at_least=0,
+        at_most=LONGEST,
+        where="queue_size",
+    )
+    freeze_updates: int = option(
+        313, "updates before the prototypes learn; the original's", at_least=0, at_most=LONGEST
+    )
 
 
 class Swav(Objective):
@@ -105,15 +108,21 @@ class DeepClusterConfig(_PrototypesConfig):
     # Three clusterings as in the original; their sizes leave 64 samples for each cluster, and k-means 2 % of the time.
     name: str = "deepcluster"
     clusters: tuple[int, ...] = option((64, 64, 64), "clusters of each k-means; the original: 3 times 3000")
-    store_size: int = option(4096, "past samples that are clustered; the original: all images")
-    iterations: int = option(10, "rounds of k-means; the original's")
-    period: int = option(500, "updates from one k-means to the next; the first follows as soon as the store is full")
-    projection_tau: float = option(0.001, "weight of the new parameters in the target's projection head")
+    store_size: int = option(
+        4096, "past samples that are clustered; the original: all images", at_least=1, at_most=2**20
+    )
+    iterations: int = option(10, "rounds of k-means; the original's", at_least=1, at_most=1000)
+    period: int = option(
+        500,
+        "updates from one k-means to the next; the first follows as soon as the store is full",
+        at_least=1,
+        at_most=LONGEST,
+    )
+    projection_tau: float = option(
+        0.001, "weight of the new parameters in the target's projection head", above=0, at_most=1
+    )
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "iterations", "period")
-        checks.fraction(self, "objective.", "projection_tau")
         if not self.clusters or not 2 <= min(self.clusters) <= max(self.clusters) <= self.store_size:
             raise ConfigError(
                 "objective.clusters must be one or more numbers from 2 to objective.store_size, got "

@@ -7,24 +7,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl import checks
 from curl_rl.encoders import Features
 from curl_rl.losses import latent_prediction_loss, masked_info_nce
 from curl_rl.networks import move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.objectives.parts import frozen_copy, projection_head
-from curl_rl.types import Batch, Future, Metrics, Shapes, Views, option
+from curl_rl.options import option
+from curl_rl.types import Batch, Future, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
 class _TemporalConfig(ObjectiveConfig):
     """What objectives about the future have in common: how far they look ahead."""
 
-    steps: int = option(5, "agent steps to look ahead")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "steps")
+    steps: int = option(5, "agent steps to look ahead", at_least=1, at_most=1000)
 
     @property
     def horizon(self) -> int:
@@ -53,15 +49,14 @@ def _vectors(action: Tensor, width: int) -> Tensor:
 class AtcConfig(_TemporalConfig):
     # The original's on DeepMind Control; on Atari it takes 3 steps and codes of 256.
     name: str = "atc"
-    steps: int = option(1, "agent steps from the anchor to its positive; the original's, Atari: 3")
-    latent_dim: int = option(128, "width of the compressed codes; the original's, Atari: 256")
-    hidden_dim: int = option(512, "width of the residual predictor's hidden layer; the original's")
-    compressor_tau: float = option(0.01, "weight of the new parameters in the positives' compressor; the paper's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "latent_dim", "hidden_dim")
-        checks.fraction(self, "objective.", "compressor_tau")
+    steps: int = option(
+        1, "agent steps from the anchor to its positive; the original's, Atari: 3", at_least=1, at_most=1000
+    )
+    latent_dim: int = option(128, "width of the compressed codes; the original's, Atari: 256", at_least=1)
+    hidden_dim: int = option(512, "width of the residual predictor's hidden layer; the original's", at_least=1)
+    compressor_tau: float = option(
+        0.01, "weight of the new parameters in the positives' compressor; the paper's", above=0, at_most=1
+    )
 
 
 class Atc(Objective):
@@ -97,16 +92,13 @@ class Atc(Objective):
 @dataclass(frozen=True)
 class SprConfig(_TemporalConfig):
     name: str = "spr"
-    coefficient: float | None = option(2.0, "weight of the loss; the paper's")
-    steps: int = option(5, "agent steps to predict; the paper's")
-    map_size: int = option(8, "side beyond which convolutional maps are averaged down; the paper's have 7")
-    projection_dim: int = option(512, "width of the projections that are compared; the original's")
-    projection_tau: float = option(0.01, "weight of new parameters in the targets' projection; the paper: 1, or 0.01")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "map_size", "projection_dim")
-        checks.fraction(self, "objective.", "projection_tau")
+    coefficient: float | None = option(2.0, "weight of the loss; the paper's", at_least=0)
+    steps: int = option(5, "agent steps to predict; the paper's", at_least=1, at_most=1000)
+    map_size: int = option(8, "side beyond which convolutional maps are averaged down; the paper's have 7", at_least=1)
+    projection_dim: int = option(512, "width of the projections that are compared; the original's", at_least=1)
+    projection_tau: float = option(
+        0.01, "weight of new parameters in the targets' projection; the paper: 1, or 0.01", above=0, at_most=1
+    )
 
 
 def _standardise(maps: Tensor, valid: Tensor) -> Tensor:
@@ -194,12 +186,8 @@ class Spr(Objective):
 @dataclass(frozen=True)
 class CpcConfig(_TemporalConfig):
     name: str = "cpc"
-    steps: int = option(5, "agent steps to predict; the papers look further, at more cost")
-    belief_dim: int = option(256, "width of the recurrent belief; rlpyt's")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        checks.at_least(self, "objective.", 1, "belief_dim")
+    steps: int = option(5, "agent steps to predict; the papers look further, at more cost", at_least=1, at_most=1000)
+    belief_dim: int = option(256, "width of the recurrent belief; rlpyt's", at_least=1)
 
 
 class Cpc(Objective):
