@@ -376,6 +376,8 @@ def _resolved(config: Config) -> Config:
         run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
     )
     _check_suite(resolved, suite)
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", resolved.run_dir):
+        raise ConfigError(f"run_dir={resolved.run_dir!a} holds what is no text: give another name")
     if "://" in resolved.run_dir:
         raise ConfigError(
             f"run_dir={resolved.run_dir} is a URL, and a run lives in a folder: give a path; only curl-rl benchmark "

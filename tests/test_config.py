@@ -253,6 +253,8 @@ def test_configurations_are_frozen_all_the_way():
             "task=atari/pong agent.augmentation=color_jitter agent.hue=0.1",
             ["agent.saturation and agent.hue have no effect on the grey images of atari/pong"],
         ),
+        ("run_dir='a\udcff'", [r"run_dir='a\udcff' holds what is no text: give another name"]),
+        ("run_dir='a\x1b'", [r"run_dir='a\x1b' holds what is no text"]),
         ("run_dir=http://x/y", ["run_dir=http://x/y is a URL, and a run lives in a folder: give a path"]),
         ("agent.learning_rate=-1e-3", ["agent.learning_rate must be at least 0 and at most 1000000.0, got -0.001"]),
         ("agent.learning_rate=nan", ["agent.learning_rate must be at least 0", "got nan"]),

@@ -136,8 +136,9 @@ def test_hostile_names_break_no_file_and_stay_apart(tmp_path):
     for method in HOSTILE:
         for seed in (1, 2):
             folder = f"{method.replace('/', '_')}-seed{seed}"
-            written = write_run(tmp_path / "runs", "toy/reach", method, seed, RISING, folder=folder, commit="=c\0")
-            metadata = {"starts": [{"command": f"=curl-rl \0 {method}"}]}
+            where = {"folder": folder, "run_dir": "moved from here"}
+            written = write_run(tmp_path / "runs", "toy/reach", method, seed, RISING, commit="=c\0", **where)
+            metadata = {"starts": [{"command": f"=curl-rl \0 {method.encode(errors='replace').decode()}"}]}
             (written / "metadata.json").write_text(json.dumps(metadata))
     job = ["toy/reach", "=j\x1b", 9, "failed", 3, 1, "=gone", "=c\0", "=== log\x07\n</pre>"]
     write_jobs(tmp_path / "runs", [job])
