@@ -18,7 +18,7 @@ from curl_rl.overrides import compose
 from curl_rl.provenance import write_metadata
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
-OVERRIDES = ("task=toy/reach", "budget_frames=60", "evaluation.episodes=2")
+OVERRIDES = ("task=toy/reach", "budget_frames=60", "random_steps=40", "evaluation.episodes=2")
 PLANNED = compose(OVERRIDES)
 
 
