@@ -20,7 +20,14 @@ from curl_rl.config import FILE, Config, check_capture, check_same, identity
 from curl_rl.encoders import Encoder, make_encoder
 from curl_rl.evaluate import Environment, FrameStack
 from curl_rl.machine import usable_cores
-from curl_rl.memory import check_fits, choose_storage, predict_batch_bytes, predict_bytes, predict_training_bytes
+from curl_rl.memory import (
+    check_fits,
+    choose_storage,
+    predict_activation_bytes,
+    predict_batch_bytes,
+    predict_bytes,
+    predict_training_bytes,
+)
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.replay import Replay
 from curl_rl.sampling import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
@@ -63,12 +70,15 @@ def choose_device(name: str) -> torch.device:
 def prepare_torch(threads: int, *, spare_core: bool) -> None:
     """Set the number of threads, flush denormal numbers to zero and let the C library keep freed memory.
 
-    Zero threads means all usable cores, less one where the environment renders beside the update. The moments of units
-    that have died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults:
-    keeping it takes a fifth off an update on a CPU.
+    Zero threads means all usable cores, less one where the environment renders beside the update; more than there are
+    would wait for each other. The moments of units that have died decay into denormals, on which Adam takes eight times
+    as long. Fresh memory costs page faults: keeping it takes a fifth off an update on a CPU.
     """
+    cores = usable_cores()
+    if threads > cores:
+        print(f"threads={threads}, and {cores} usable cores here: {cores} threads are used", file=sys.stderr)
     torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
-    torch.set_num_threads(threads or max(1, usable_cores() - spare_core))
+    torch.set_num_threads(min(threads, cores) or max(1, cores - spare_core))
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, top_pad, mmap_max = -1, -2, -4
@@ -151,11 +161,8 @@ def _shape(space: gym.Space) -> tuple[int, ...]:
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
     """Build encoder, objective and agent for an environment's spaces, initialised from the run's seed."""
     cls = AGENTS[config.agent.name]
-    channels, *image = _shape(env.observation_space)
-    if image:
-        image = [cls.image_size(config.agent, config.env.image_size)] * 2
     actions = _count_actions(config, env.action_space, discrete=cls.discrete)
-    shape = (channels * config.env.frame_stack, *image)
+    shape = _input_shape(config, env.observation_space)
     with torch.random.fork_rng(devices=[]):
         _check_networks(config, shape, actions, device)
         torch.manual_seed(config.seed)
@@ -171,6 +178,14 @@ def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
             device=device,
             seed=derive_seed(config.seed, Purpose.LOOP),
         )
+
+
+def _input_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
+    """Return the shape of what the encoder sees of a stacked observation."""
+    channels, *image = _shape(frames)
+    if image:
+        image = [AGENTS[config.agent.name].image_size(config.agent, config.env.image_size)] * 2
+    return (channels * config.env.frame_stack, *image)
 
 
 def _make_encoder(config: Config, shape: tuple[int, ...], actions: int) -> tuple[Encoder, Shapes]:
@@ -218,7 +233,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
-    _check_batch(config, layout, device)
+    _check_batch(config, frames, layout, device)
     needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
     storage = choose_storage(config.replay.device, device, needed)
     print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
@@ -235,12 +250,18 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
     )
 
 
-def _check_batch(config: Config, layout: dict[str, Any], device: torch.device) -> None:
-    """Refuse batches that memory cannot hold."""
+def _check_batch(config: Config, frames: gym.Space, layout: dict[str, Any], device: torch.device) -> None:
+    """Refuse batches that memory cannot hold, as observations or on their way through the encoder."""
     averaged, horizon = config.agent.augmentations, _horizon(config)
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
-    mend = "batch_size, env.image_size" + ", objective.steps" * bool(horizon)
+    shape = _input_shape(config, frames)
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        layers = make_encoder(config.encoder, shape).convs
+        needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *shape))
+    mend = f"batch_size, env.image_size, the sizes of encoder={config.encoder.name}" + ", objective.steps" * bool(
+        horizon
+    )
     check_fits(f"{config.batch_size} transitions of a batch", needed, device, mend)
 
 

@@ -25,8 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from curl_rl.streams import named_stdout
+
     try:
-        return arguments.run(arguments)
+        with named_stdout():
+            return arguments.run(arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has gone
@@ -42,8 +45,22 @@ def explain(error: Exception, program: str) -> int | None:
     """Print an error as one line and return its exit status; return None for one that needs its traceback."""
     status = _status(error)
     if status is not None:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {_told(error)}", file=sys.stderr)
     return status
+
+
+def _told(error: Exception) -> str:
+    """Return an error's message; of one of the operating system's own, what is wrong with which file."""
+    if isinstance(error, OSError) and error.filename is not None and str(error).startswith("[Errno"):
+        return f"cannot use {error.filename}: {error.strerror}; give another path"
+    if _lacks_memory(error):
+        size = re.search(r"allocate (\d\S* \w+)", str(error))
+        return f"out of memory{f' (asked for {size[1]})' if size else ''}: lower batch_size, or the sizes of networks"
+    return str(error)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and "memory" in str(error) and "allocate" in str(error)
 
 
 def _status(error: Exception) -> int | None:
@@ -52,7 +69,7 @@ def _status(error: Exception) -> int | None:
 
     if isinstance(error, ConfigError):
         return 2
-    known = isinstance(error, OSError | FloatingPointError | MemoryError)
+    known = isinstance(error, OSError | FloatingPointError | MemoryError) or _lacks_memory(error)
     # envs shares no error class with us, but what it raises itself names the mend: install OpenGL, another camera.
     ours = isinstance(error, RuntimeError | ValueError) and _raised_in(error) == "envs"
     return 1 if str(error) and (known or ours) else None

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,36 @@ from curl_rl.types import ConfigError
 
 CONFIG, METADATA = "config.json", "metadata.json"
 TABLES = ("eval.csv", "train.csv")
+_GROUPS = ("env", "agent", "encoder", "objective", "replay", "evaluation")
+_SETTINGS = {"task": str, "seed": int, "budget_frames": int, **dict.fromkeys(_GROUPS, dict)}
+_EPISODES = ("episodes", "final_episodes")
+_KINDS = {str: "no name", int: "no whole number", dict: "no group of settings"}
 
 
 def read_settings(run_dir: Path) -> dict[str, Any]:
-    """Return what a run's config.json holds, unchecked beyond being a mapping of text and finite numbers.
+    """Return what a run's config.json holds as plain data, checked for what every reader of it needs.
 
-    Raises FileNotFoundError where there is no run, ConfigError for a file that is damaged.
+    Raises FileNotFoundError where there is no run, ConfigError for a file that is damaged or of another kind.
     """
     try:
-        return read_document(run_dir / CONFIG)
+        settings = read_document(run_dir / CONFIG)
     except FileNotFoundError:
         raise FileNotFoundError(f"{run_dir} is no run directory: it has no {CONFIG}") from None
+    _check_kinds(run_dir, settings, _SETTINGS, "")
+    _check_kinds(run_dir, settings["evaluation"], dict.fromkeys(_EPISODES, int), "evaluation.")
+    return settings
+
+
+def _check_kinds(run_dir: Path, values: dict[str, Any], kinds: Mapping[str, type], prefix: str) -> None:
+    if missing := sorted(kinds.keys() - values.keys()):
+        fault = (
+            f"it has no {', '.join(prefix + name for name in missing)}, so another version wrote it or it is damaged"
+        )
+        raise _unreadable(run_dir / CONFIG, fault, "restore it")
+    for name, kind in kinds.items():
+        if type(values[name]) is not kind:
+            fault = f"{prefix}{name} is {json.dumps(values[name])}, {_KINDS[kind]}"
+            raise _unreadable(run_dir / CONFIG, fault, "restore it")
 
 
 def read_starts(run_dir: Path) -> list[dict[str, Any]]:

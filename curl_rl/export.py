@@ -195,8 +195,10 @@ def _dtype(tensor: Tensor) -> str:
 def _read(path: Path, name: str) -> bytes:
     file = path / name
     if not file.is_file():
-        fault = "is no file" if file.exists() else "is missing"
-        raise FileNotFoundError(f"no exported encoder in {path} ({name} {fault}): curl-rl export RUN --out {path}")
+        fault, first = ("is no file", f"move {path} away, then ") if file.exists() else ("is missing", "")
+        raise FileNotFoundError(
+            f"no exported encoder in {path} ({name} {fault}): {first}curl-rl export RUN --out {path}"
+        )
     try:
         return file.read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ import importlib
 import io
 import math
 import os
+import sys
 import time
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.documents import read_bytes
-from curl_rl.files import write_atomically, writing
+from curl_rl.files import WriteError, write_atomically, writing
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 from curl_rl.video import check_frames
 
@@ -77,7 +78,12 @@ class RunLogger:
         self._events.image(clock, name, "GIF", frames[::stride], duration=duration, loop=0)
 
     def flush(self) -> None:
-        """Force everything to the disk, before a checkpoint."""
+        """Force everything to the disk, before a checkpoint; a table that was deleted meanwhile is written anew.
+
+        WriteError where another file, or another folder, has taken its place.
+        """
+        for table in self._tables.values():
+            table.restore()
         for file in (*self._tables.values(), self._events):
             file.flush()
 
@@ -92,8 +98,8 @@ class _File:
     def __init__(self, path: Path):
         self.path = path
         with writing(path):
-            self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        self.size = self._file.tell()
+            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self.size = self._file.seek(0, os.SEEK_END)
 
     def write(self, content: bytes) -> None:
         rest = memoryview(content)
@@ -128,6 +134,24 @@ class _Table(_File):
         content = "".join(",".join(_cell(cell) for cell in row) + "\n" for row in rows).encode()
         self.write(content)
         self.crc = zlib.crc32(content, self.crc)
+
+    def restore(self) -> None:
+        """Write the file anew where it was deleted: what was written is still to be had as long as it is open."""
+        ours = os.fstat(self._file.fileno())
+        with writing(self.path):
+            found = self.path.lstat() if self.path.parent.exists() and os.path.lexists(self.path) else None
+        if found is not None and os.path.samestat(found, ours):
+            return
+        if found is not None or ours.st_nlink:
+            raise WriteError(
+                f"{self.path} is not the file that this run writes, which was moved or replaced: bring it back, then "
+                "run the same command again"
+            )
+        self._file.seek(0)
+        write_atomically(self.path, self._file.read().decode())
+        print(f"{self.path} was deleted while it was written: it is written anew", file=sys.stderr)
+        self._file.close()
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
 
 
 class _Events(_File):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from curl_rl.machine import free_main_memory
 from curl_rl.sampling import Sampler
@@ -36,6 +36,19 @@ def predict_training_bytes(networks: Iterable[nn.Module]) -> int:
     """
     tensors = (t for network in networks for t in (*network.parameters(), *network.buffers()))
     return sum(t.nbytes * (5 if t.requires_grad else 1) for t in tensors)
+
+
+def predict_activation_bytes(layers: nn.Module, batch: Tensor) -> int:
+    """Return the bytes that a batch leaves in layers for the backward pass, with a gradient of each number.
+
+    Both are on the meta device, where they take none.
+    """
+    left = list[int]()
+    for layer in layers.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(lambda *passed: left.append(passed[2].nbytes))
+    layers(batch)
+    return 2 * sum(left)
 
 
 def predict_batch_bytes(observations: int, *, obs_shape: Sequence[int], obs_dtype: torch.dtype) -> int:

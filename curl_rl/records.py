@@ -1,6 +1,5 @@
 """Reads finished and unfinished runs back from their directories: configuration, evaluations, where they come from."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from curl_rl.documents import CONFIG, TABLES, read_bytes, read_settings, read_starts
+from curl_rl.documents import TABLES, read_bytes, read_settings, read_starts
 from curl_rl.types import ConfigError, Origin
 
-_EPISODES, _WHOLE = {"episodes", "final_episodes"}, ("seed", "budget_frames")
 _COUNTS = ("agent_step", "frame", "episode")
 _NUMBERS = (*_COUNTS, "return", "seconds")
 
@@ -72,7 +70,10 @@ def read_run(path: Path) -> Run:
 
     Raises ConfigError for a file that is damaged or not this version's, a repeated row, or rows of several protocols.
     """
-    config = _settings(path)
+    try:
+        config = read_settings(path)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error)) from None
     rows = list(_rows(path / "eval.csv"))
     origins = tuple(dict.fromkeys(Origin(*(row[name] for name in Origin._fields)) for row in rows))
     _one(path, "protocols", {origin.protocol for origin in origins})
@@ -165,26 +166,3 @@ def _evaluations(rows: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]:
 def _one(path: Path, kind: str, values: set[str]) -> None:
     if len(values) > 1:
         raise ConfigError(f"{path / 'eval.csv'} mixes {kind} {', '.join(sorted(values))}: they cannot be pooled")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """Return a run's settings as plain data: a report must not load what the configuration configures."""
-    try:
-        config = read_settings(path)
-    except FileNotFoundError as error:
-        raise ConfigError(str(error)) from None
-    file, mend = path / CONFIG, f"restore it or move {path} away"
-    evaluation = config.get("evaluation")
-    evaluation = evaluation if isinstance(evaluation, dict) else {}
-    needed = {"task", *_WHOLE} - config.keys() | _EPISODES - evaluation.keys()
-    if needed:
-        raise ConfigError(
-            f"{file} has no {', '.join(sorted(needed))}: another version wrote it, or it is damaged: {mend}"
-        )
-    whole = {name: config[name] for name in _WHOLE} | {f"evaluation.{name}": evaluation[name] for name in _EPISODES}
-    for name, value in sorted(whole.items()):
-        if type(value) is not int:
-            raise ConfigError(f"{file}: {name} is {json.dumps(value)}, no whole number: {mend}")
-    if not isinstance(config["task"], str):
-        raise ConfigError(f"{file}: task is {json.dumps(config['task'])}, no name: {mend}")
-    return config

@@ -1,9 +1,9 @@
-"""Standard error that cannot end what writes to it: closed, full or with its reader gone, the work goes on."""
+"""Standard error that cannot end what writes to it, whatever becomes of it, and standard output that says its name."""
 
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
 
 
@@ -52,6 +52,47 @@ def unfailing_stderr() -> Iterator[None]:
         _silence(2)
     with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
         yield
+
+
+class _Named:
+    """A stream whose failures say which stream it is."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._naming():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._naming():
+            self._stream.flush()
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            with suppress(OSError, ValueError):
+                _silence(self._stream.fileno())  # what is left in its buffer would fail again at the exit
+            raise OSError(f"cannot write to standard output: {error.strerror}; send it elsewhere") from error
+
+
+@contextmanager
+def named_stdout() -> Iterator[None]:
+    """Make standard output one whose failures name it, also those of what is left in its buffer at the end."""
+    if sys.stdout is None:
+        yield
+        return
+    stream = _Named(sys.stdout)
+    with redirect_stdout(stream):  # pyright: ignore[reportArgumentType]
+        yield
+        stream.flush()
 
 
 def _silence(descriptor: int) -> None:

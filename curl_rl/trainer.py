@@ -109,6 +109,7 @@ class Trainer:
                 self._save()
             if self._last:
                 self._evaluate()  # after its checkpoint: these rows say that the run is finished
+                self.logger.flush()
                 return
             if self.stop():
                 break
@@ -225,6 +226,8 @@ class Trainer:
         seen.load_state_dict(self.means.state_dict())
         raise_on_nonfinite(seen.take(), self.clock)  # no broken weights replace good ones
         self.logger.flush()
+        if not (self.run_dir / FILE).exists():
+            save_config(self.config, self.run_dir)
         self.saved = self.clock.frame
         self._kept = self.saved, self.evaluated
         self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
@@ -297,6 +300,7 @@ def train(config: Config) -> int:
     check_resumable(config)
     with unfailing_stderr(), ExitStack() as cleanup:
         run_dir = Path(config.run_dir)
+        _restore_config(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
@@ -309,6 +313,16 @@ def train(config: Config) -> int:
         refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
         cleanup.enter_context(alone(run_dir / ".lock", refusal))
         return Trainer(config, cleanup).run()
+
+
+def _restore_config(config: Config) -> None:
+    """Write a run's lost config.json anew where its newest checkpoint says that it is this one."""
+    run_dir = Path(config.run_dir)
+    if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
+        return
+    if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
+        check_state(state, config)
+        save_config(config, run_dir)
 
 
 def _place(device: torch.device) -> str:

@@ -60,7 +60,8 @@ class AgentSpaces(gym.Wrapper):
 def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
     """Return what the agent sees of a space, and what makes it of an observation: a copy, in order in memory."""
     if isinstance(space, gym.spaces.Box):
-        if space.dtype == np.uint8 and (turn := _upright(space.shape)):
+        bright = space.dtype == np.uint8 and (space.low == 0).all() and (space.high == 255).all()
+        if bright and (turn := _upright(space.shape)):
             shape = turn(np.empty(space.shape, np.uint8)).shape
             return gym.spaces.Box(0, 255, shape, np.uint8), lambda frame: np.array(turn(frame), order="C")
         if np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1 and space.shape[0]:
@@ -68,8 +69,9 @@ def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
                 low, high = space.low.astype(np.float32), space.high.astype(np.float32)
             return gym.spaces.Box(low, high, dtype=np.float32), _state
     raise ValueError(
-        f"an agent here sees square frames uint8 of 1 or 3 channels, or vectors of floats, and the environment's "
-        f"observations are {space}: wrap it, e.g. by gymnasium.wrappers.ResizeObservation or FlattenObservation"
+        "an agent here sees square frames uint8 from 0 to 255 of 1 or 3 channels, or vectors of floats, and the "
+        f"environment's observations are {space}: wrap it, e.g. by gymnasium.wrappers.ResizeObservation or "
+        "FlattenObservation"
     )
 
 

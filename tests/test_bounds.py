@@ -16,7 +16,7 @@ from tiny import tiny_rainbow, tiny_sac
 from curl_rl import memory
 from curl_rl.assembly import make_agent, make_replay
 from curl_rl.config import GROUPS, Config
-from curl_rl.memory import predict_training_bytes
+from curl_rl.memory import predict_activation_bytes, predict_training_bytes
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.options import LONGEST, WIDEST, Kind, kinds
 from curl_rl.overrides import compose
@@ -122,7 +122,15 @@ def test_networks_in_training_take_what_was_predicted(tiny):
     # A parameter, its gradient, two moments and the moving average of all but the actor.
 
 
-@pytest.mark.parametrize("change", [{"batch_size": WIDEST}, {"objective": OBJECTIVES["spr"].Config(steps=1000)}])
+def test_what_passes_through_an_encoder_is_predicted_layer_by_layer():
+    with torch.device("meta"):
+        layers = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, stride=2), torch.nn.ReLU(), torch.nn.Conv2d(5, 7, 3))
+        batch = torch.empty(6, 3, 11, 11)
+    first, last = 6 * 5 * 5 * 5, 6 * 7 * 3 * 3  # numbers of four bytes, each with its gradient
+    assert predict_activation_bytes(layers, batch) == 2 * 4 * (first + first + last)
+
+
+@pytest.mark.parametrize("change", [{"batch_size": 4096}, {"objective": OBJECTIVES["spr"].Config(steps=1000)}])
 def test_a_batch_that_memory_cannot_hold_is_refused_with_its_size(change, monkeypatch):
     config = dataclasses.replace(base("sac"), **change)
     monkeypatch.setattr(memory, "free_memory", lambda device: 2.0**28)

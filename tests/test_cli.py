@@ -102,7 +102,18 @@ def test_another_configuration_of_a_run_is_refused_with_the_difference(capsys, t
     ("error", "status", "words"),
     [
         (ConfigError("crop too large"), 2, "curl-rl: crop too large\n"),
-        (OSError(28, "No space left on device", "runs/x"), 1, "No space left on device: 'runs/x'\n"),
+        (
+            OSError(28, "No space left on device", "runs/x"),
+            1,
+            "cannot use runs/x: No space left on device; give another path\n",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail] can't allocate memory: you tried to allocate 549755813888 bytes. Error code 12"
+            ),
+            1,
+            "curl-rl: out of memory (asked for 549755813888 bytes): lower batch_size, or the sizes of networks\n",
+        ),
         (FloatingPointError("critic_loss is nan"), 1, "curl-rl: critic_loss is nan\n"),
         (KeyboardInterrupt(), 130, ""),
     ],

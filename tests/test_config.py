@@ -198,7 +198,7 @@ def test_configurations_are_frozen_all_the_way():
         ("env=3", ["env=3: env is a group of settings; set one of env.obs, env.image_size"]),
         ("run_dir=${nowhere}", ["nowhere"]),
         ("agent.augmentation=crop", ["agent.crop_size=84", "env.image_size=64"]),
-        ("batch_size=0", ["batch_size must be at least 1 and at most 65536, got 0"]),
+        ("batch_size=0", ["batch_size must be at least 1 and at most 4096, got 0"]),
         ("budget_frames=-5", ["budget_frames must be at least 1"]),
         ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
         ("env.timeout=0", ["env.timeout must be above 0 and at most 86400, got 0"]),

@@ -252,7 +252,7 @@ def test_a_description_that_does_not_fit_the_weights_is_refused_before_it_takes_
         {"encoder": CONFIG | {"feature_dim": "7"}},
         {"encoder": CONFIG | {"feature_dim": -1}},
         {"encoder": {"name": "none"}},
-        {"encoder": None},
+        {"encoder": {}},
         {"input_shape": [6, 10**6, 10**6]},
         {"input_shape": [6, 4, 4]},
         {"input_shape": [12, 28, 28]},
@@ -396,6 +396,11 @@ def write_run(run_dir: Path, encoders, *, obs="pixels", augmentation="crop") -> 
     run_dir.mkdir()
     configuration = {
         "task": "dmc/walker_walk",
+        "seed": 1,
+        "budget_frames": 100,
+        "objective": {},
+        "replay": {},
+        "evaluation": {"episodes": 1, "final_episodes": 0},
         "encoder": CONFIG if obs == "pixels" else {"name": "state", "feature_dim": 8},
         "env": {"image_size": 32, "frame_stack": 2, "obs": obs},
         "agent": {"augmentation": augmentation, "crop_size": 28, "translate_pad": 2},
@@ -479,10 +484,10 @@ def test_a_run_whose_checkpoints_are_gone_is_not_told_to_train(tmp_path):
         {"encoder": CONFIG | {"feature_dim": 10**9}},
         {"encoder": CONFIG | {"filters": 5}},
         {"encoder": {"name": "paper"}},
-        {"encoder": None},
+        {"encoder": {}},
         {"env": {"image_size": 64, "obs": "pixels"}, "agent": {"augmentation": "none"}},
         {"env": {"obs": "state"}},
-        {"env": []},
+        {"env": {}},
         {"agent": {}},
     ],
 )

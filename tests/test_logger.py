@@ -269,3 +269,31 @@ def test_a_full_disk_is_one_clear_error_and_the_resume_is_right(tmp_path: Path):
     write_steps(whole, range(5))
     whole.close()
     assert (tmp_path / "train.csv").read_bytes() == (tmp_path / "whole" / "train.csv").read_bytes()
+
+
+def test_a_table_deleted_while_it_is_written_is_written_anew(tmp_path: Path, capsys):
+    log = RunLogger(tmp_path, ORIGIN)
+    log.scalars(Clock(1, 4, 0), {"loss": 1.0})
+    (tmp_path / "train.csv").unlink()
+    log.scalars(Clock(2, 8, 0), {"loss": 2.0})
+    log.flush()
+    log.scalars(Clock(3, 12, 0), {"loss": 3.0})
+    log.close()
+    assert "train.csv was deleted while it was written: it is written anew" in capsys.readouterr().err
+    assert [line.split(",")[0] for line in (tmp_path / "train.csv").read_text().splitlines()[1:]] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("what", ["folder", "table", "another"])
+def test_what_was_moved_or_replaced_while_it_is_written_is_told(tmp_path: Path, what: str):
+    log = RunLogger(tmp_path / "run", ORIGIN)
+    if what == "folder":
+        (tmp_path / "run").rename(tmp_path / "moved")
+    else:
+        (tmp_path / "run" / "eval.csv").rename(tmp_path / "run" / "moved.csv")
+    if what == "another":
+        (tmp_path / "run" / "eval.csv").write_text("mine")
+    with pytest.raises(WriteError, match=r"eval\.csv is not the file that this run writes, .* bring it back"):
+        log.flush()
+    log.close()
+    assert what != "another" or (tmp_path / "run" / "eval.csv").read_text() == "mine"
+    assert (tmp_path / "run").exists() == (what != "folder")

@@ -100,3 +100,16 @@ def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
 def test_asking_the_machine_loads_no_torch():
     code = "import sys, curl_rl.machine; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(assembly, "usable_cores", lambda: 3)
+    try:
+        assembly.prepare_torch(1000, spare_core=False)
+        assert torch.get_num_threads() == 3
+        assert capsys.readouterr().err == "threads=1000, and 3 usable cores here: 3 threads are used\n"
+        assembly.prepare_torch(2, spare_core=True)
+        assert (torch.get_num_threads(), capsys.readouterr().err) == (2, "")
+    finally:
+        torch.set_num_threads(before)

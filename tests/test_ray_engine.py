@@ -124,9 +124,9 @@ def test_a_job_whose_node_dies_goes_on_at_another(nodes, engine, finished, tmp_p
     where = run_dir if kind == "mounted" else f"file://{run_dir}"
     local = str(run_dir) if kind == "mounted" else engine_module._scratch(f"file://{run_dir}").name
     handle = engine.start(job(where))
-    wait_for(lambda: max(manifests(run_dir), default="") >= "manifest-000000000150")
+    wait_for(lambda: max(manifests(run_dir), default="") >= "manifest-000000000150" or handle.poll() is not None)
+    assert handle.poll() is None, handle.tail()
     process = training(local)
-    assert handle.poll() is None
     nodes.kill(parent(parent(process)))
     assert ended(handle) == LOST
     wait_for(lambda: not Path(f"/proc/{process}").exists())

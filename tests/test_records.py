@@ -12,6 +12,7 @@ from curl_rl.types import Clock, ConfigError, Episode, Origin
 ORIGIN = Origin("p1", "80 frames", "c0ffee", "torch=2", "1 x cpu")
 HEADER = ",".join(EVAL_COLUMNS) + "\n"
 CONFIG = {"task": "toy/reach", "seed": 3, "budget_frames": 80, "evaluation": {"episodes": 2, "final_episodes": 0}}
+CONFIG |= {group: {} for group in ("env", "agent", "encoder", "objective", "replay")}
 
 
 def write_run(run_dir: Path, *, frames: tuple[int, ...] = (40, 80), episodes: int = 2, origin: Origin = ORIGIN) -> Path:

@@ -266,3 +266,32 @@ def test_training_in_a_thread_works(whole, tmp_path):
     thread.join()
     assert statuses == [0]
     assert_equals(tmp_path, whole)
+
+
+def test_a_finished_run_without_its_configuration_gets_it_back_and_keeps_its_rows(whole, tmp_path, capsys):
+    run_dir = shutil.copytree(whole, tmp_path / "run")
+    (run_dir / "config.json").unlink()
+    before = (run_dir / "eval.csv").read_bytes(), (run_dir / "train.csv").read_bytes()
+    assert trainer.train(small(run_dir)) == 0
+    assert "is finished" in capsys.readouterr().err
+    assert ((run_dir / "eval.csv").read_bytes(), (run_dir / "train.csv").read_bytes()) == before
+    assert (run_dir / "config.json").is_file()
+    (run_dir / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"seed: 1 -> 2"):
+        trainer.train(small(run_dir, "seed=2"))
+    assert not (run_dir / "config.json").exists()
+
+
+@pytest.mark.parametrize("lost", ["eval.csv", "train.csv", "config.json"])
+def test_what_is_deleted_during_a_run_is_there_at_its_end(whole, tmp_path, monkeypatch, lost):
+    run_dir, saves = tmp_path / "run", trainer.Trainer._save
+
+    def delete_first(self):
+        if self.clock.frame >= 100:
+            (run_dir / lost).unlink(missing_ok=True)
+        saves(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_save", delete_first)
+    assert trainer.train(small(run_dir)) == 0
+    assert_equals(whole, run_dir)
+    assert (run_dir / "config.json").is_file()

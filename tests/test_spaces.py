@@ -153,6 +153,7 @@ def test_states_become_float32(dtype):
         spaces.Dict({"image": FRAMES}),
         spaces.Tuple((FRAMES, FRAMES)),
         spaces.Text(3),
+        spaces.Box(0, 1, (3, 84, 84), np.uint8),  # nearly black, if it were taken for what its type says
     ],
     ids=str,
 )

@@ -60,3 +60,9 @@ def test_a_run_outlives_its_output(tmp_path: Path, fate: str):
 def test_a_refusal_that_nobody_hears_keeps_its_status(fate: str):
     told = run(f"'{sys.executable}' -m curl_rl train batch_size=0 {fate}; echo status $?")
     assert told == b"status 2\n"
+
+
+@pytest.mark.parametrize("command", ["train --help", "benchmark dmc100k --dry-run"])
+def test_an_output_that_is_full_is_named(command: str):
+    told = run(f"'{sys.executable}' -m curl_rl {command} >/dev/full; echo status $?").decode()
+    assert told == "status 1\ncurl-rl: cannot write to standard output: No space left on device; send it elsewhere\n"

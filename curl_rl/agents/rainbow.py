@@ -70,7 +70,7 @@ class RainbowConfig:
         0.0, "by what share of the circle color_jitter turns hues at most, if not grey", at_least=0, at_most=1
     )
     hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
-    atoms: int = option(51, "atoms of the value distribution", at_least=2)
+    atoms: int = option(51, "atoms of the value distribution", at_least=2, at_most=1001)
     v_min: float = option(-10.0, "lowest return of the value distribution")
     v_max: float = option(10.0, "highest return of the value distribution")
     noise_std: float = option(0.1, "size of the noisy layers' noise at the start", at_least=0)

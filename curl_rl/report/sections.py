@@ -136,9 +136,6 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 def _usable(run: Run) -> Run:
     """Return a run, its names printable. Raises ConfigError for a configuration that no report can read."""
-    if not isinstance(run.config.get("env"), dict):
-        mend = f"restore it or move {run.path} away"
-        raise ConfigError(f"{run.path / 'config.json'} has no settings of its environment (env): {mend}")
     return replace(
         run,
         task=one_line(run.task),
