@@ -1,6 +1,7 @@
 """Builds a run's parts from its configuration."""
 
 import ctypes
+import importlib
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -74,6 +75,8 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
     would wait for each other. The moments of units that have died decay into denormals, on which Adam takes eight times
     as long. Fresh memory costs page faults: keeping it takes a fifth off an update on a CPU.
     """
+    # An optimiser's first step would import it, and with it Triton, whose LLVM crashes where Mesa's was loaded before.
+    importlib.import_module("torch._dynamo")
     cores = usable_cores()
     if threads > cores:
         print(f"threads={threads}, and {cores} usable cores here: {cores} threads are used", file=sys.stderr)

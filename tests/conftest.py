@@ -1,5 +1,6 @@
 """One thread a test process, no floating-point mode of one test left to the next, and a word on what was not tested."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
@@ -8,6 +9,8 @@ import pytest
 # Before torch is imported, here and in the processes that tests start: many small networks on many threads spend their
 # time waiting for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if importlib.util.find_spec("triton"):  # of torch's CUDA build: its LLVM crashes where Mesa's was loaded before it
+    importlib.import_module("torch._dynamo")
 
 
 @pytest.hookimpl(optionalhook=True)
