@@ -31,7 +31,7 @@ TINY: dict[str, dict[str, Any]] = {
     "deepcluster": {"clusters": (8, 8), "store_size": 64, "period": 4},
 }
 # Heads without normalisation take a while to tell features apart that all have a large part in common.
-UPDATES = dict.fromkeys(("curl", "moco", "mochi", "pcl", "spcl", "supcon", "pixel_contrast"), 400)
+UPDATES = dict.fromkeys(("curl", "moco", "mochi", "pcl", "spcl", "supcon", "pixel_contrast", "spr"), 400)
 # A constant encoder is the best that these can do: what keeps them from it is the asymmetry of their two sides.
 CONSTANT_IS_BEST = {"byol", "simsiam"}
 
