@@ -7,8 +7,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from typing import Any, TextIO
 
 
-class _Unfailing:
-    """A stream that falls silent for good, instead of raising, at the first thing that it cannot write."""
+class _Guarded:
+    """A stream that answers in its own way for what it cannot write."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -17,16 +17,24 @@ class _Unfailing:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with self._falling_silent():
+        with self._guarding():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with self._falling_silent():
+        with self._guarding():
             self._stream.flush()
 
     @contextmanager
-    def _falling_silent(self) -> Iterator[None]:
+    def _guarding(self) -> Iterator[None]:
+        yield
+
+
+class _Unfailing(_Guarded):
+    """One that falls silent for good, instead of raising, at the first thing that it cannot write."""
+
+    @contextmanager
+    def _guarding(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError):  # ValueError where Python has closed it
@@ -54,25 +62,11 @@ def unfailing_stderr() -> Iterator[None]:
         yield
 
 
-class _Named:
-    """A stream whose failures say which stream it is."""
-
-    def __init__(self, stream: TextIO):
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        with self._naming():
-            return self._stream.write(text)
-
-    def flush(self) -> None:
-        with self._naming():
-            self._stream.flush()
+class _Named(_Guarded):
+    """One whose failures say which stream it is."""
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def _guarding(self) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:

@@ -175,7 +175,7 @@ def test_an_encoder_trained_on_translations_sees_images_in_the_middle_of_its_can
 # Damages
 
 
-def refuse_all(folder: Path, file: str, damages: Iterable[bytes]) -> None:
+def assert_all_refused(folder: Path, file: str, damages: Iterable[bytes]) -> None:
     """Check that a folder is refused, by name and with the mend, for every content of one of its files."""
     intact = (folder / file).read_bytes()
     message = rf"{folder / file} cannot be used: [^\n]*; export it again: curl-rl export RUN"
@@ -221,7 +221,7 @@ def description(folder: Path) -> dict[str, Any]:
 def test_a_torn_or_flipped_file_never_loads(exported, file):
     folder = exported[1]
     content = (folder / file).read_bytes()
-    refuse_all(folder, file, torn_and_flipped(content.rstrip() if file == "config.json" else content))
+    assert_all_refused(folder, file, torn_and_flipped(content.rstrip() if file == "config.json" else content))
 
 
 def test_another_value_of_any_key_never_loads(exported):
@@ -239,7 +239,7 @@ def test_another_value_of_any_key_never_loads(exported):
                 yield json.dumps(described | {"encoder": CONFIG | {key: other}}).encode()
         yield from (b"[]", b"null", b"7", b"{}", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 5_000, b"\0" * 9)
 
-    refuse_all(folder, "config.json", damages())
+    assert_all_refused(folder, "config.json", damages())
 
 
 def test_a_description_that_does_not_fit_the_weights_is_refused_before_it_takes_memory(exported):
