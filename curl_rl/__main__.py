@@ -2,7 +2,7 @@
 
 import sys
 
-from curl_rl.interpreter import forget_current_folder
+from curl_rl.run.interpreter import forget_current_folder
 
 if __name__ == "__main__":
     forget_current_folder()  # before anything else is imported: a folder `envs` there is not ours

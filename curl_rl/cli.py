@@ -18,14 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.run is None:
         parser.print_help()
         return 0
-    from curl_rl.streams import unfailing_stderr
+    from curl_rl.run.streams import unfailing_stderr
 
     with unfailing_stderr():
         return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from curl_rl.streams import named_stdout
+    from curl_rl.run.streams import named_stdout
 
     try:
         with named_stdout():
@@ -176,19 +176,19 @@ def _device(text: str) -> str:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from curl_rl.overrides import configure
+    from curl_rl.run.stored import configure
 
     if arguments.show_settings:
         print("\n".join(_settings(arguments.overrides)))
         return 0
     config = configure(arguments.overrides)
-    from curl_rl.trainer import train
+    from curl_rl.run.trainer import train
 
     return train(config)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from curl_rl.playing import evaluate_run
+    from curl_rl.run.playing import evaluate_run
 
     run = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
     episodes = evaluate_run(*run)
@@ -204,8 +204,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _benchmark(arguments: argparse.Namespace) -> int:
     import dataclasses
 
-    from curl_rl.benchmark import load_benchmark, make_plans, run_benchmark, select_tasks
-    from curl_rl.engines import make_engine
+    from curl_rl.benchmark.engines import make_engine
+    from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select_tasks
     from curl_rl.types import ConfigError
 
     benchmark = load_benchmark(arguments.name)
@@ -246,7 +246,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from curl_rl.export import export_run
+    from curl_rl.representation.export import export_run
 
     print(f"wrote {export_run(arguments.run_dir, arguments.out)}")
     return 0
@@ -271,9 +271,9 @@ Train an agent, or go on with a run.
 
 def _settings(overrides: Sequence[str]) -> Iterator[str]:
     """Describe every group, option and field, with the values that these overrides compose to."""
-    from curl_rl.config import GROUPS
-    from curl_rl.overrides import compose, presets
-    from curl_rl.suites import SUITES
+    from curl_rl.config.overrides import compose, presets
+    from curl_rl.config.schema import GROUPS
+    from curl_rl.config.suites import SUITES
 
     config = compose(overrides)
     yield _INTRODUCTION

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from curl_rl.interpreter import environment, python
-from curl_rl.machine import affinity, cpu_quota, free_main_memory, usable_cores
+from curl_rl.run.interpreter import environment, python
+from curl_rl.run.machine import affinity, cpu_quota, free_main_memory, usable_cores
 
 BACKENDS = ("egl", "osmesa", "glfw")
 GL_SECONDS = 60.0
@@ -154,7 +154,7 @@ def check_gl() -> Iterator[Check]:
 
 def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
     """Return what `python -m envs.gl BACKEND` reports, or {"error": why it reports nothing}."""
-    command = [*python(), "-m", "envs.gl", backend]
+    command = [*python(), "-m", "curl_rl.envs.probe", backend]
     try:
         done = subprocess.run(
             command,

@@ -102,6 +102,14 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Mapping[str, Any], /) -> Any: ...
 
 
+class Features(Protocol):
+    """What an objective may ask of an encoder."""
+
+    def conv(self, obs: Tensor) -> Tensor: ...
+
+    def __call__(self, obs: Tensor) -> Tensor: ...
+
+
 class Agent(Stateful, Protocol):
     """What the trainer drives; it sees no replay and no logger.
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import gymnasium as gym
 
-from envs import atari, dmc, toy
-from envs.labels import label_side
-from envs.remote import LocalEnv, RemoteEnv
-from envs.spaces import AgentSpaces
+from curl_rl.envs import atari, dmc, toy
+from curl_rl.envs.labels import label_side
+from curl_rl.envs.remote import LocalEnv, RemoteEnv
+from curl_rl.envs.spaces import AgentSpaces
 
 __all__ = [
     "AgentSpaces",
@@ -101,7 +101,7 @@ def _unknown(task: str) -> str:
 
 def _register() -> None:
     for task in list_tasks():
-        gym.register(f"curl_rl/{task.replace('/', '_')}-v0", entry_point="envs:make_env", kwargs={"task": task})
+        gym.register(f"curl_rl/{task.replace('/', '_')}-v0", entry_point="curl_rl.envs:make_env", kwargs={"task": task})
 
 
 _register()

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from envs.spaces import AgentSpaces
+from curl_rl.envs.spaces import AgentSpaces
 
 Task = str | Callable[..., gym.Env]  # a name for make_env, or a picklable factory
 
@@ -37,7 +37,7 @@ if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 os.getppid() == {parent} or os._exit(1)
 sys.path[:] = {path!r}
-from envs.child import serve
+from curl_rl.envs.child import serve
 serve({fd})
 """
 
@@ -218,7 +218,7 @@ def _attempt(action: Callable[[], Any]) -> Any:
 def make(task: Task | gym.Env, kwargs: Mapping[str, Any], longest: int | None) -> gym.Env:
     """Make an environment, or take one that is made, whose spaces are those of an agent here."""
     if isinstance(task, str):
-        from envs import make_env
+        from curl_rl.envs import make_env
 
         task = make_env(task, **kwargs)
     return AgentSpaces(task if isinstance(task, gym.Env) else task(**kwargs), longest)

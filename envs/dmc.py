@@ -9,7 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.labels import check_labels, label_side
+from curl_rl.envs import gl
+from curl_rl.envs.labels import check_labels, label_side
 
 # Written down so that listing and registering tasks imports no simulator; a test holds it equal to suite.ALL_TASKS.
 DOMAINS: dict[str, tuple[str, ...]] = {
@@ -74,7 +75,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         self._label_side = label_side(image_size) if labels else 0
         self._limit = {} if time_limit is None else {"time_limit": time_limit}
         self.render_mode = render_mode
-        _choose_backend(required=obs == "pixels")
+        gl.choose(required=obs == "pixels")
         self._load(None)
         self._camera = self._camera_index(camera)
         self._renderers: dict[tuple[int, int], _Renderer] = {}
@@ -133,7 +134,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
 
         info = {"mujoco": mujoco.__version__}
         if self._obs == "pixels":
-            info |= {"gl_backend": _choose_backend(), "gl_renderer": self._renderer(self._size).name}
+            info |= {"gl_backend": gl.choose(), "gl_renderer": self._renderer(self._size).name}
         return info
 
     def _load(self, seed: int | None) -> None:
@@ -194,8 +195,6 @@ class _Renderer:
         import mujoco
         from dm_control import _render
         from dm_control.mujoco import wrapper
-
-        from envs import gl
 
         self._size = size
         self._mujoco: Any = mujoco  # its members are compiled, and unknown to a type checker
@@ -265,15 +264,7 @@ class _Renderer:
 _RENDERERS: weakref.WeakValueDictionary[tuple[str, tuple[int, int]], _Renderer] = weakref.WeakValueDictionary()
 
 
-def _choose_backend(*, required: bool = True) -> str:
-    from envs import gl  # not at the top: `python -m envs.gl` must find the module not yet imported
-
-    return gl.choose(required=required)
-
-
 def _suite() -> Any:
-    from envs import gl
-
     try:
         from dm_control import suite
     except (ImportError, AttributeError) as error:  # PyOpenGL fails with either when a library is missing

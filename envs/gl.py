@@ -1,10 +1,8 @@
 """Choice and test of the OpenGL backend that renders MuJoCo's images."""
 
 import ctypes
-import json
 import os
 import sys
-import time
 from typing import Any
 
 BACKENDS = ("egl", "osmesa", "glfw")
@@ -83,45 +81,3 @@ def _egl_starts() -> bool:
     egl.eglInitialize.argtypes = [pointer, pointer, pointer]
     displays = (display_of(_EGL_PLATFORM_DEVICE, devices[i], None) for i in range(count.value))
     return any(display and egl.eglInitialize(display, None, None) for display in displays)
-
-
-def probe(backend: str, *, image_size: int = 84, seconds: float = 1.0) -> dict[str, Any]:
-    """Render cartpole for about `seconds` with `backend` and report its name, renderer and speed.
-
-    Run it in a process of its own (`python -m envs.gl egl`): a broken driver can hang or crash, and the backend of a
-    process cannot change.
-    """
-    os.environ["MUJOCO_GL"] = backend
-    from envs.dmc import DmcEnv
-
-    env = DmcEnv("cartpole_swingup", image_size=image_size)
-    env.reset(seed=0)
-    env.render()  # the first image compiles shaders
-    frames, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds:
-        env.render()
-        frames += 1
-    renderer = env.render_info["gl_renderer"]
-    return {
-        "backend": backend,
-        "gl_renderer": renderer,
-        "frames_per_second": round(frames / elapsed, 1),
-        "software": is_software(renderer),
-    }
-
-
-def main() -> int:
-    """Print the probe of the backend named on the command line as one line of JSON."""
-    if len(sys.argv) != 2 or sys.argv[1] not in BACKENDS:
-        print(f"usage: python -m envs.gl {'|'.join(BACKENDS)}", file=sys.stderr)
-        return 2
-    try:
-        report = probe(sys.argv[1])
-    except Exception as error:  # whatever a driver does wrong is the answer here
-        report = {"backend": sys.argv[1], "error": f"{type(error).__name__}: {error}"}
-    print(json.dumps(report))
-    return 1 if "error" in report else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

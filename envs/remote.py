@@ -9,8 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.child import CLOSE_SECONDS, Child, LostError, Task, make, render, render_info
-from envs.spaces import CUT
+from curl_rl.envs.child import CLOSE_SECONDS, Child, LostError, Task, make, render, render_info
+from curl_rl.envs.spaces import CUT
 
 Transition = tuple[Any, float, bool, bool, dict[str, Any]]
 

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.labels import check_labels, label_side
+from curl_rl.envs.labels import check_labels, label_side
 
 _POINT, _TARGET = (255, 64, 64), (64, 255, 64)
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from comparison import cost, curves, probe, recordings, tables
 
-from curl_rl.assembly import choose_device, prepare_torch
 from curl_rl.cli import explain
-from curl_rl.config import Config
-from curl_rl.files import write_atomically
+from curl_rl.config.overrides import compose
+from curl_rl.config.schema import Config
+from curl_rl.config.suites import action_repeat
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.overrides import compose
-from curl_rl.suites import action_repeat
+from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.files import write_atomically
 from curl_rl.types import ConfigError
 
 _PROBED = ("dmc/cartpole_swingup", "dmc/cheetah_run", "atari/breakout")

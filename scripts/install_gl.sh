@@ -9,7 +9,7 @@ stamp=$(dirname "$python")/.gl
 
 renders() {
     for backend in egl osmesa; do
-        timeout 60 "$python" -m envs.gl "$backend" >/dev/null 2>&1 && touch "$stamp" && return 0
+        timeout 60 "$python" -m curl_rl.envs.probe "$backend" >/dev/null 2>&1 && touch "$stamp" && return 0
     done
     return 1
 }

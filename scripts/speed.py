@@ -14,21 +14,14 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from curl_rl.assembly import (
-    RunEnv,
-    choose_device,
-    make_agent,
-    make_environment,
-    make_replay,
-    make_stack,
-    prepare_torch,
-)
 from curl_rl.cli import explain
-from curl_rl.config import Config
-from curl_rl.evaluate import random_action
-from curl_rl.overrides import compose
-from curl_rl.provenance import make_origin, surroundings
-from curl_rl.replay import Replay
+from curl_rl.config.overrides import compose
+from curl_rl.config.schema import Config
+from curl_rl.replay.replay import Replay
+from curl_rl.run.assembly import RunEnv, make_agent, make_environment, make_replay, make_stack
+from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.evaluate import random_action
+from curl_rl.run.provenance import make_origin, surroundings
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
 

@@ -15,8 +15,8 @@ def job(node: Any) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from curl_rl.cli import explain
-    from curl_rl.overrides import hydra_job
-    from curl_rl.trainer import train
+    from curl_rl.config.overrides import hydra_job
+    from curl_rl.run.trainer import train
 
     try:
         config, overrides = hydra_job(node, HydraConfig.get())
@@ -37,7 +37,7 @@ def main() -> None:
     from curl_rl.cli import explain
 
     try:
-        from curl_rl.overrides import config_dir, hydra_arguments, register
+        from curl_rl.config.overrides import config_dir, hydra_arguments, register
 
         suite, sys.argv[1:] = hydra_arguments(sys.argv[1:])
     except Exception as error:

@@ -16,7 +16,7 @@ if importlib.util.find_spec("triton"):  # of torch's CUDA build: its LLVM crashe
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """As many as the machine can keep busy: xdist itself sees no quota of a container."""
-    from curl_rl.machine import usable_cores
+    from curl_rl.run.machine import usable_cores
 
     return usable_cores()
 

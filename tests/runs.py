@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from curl_rl.checkpoint import Checkpoints
-from curl_rl.config import Config
-from curl_rl.trainer import Trainer, train
+from curl_rl.config.schema import Config
+from curl_rl.run.checkpoint import Checkpoints
+from curl_rl.run.trainer import Trainer, train
 
 # A run of seconds. Checkpoints fall in mid-episode (episodes take 20 steps), evaluations at neither.
 SMALL = (

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from places import ROOT
 
-import envs
-from curl_rl import __version__, cli, doctor, export, playing, trainer
-from curl_rl.config import GROUPS, from_node, save_config
-from curl_rl.overrides import compose, hydra_arguments
-from curl_rl.settings import flat
+from curl_rl import __version__, cli, doctor, envs
+from curl_rl.config.difference import flat
+from curl_rl.config.overrides import compose, hydra_arguments
+from curl_rl.config.schema import GROUPS, from_node
+from curl_rl.representation import export
+from curl_rl.run import playing, trainer
+from curl_rl.run.stored import save_config
 from curl_rl.types import ConfigError, Episode
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from curl_rl import doctor, machine
+from curl_rl import doctor
+from curl_rl.run import machine
 
 LLVMPIPE = {"gl_renderer": "llvmpipe (LLVM 15)", "frames_per_second": 50.4, "software": True}
 NVIDIA = {"gl_renderer": "NVIDIA H100", "frames_per_second": 900.0, "software": False}

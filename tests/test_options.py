@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from curl_rl.config import GROUPS, Config
+from curl_rl.config.schema import GROUPS, Config
 from curl_rl.options import by_name, check, option
 from curl_rl.types import ConfigError
 

@@ -8,8 +8,8 @@ import venv
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TINY = ("budget_frames=60", "random_steps=40", "batch_size=8", "evaluation.every_frames=60", "evaluation.episodes=2")
 
 
@@ -40,7 +40,7 @@ def run(installed: Path, folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 def test_a_wheel_trains_evaluates_exports_reports_and_looks_at_the_machine(installed: Path, tmp_path: Path):
-    where = "import curl_rl, envs; print(curl_rl.__file__, envs.__file__)"
+    where = "import curl_rl.envs; print(curl_rl.__file__, curl_rl.envs.__file__)"
     found = subprocess.check_output([installed / "bin" / "python", "-c", where], text=True, cwd=tmp_path)
     assert found.count(str(installed)) == 2
     assert "ready to train" in run(installed, tmp_path, "doctor")

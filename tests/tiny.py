@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from curl_rl.agents.rainbow import Rainbow, RainbowConfig
 from curl_rl.agents.sac import Sac, SacConfig
-from curl_rl.capture import replaced, tensors
-from curl_rl.encoders import Encoder, encoder_config, make_encoder
+from curl_rl.nn.cudagraph import replaced, tensors
+from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.types import Batch, Future, Shapes
 

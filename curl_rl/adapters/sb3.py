@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from curl_rl.export import ExportedEncoder, blank_encoder, load_encoder, read_description
+from curl_rl.representation.export import ExportedEncoder, blank_encoder, load_encoder, read_description
 
 try:
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor

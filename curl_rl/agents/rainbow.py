@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.augmentations import augment, augment_future, seen_size
-from curl_rl.capture import make_step
-from curl_rl.encoders import Encoder, Remembering
-from curl_rl.losses import categorical_loss, project_distribution
-from curl_rl.networks import NoisyLinear, grad_norm, move_average
+from curl_rl.nn.augmentations import augment, augment_future, seen_size
+from curl_rl.nn.cudagraph import make_step
+from curl_rl.nn.encoders import Encoder
+from curl_rl.nn.losses import categorical_loss, project_distribution
+from curl_rl.nn.networks import NoisyLinear, grad_norm, move_average
+from curl_rl.nn.remembering import Remembering
+from curl_rl.nn.state import Parts, collect, restore
 from curl_rl.objectives.base import Objective
 from curl_rl.options import LONGEST, option
-from curl_rl.state import Parts, collect, restore
 from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views
 
 AUGMENTATIONS = ("crop_shift", "shift", "cutout", "color_jitter", "none")

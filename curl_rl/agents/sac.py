@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.augmentations import augment, augment_future, center_fit, seen_size
-from curl_rl.capture import make_step
-from curl_rl.encoders import Encoder, Remembering
-from curl_rl.losses import soft_q_target, squashed_gaussian, twin_q_loss
-from curl_rl.networks import grad_norm, initialise, mlp, move_average
+from curl_rl.nn.augmentations import augment, augment_future, center_fit, seen_size
+from curl_rl.nn.cudagraph import make_step
+from curl_rl.nn.encoders import Encoder
+from curl_rl.nn.losses import soft_q_target, squashed_gaussian, twin_q_loss
+from curl_rl.nn.networks import grad_norm, initialise, mlp, move_average
+from curl_rl.nn.remembering import Remembering
+from curl_rl.nn.state import Parts, collect, restore
 from curl_rl.objectives.base import Objective
 from curl_rl.options import LONGEST, option
-from curl_rl.state import Parts, collect, restore
 from curl_rl.types import Batch, ConfigError, Crop, Metrics, UpdateResult, Views
 
 AUGMENTATIONS = ("crop", "shift", "translate", "cutout", "color_jitter", "none")

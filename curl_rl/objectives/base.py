@@ -5,9 +5,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from curl_rl.encoders import Features
 from curl_rl.options import option
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
+from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)

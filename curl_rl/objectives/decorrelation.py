@@ -5,12 +5,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from curl_rl.encoders import Features
-from curl_rl.losses import barlow_twins_loss, vicreg_terms, wmse_loss
+from curl_rl.nn.losses import barlow_twins_loss, vicreg_terms, wmse_loss
+from curl_rl.nn.parts import projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
-from curl_rl.objectives.parts import projection_head
 from curl_rl.options import option
-from curl_rl.types import Batch, ConfigError, Metrics, Shapes, Views
+from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)

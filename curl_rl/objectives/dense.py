@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl.encoders import Features
-from curl_rl.losses import pixel_nce
-from curl_rl.networks import move_average
+from curl_rl.nn.losses import pixel_nce
+from curl_rl.nn.networks import move_average
+from curl_rl.nn.parts import frozen_copy, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
-from curl_rl.objectives.parts import frozen_copy, projection_head
 from curl_rl.options import option
-from curl_rl.types import Batch, ConfigError, Crop, Metrics, Shapes, Views
+from curl_rl.types import Batch, ConfigError, Crop, Features, Metrics, Shapes, Views
 
 Rows = tuple[Tensor, Tensor]  # embeddings (C, V, D) of each class, and which of them are some (C, V)
 Middles = tuple[float, float]  # pixel of the crop at which the first cell looks, and from one cell to the next

@@ -4,14 +4,15 @@ import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from curl_rl.cells import escaped
-from curl_rl.files import WriteError, check_folder, check_target, replacing, writing
-from curl_rl.report import contents, figures, page
-from curl_rl.report.comparison import compare
-from curl_rl.report.figures import Drawing
-from curl_rl.report.results import Results, gather
-from curl_rl.report.sections import TITLES, Absent, read, read_sections
-from curl_rl.report.tables import Table
+from curl_rl.benchmark.cells import escaped
+from curl_rl.report.numbers.results import Results, gather
+from curl_rl.report.page import contents, figures
+from curl_rl.report.page import html as page
+from curl_rl.report.page.comparison import compare
+from curl_rl.report.page.figures import Drawing
+from curl_rl.report.page.tables import Table
+from curl_rl.report.read.sections import TITLES, Absent, read, read_sections
+from curl_rl.run.files import WriteError, check_folder, check_target, replacing, writing
 
 _SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
 _NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure

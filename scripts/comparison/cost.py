@@ -10,9 +10,9 @@ import torch
 from speed import Stopwatch, fill
 
 from comparison.tables import markdown
-from curl_rl.assembly import make_agent, make_environment, make_replay
-from curl_rl.config import Config
-from curl_rl.objectives.parts import Schedule
+from curl_rl.config.schema import Config
+from curl_rl.nn.parts import Schedule
+from curl_rl.run.assembly import make_agent, make_environment, make_replay
 
 _REFRESHES = 2
 _LATE = 1000  # periods after which no warm-up is left

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from comparison.tables import Cells, gather, ranking, read_rows
-from curl_rl.interpreter import environment, program
+from curl_rl.run.interpreter import environment, program
 
 
 class Run(NamedTuple):

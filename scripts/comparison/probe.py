@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from comparison.recordings import Recording, read
 from comparison.ridge import r2_scores, share_out
 from comparison.tables import finite_mean, gather, merge_rows, ranking, read_rows
-from curl_rl.assembly import make_agent, make_environment, make_protocol, make_replay, make_stack, prepare_torch
-from curl_rl.augmentations import augment, augment_future, center_fit
-from curl_rl.config import Config
-from curl_rl.encoders import Remembering
-from curl_rl.networks import move_average
-from curl_rl.replay import Replay
+from curl_rl.config.schema import Config
+from curl_rl.nn.augmentations import augment, augment_future, center_fit
+from curl_rl.nn.networks import move_average
+from curl_rl.nn.remembering import Remembering
+from curl_rl.replay.replay import Replay
+from curl_rl.run.assembly import make_agent, make_environment, make_protocol, make_replay, make_stack
+from curl_rl.run.device import prepare_torch
 from curl_rl.types import Batch, ConfigError, Views
 
 PIXELS = "pixels"  # the floor that has no encoder

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-import envs
-from curl_rl.assembly import Purpose, derive_seed
-from curl_rl.config import Config
-from curl_rl.evaluate import random_action
-from curl_rl.suites import SUITES, longest_steps, suite_of
+from curl_rl import envs
+from curl_rl.config.schema import Config
+from curl_rl.config.suites import SUITES, longest_steps, suite_of
+from curl_rl.run.evaluate import random_action
+from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.types import ConfigError
 
 # In the order of the task's own observations; other tasks number theirs.

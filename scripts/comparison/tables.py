@@ -13,8 +13,8 @@ from statistics import fmean
 
 import numpy as np
 
-from curl_rl.files import write_atomically
-from curl_rl.provenance import make_origin, surroundings
+from curl_rl.run.files import write_atomically
+from curl_rl.run.provenance import make_origin, surroundings
 
 MADE_BY = ("command", "commit", "versions", "hardware")
 

@@ -1,0 +1,1 @@
+"""Many runs: plans of jobs, their schedule, and the engines that run them."""

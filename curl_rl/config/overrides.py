@@ -1,0 +1,309 @@
+"""Overrides such as "preset=paper agent.hidden_dim=256": composed with the YAML files by Hydra, mistakes explained."""
+
+import dataclasses
+import hashlib
+import itertools
+import re
+import typing
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from curl_rl.config import suites
+from curl_rl.config.difference import flat
+from curl_rl.config.frozen import REFUSALS, explained, schema
+from curl_rl.config.schema import GROUPS, Config, from_node, to_node
+from curl_rl.envs import canonical_task, list_tasks, protocol
+from curl_rl.options import Kind, kinds, quoted
+from curl_rl.types import ConfigError
+
+_CHOICES = ("task", "preset", *GROUPS)
+_LONGEST_NAME = 150  # of 255 bytes that file systems give a name
+
+
+def config_dir() -> Path:
+    """Return the folder of the YAML files: inside the package once installed, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def compose(overrides: Iterable[str]) -> Config:
+    """Return the configuration that overrides such as "preset=paper" or "agent.hidden_dim=256" describe.
+
+    Raises ConfigError, with the nearest names, for what no entry point, preset, option or field is called.
+    """
+    parsed = _parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
+            )
+    suite, arguments = _translated(parsed)
+    choices = [text for text, override in zip(arguments, parsed, strict=True) if override.key_or_group in _CHOICES]
+    try:
+        _check_keys(parsed, _compose(suite, choices))
+        config = from_node(_compose(suite, arguments))
+    except REFUSALS as error:
+        raise explained(error) from None
+    _check_protocol(config)
+    return config
+
+
+def _check_protocol(config: Config) -> None:
+    if "protocol" in suites.SUITES[suites.suite_of(config.task)].settings:
+        try:
+            protocol(config.task, protocol=config.env.protocol)
+        except ValueError as error:
+            raise ConfigError(f"env.{error}") from None
+
+
+def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
+    """Return the entry point and a command line in Hydra's own words, for Hydra itself to run; sweeps stay."""
+    flags, ours = [], []
+    for text in arguments:
+        (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
+    parsed = _parse(ours)
+    suite, translated = _translated(parsed)
+    _check_sweep(parsed)
+    if {"--multirun", "-m"} & set(flags):
+        translated = _told_apart(parsed, suite) + translated
+    return suite, flags + translated
+
+
+def _check_sweep(parsed: Sequence[Override]) -> None:
+    """Refuse keys and kinds of values that no job could take, as `compose` does for one run."""
+    each = []
+    for override in parsed:
+        swept = override.is_sweep_override()
+        each.append(_parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
+    first = [values[0] for values in each if values]
+    suite, arguments = _translated(first)
+    choices = [text for text, override in zip(arguments, first, strict=True) if override.key_or_group in _CHOICES]
+    try:
+        base = _compose(suite, choices)
+    except REFUSALS as error:
+        raise explained(error) from None
+    _check_keys([override for values in each for override in values if override.key_or_group not in _CHOICES], base)
+
+
+def _swept(override: Override) -> list[str]:
+    """Return the first thousand values of a sweep, none of a glob or an interval, whose sweeper alone knows them."""
+    if isinstance(override.value(), Glob) or not override.is_discrete_sweep():
+        return []
+    return [str(value) for value in itertools.islice(override.sweep_string_iterator(), 1000)]
+
+
+def _told_apart(parsed: Sequence[Override], suite: str) -> list[str]:
+    """Return what makes Hydra's name of a job that of the swept values which a run's default folder does not hold."""
+    named = ("task", f"preset/{suite}", "objective", "seed", "run_dir")
+    same = [override.key_or_group for override in parsed if not override.is_sweep_override()]
+    name = "hydra.job.config.override_dirname"
+    return [f"{name}.exclude_keys=[{','.join(repr(key) for key in (*named, *same))}]", f"{name}.item_sep='-'"]
+
+
+def hydra_job(node: DictConfig, launched: Any) -> tuple[Config, list[str]]:
+    """Return the configuration of a job of Hydra's, and the overrides with which `curl-rl train` runs it.
+
+    Args: launched, Hydra's own configuration. In a sweep the default folder tells what differs from job to job.
+    """
+    config = from_node(node)
+    if launched.mode == RunMode.MULTIRUN and launched.job.override_dirname and not node.run_dir:
+        # No "=": a folder's name can then be given as run_dir without quotes.
+        name = re.sub(r"[^\w.+-]+", "_", launched.job.override_dirname).rstrip("_")
+        if len(name) > _LONGEST_NAME:
+            name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        config = dataclasses.replace(config, run_dir=f"{config.run_dir}-{name}")
+    overrides = [re.sub(r"^preset/\w+=", "preset=", text) for text in launched.overrides.task]
+    overrides = [text for text in overrides if not text.startswith("run_dir=")]
+    return config, [*overrides, f"run_dir={quoted(config.run_dir)}"]
+
+
+def register() -> None:
+    """Tell Hydra the schema, and every registered agent, encoder and objective as an option of its group."""
+    store = ConfigStore.instance()
+    store.store(name="schema", node=schema(Config))
+    for group, registry in GROUPS.items():
+        for name, cls in registry.items():
+            store.store(group=group, name=name, node=schema(cls.Config))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Return the values that overrides give, by their keys."""
+    return {override.key_or_group: override.value() for override in _parse(overrides)}
+
+
+def change(config: Config, overrides: Iterable[str]) -> Config:
+    """Return a configuration with the values of overrides in it, none of them a choice of a group."""
+    parsed, node = _parse(overrides), to_node(config.to_dict())
+    try:
+        _check_keys(parsed, node)
+        for override in parsed:
+            OmegaConf.update(node, override.key_or_group, override.value())
+        return from_node(node)
+    except REFUSALS as error:
+        raise explained(error) from None
+
+
+def presets(suite: str) -> list[str]:
+    """Return the names of a suite's presets."""
+    return sorted(path.stem for path in (config_dir() / "preset" / suite).glob("*.yaml"))
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    parser = OverridesParser.create()
+    parsed = []
+    for text in overrides:
+        try:
+            override = parser.parse_override(text)
+        except (HydraException, ValueError, RecursionError):  # the latter two: digits or brackets without end
+            raise ConfigError(
+                f"cannot read {_brief(text)!r}: write key=value, and quote special characters: \"key='value'\""
+            ) from None
+        if override.is_add() or override.is_delete() or override.package is not None:
+            raise ConfigError(f"cannot read {text!r}: write key=value; keys are fixed, neither added nor removed")
+        parsed.append(override)
+    return parsed
+
+
+def _values(override: Override) -> list[str]:
+    """Return the values that an override names, one unless it sweeps over choices."""
+    value = override.value()
+    values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep | Glob) else [value]
+    for value in values:
+        if value is None or isinstance(value, list | dict) or not str(value):
+            raise ConfigError(
+                f"{override.input_line}: {override.key_or_group} is one name; curl-rl train --help lists them"
+            )
+    return [str(getattr(value, "text", value)) for value in values]
+
+
+def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
+    """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
+    chosen = {override.key_or_group: _values(override) for override in parsed if override.key_or_group in _CHOICES}
+    tasks = [_canonical(task) for task in chosen.get("task", [Config.task])]
+    entry_points = {suites.suite_of(task) for task in tasks}
+    if len(entry_points) > 1:
+        raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
+    (suite,) = entry_points
+    for key, names in chosen.items():
+        for name in names if key != "task" else ():
+            _known(name, GROUPS.get(key) or presets(suite), key)
+    translated = {
+        "preset": lambda o: f"preset/{suite}={o.get_value_string()}",
+        "task": lambda _: f"task={','.join(tasks)}",
+    }
+    return suite, [str(translated.get(o.key_or_group, lambda o: o.input_line)(o)) for o in parsed]
+
+
+def _canonical(task: str) -> str:
+    """Return the task's own name for any accepted spelling."""
+    try:
+        return canonical_task(task)
+    except ValueError:
+        hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
+        raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
+
+
+def _known(name: str, known: Iterable[str], kind: str) -> str:
+    if name not in (names := sorted(known)):
+        raise ConfigError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
+    return name
+
+
+def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:
+    """Refuse overrides of what the chosen agent, encoder, objective and the schema do not have."""
+    names = {f"{group}.name" for group in GROUPS}
+    keys = flat(typing.cast(dict[str, Any], OmegaConf.to_container(base))).keys() - names
+    for override in parsed:
+        key = override.key_or_group
+        group, _, name = key.partition(".")
+        if key in names:
+            raise ConfigError(f"{override.input_line}: choose with {group}={override.get_value_string()}")
+        if key in _CHOICES:
+            continue
+        if any(known == key or known.startswith(key + ".") for known in keys):
+            _check_kind(key, override.value(), override.get_value_string(), _kind(key, base))
+            continue
+        hint = _nearest(key, keys)
+        if owners := [option for option, cls in GROUPS.get(group, {}).items() if hasattr(cls.Config, name)]:
+            hint = f": {group}={base[group].name} has none, {group}={' or '.join(owners)} has"
+        raise ConfigError(f"unknown key {key!r}{hint}; curl-rl train --help lists all")
+
+
+def _kind(key: str, base: DictConfig) -> Any:
+    """Return what a key's values are: a Kind, or the class of a group of settings."""
+    kind: Any = Config
+    for part in key.split("."):
+        kind = GROUPS[part][base[part].name].Config if kind is Config and part in GROUPS else kinds(kind)[part]
+    return kind
+
+
+def _check_kind(key: str, value: Any, text: str, kind: Any) -> None:
+    """Refuse a value that is of another kind than its key's; whether it is within bounds is seen when it is read."""
+    if isinstance(kind, Kind):
+        if not _fits(value, kind):
+            raise ConfigError(f"{key} must be {kind}, got {_brief(text) or 'nothing'}")
+        return
+    if not isinstance(value, dict) or not value.keys() <= (names := kinds(kind)).keys():
+        known = ", ".join(f"{key}.{name}" for name in kinds(kind))
+        raise ConfigError(f"{key}={_brief(text)}: {key} is a group of settings; set one of {known}")
+    for name, inner in value.items():
+        _check_kind(f"{key}.{name}", inner, str(inner), names[name])
+
+
+def _fits(value: Any, kind: Kind) -> bool:
+    """Return whether OmegaConf turns a value into one of this kind; what refers to another setting may."""
+    value = getattr(value, "text", value)
+    if isinstance(value, str) and "${" in value:
+        return True
+    if kind.many or isinstance(value, list):
+        return kind.many and isinstance(value, list) and all(_fits(item, kind._replace(many=False)) for item in value)
+    if value is None:
+        return kind.optional
+    if isinstance(value, dict) or value == "???":
+        return False
+    return _converts(value, kind.type)
+
+
+def _converts(value: bool | int | float | str, to: type) -> bool:
+    if to is bool:
+        return str(value).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0")
+    if to is int and isinstance(value, bool | float):
+        return False
+    try:
+        to(value)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
+def _brief(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" by the whole name or by its last part."""
+
+    def last(key: str) -> str:
+        return re.split(r"[./]", key)[-1]
+
+    def likeness(key: str) -> float:
+        return max(SequenceMatcher(None, name, key).ratio(), SequenceMatcher(None, last(name), last(key)).ratio())
+
+    close = [key for key in sorted(known, key=likeness, reverse=True)[:3] if likeness(key) > 0.75]
+    return f"; did you mean {', '.join(close)}" if close else ""
+
+
+def _compose(suite: str, arguments: list[str]) -> DictConfig:
+    register()
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
+        return hydra.compose(suite, overrides=arguments)

@@ -1,0 +1,332 @@
+"""The composed configuration: Hydra YAML and command-line overrides in, checked and frozen dataclasses out."""
+
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from curl_rl.agents import AGENTS
+from curl_rl.config import suites
+from curl_rl.config.frozen import REFUSALS, explained, frozen, schema
+from curl_rl.nn.encoders import ENCODERS
+from curl_rl.objectives import OBJECTIVES
+from curl_rl.options import LONGEST, check, option
+from curl_rl.replay.samplers import SAMPLERS
+from curl_rl.types import ConfigError
+
+GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    obs: str = option(
+        "pixels",
+        "what the agent sees: pixels, or state (the upper-bound control; see preset=state)",
+        one_of=("pixels", "state"),
+    )
+    image_size: int = option(100, "side of the rendered image, before the crop", at_least=1, at_most=1024)
+    camera: int = option(0, "number of the simulator's camera", at_least=-1, at_most=1000)
+    action_repeat: int = option(
+        0, "simulator frames for which an action is held; 0: the papers' value for the task", at_least=0, at_most=1000
+    )
+    frame_stack: int = option(
+        0, "frames in one observation; 0: the papers' value for the suite", at_least=0, at_most=64
+    )
+    protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
+    timeout: float = option(
+        60.0,
+        "seconds after which a hanging render is given up and its process started again",
+        above=0,
+        at_most=86_400,
+        where="overlap=true",
+    )
+    overlap: bool = option(True, "step the environment in its own process while the update runs; same results")
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    capacity: int = option(
+        0, "transitions kept, at most as many as the budget gives; 0: as many", at_least=0, at_most=LONGEST
+    )
+    device: str = option(
+        "auto",
+        "where frames are kept: auto (with the agent where they fit), cpu or cuda",
+        one_of=("auto", "cpu", "cuda"),
+    )
+    n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
+    sampler: str = option("uniform", "uniform, or prioritized by what the agent reports", one_of=tuple(SAMPLERS))
+    exponent: float = option(
+        0.5, "of the priorities; 0: as if uniform", at_least=0, at_most=1, where="sampler=prioritized"
+    )
+    beta: float = option(
+        0.4,
+        "exponent of the importance weights at the start; rises to 1 over the run",
+        at_least=0,
+        at_most=1,
+        where="sampler=prioritized",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    every_frames: int = option(10_000, "simulator frames from one evaluation to the next", at_least=1, at_most=LONGEST)
+    episodes: int = option(10, "episodes of one evaluation", at_least=1, at_most=10_000)
+    final_episodes: int = option(
+        0, "episodes of the last evaluation, at the end of the budget; 0: as many", at_least=0, at_most=10_000
+    )
+    epsilon: float = option(0.0, "share of random actions in evaluation", at_least=0, at_most=1)
+    workers: int = option(0, "processes that evaluate; 0: as many as help", at_least=0, at_most=256)
+    video: bool = option(True, "keep a video of each evaluation's first episode")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    every_frames: int = option(10_000, "simulator frames from one checkpoint to the next", at_least=1, at_most=LONGEST)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    every_updates: int = option(
+        100, "updates from one row of training metrics to the next", at_least=1, at_most=LONGEST
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run. `agent`, `encoder` and `objective` hold the `Config` of the registered class that their name picks."""
+
+    task: str = option("dmc/cartpole_swingup", "what to learn, as suite/name")
+    preset: str = option("quick", "the suite's preset that the other values start from")
+    seed: int = option(1, "of everything random in the run", at_least=0, at_most=2**63 - 1)
+    run_dir: str = option("", "where the run lives; empty: runs/<task>/<preset>-<objective>-seed<seed>")
+    device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
+    threads: int = option(0, "CPU threads of an update; 0: chosen for the machine", at_least=0, at_most=1024)
+    budget_frames: int = option(
+        100_000, "simulator frames to train for, action repeats counted", at_least=1, at_most=LONGEST
+    )
+    random_steps: int = option(
+        1000, "agent steps with uniformly random actions at the start", at_least=1, at_most=LONGEST
+    )
+    batch_size: int = option(128, "transitions of one update", at_least=1, at_most=4096)
+    updates_per_step: int = option(1, "gradient updates for each agent step", at_least=1, at_most=1000)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    agent: Any
+    encoder: Any
+    objective: Any
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
+        if self.env.action_repeat:  # else it is still left to the task
+            _check_budget(self)
+        _check_priorities(self)
+        check_capture(self, self.device)
+        _check_views(self)
+        if self.objective.coefficient:
+            _check_objective(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain Python that JSON can hold and `from_dict` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Config":
+        """Read what `to_dict` gave. Raises ConfigError for an unknown name, key or type."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"a configuration is a mapping, got {type(data).__name__}")
+        try:
+            return from_node(to_node(data))
+        except REFUSALS as error:
+            raise explained(error) from None
+
+
+def _check_budget(config: Config) -> None:
+    """Refuse steps that the budget does not hold: of one action, of returns, and those that learn nothing."""
+    budget, repeat, n_step = config.budget_frames, config.env.action_repeat, config.replay.n_step
+    steps = math.ceil(budget / repeat)
+    if repeat > budget:
+        raise ConfigError(
+            f"env.action_repeat={repeat} exceeds budget_frames={budget}: lower the one or raise the other"
+        )
+    if n_step + 2 > steps:
+        raise ConfigError(
+            f"replay.n_step={n_step} does not fit in the {steps} agent steps of budget_frames={budget}: lower the one "
+            "or raise the other"
+        )
+    if config.random_steps <= n_step:
+        raise ConfigError(
+            f"random_steps={config.random_steps} leaves the first update nothing to learn from: raise it to "
+            f"replay.n_step + 1 = {n_step + 1} or more"
+        )
+    if config.random_steps >= steps:
+        raise ConfigError(
+            f"random_steps={config.random_steps} leaves nothing of the {steps} agent steps of budget_frames={budget} "
+            f"to learn in: lower random_steps, or raise budget_frames above {config.random_steps * repeat}"
+        )
+
+
+def _check_priorities(config: Config) -> None:
+    """Refuse a sampler that would wait for priorities in vain, and priorities that no sampler reads."""
+    if config.replay.sampler == "prioritized":
+        if not AGENTS[config.agent.name].reports_priorities:
+            others = " or ".join(f"agent={name}" for name, cls in AGENTS.items() if cls.reports_priorities)
+            raise ConfigError(
+                f"replay.sampler=prioritized has no effect with agent={config.agent.name}, which reports no "
+                f"priorities: set replay.sampler=uniform, or choose {others}"
+            )
+    elif getattr(config.agent, "priority", "value") != "value":
+        raise ConfigError(
+            f"agent.priority={config.agent.priority} has no effect with replay.sampler={config.replay.sampler}: set "
+            "replay.sampler=prioritized, or leave it out"
+        )
+
+
+def check_capture(config: Config, device: str) -> None:
+    """Raise ConfigError where a CUDA graph is asked for and the update runs on a CPU."""
+    if config.agent.capture and device == "cpu":
+        raise ConfigError(
+            "agent.capture=true replays updates as CUDA graphs, and they run on the CPU here: set agent.capture=false"
+        )
+
+
+def _check_views(config: Config) -> None:
+    """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
+    augmentation = config.agent.augmentation
+    if config.env.obs == "state":
+        if (augmentation, config.objective.name, config.encoder.name) != ("none", "none", "state"):
+            raise ConfigError(
+                "env.obs=state has no pixels to crop: it needs encoder=state objective=none agent.augmentation=none; "
+                "preset=state gives all of them"
+            )
+        if config.agent.precision != "float32":
+            raise ConfigError(
+                f"agent.precision={config.agent.precision} has no effect with env.obs=state, where nothing is "
+                "convolved: leave it out"
+            )
+        return
+    if config.encoder.name == "state":
+        raise ConfigError("encoder=state reads joint angles, not pixels: add env.obs=state, or take preset=state")
+    _check_augmentation(config)
+
+
+def _check_augmentation(config: Config) -> None:
+    """Refuse an augmentation that does not go with the size of the images."""
+    image = config.env.image_size
+    limits = {
+        "crop": ("crop_size", image + 1, "does not fit in"),
+        "crop_shift": ("shift_pad", image, "leaves nothing of"),
+        "shift": ("shift_pad", image, "leaves nothing of"),
+        "translate": ("translate_pad", image, "makes mostly black"),
+        "cutout": ("cutout_max", image, "leaves nothing of"),
+    }
+    averaged = config.agent.augmentations
+    if averaged.m > 1 and config.agent.augmentation == "none":
+        raise ConfigError(
+            f"agent.augmentations.m={averaged.m} averages over copies of one image with agent.augmentation=none: "
+            "choose an augmentation, or leave it out"
+        )
+    unseen = config.objective.coefficient == 0 and not (averaged.k or averaged.m)
+    if unseen and config.agent.augmentation in ("translate", "cutout", "color_jitter"):
+        raise ConfigError(
+            f"agent.augmentation={config.agent.augmentation} would augment nothing: objective=none has no views; "
+            "set agent.augmentations.k=1 agent.augmentations.m=1 for the value loss to see it"
+        )
+    agent, grey = config.agent, suites.suite_of(config.task) == "atari"
+    if grey and agent.augmentation == "color_jitter" and (agent.saturation or agent.hue):
+        raise ConfigError(
+            f"agent.saturation and agent.hue have no effect on the grey images of {config.task}: set both 0"
+        )
+    name, limit, fault = limits.get(config.agent.augmentation, ("", 0, ""))
+    if name and (value := getattr(config.agent, name)) >= limit:
+        raise ConfigError(
+            f"agent.{name}={value} {fault} images of env.image_size={image}: lower the one or raise the other"
+        )
+
+
+def _check_objective(config: Config) -> None:
+    """Refuse what the objective cannot work with: a small batch, absent labels, a captured update."""
+    objective = config.objective
+    objective.check_batch(config.batch_size)
+    if 0 < config.replay.capacity <= objective.horizon:
+        raise ConfigError(
+            f"objective={objective.name} looks {objective.horizon} steps ahead, and the replay keeps "
+            f"{config.replay.capacity}: lower objective.steps or raise replay.capacity"
+        )
+    if objective.needs_labels and suites.SUITES[suites.suite_of(config.task)].labels != "segmentation":
+        raise ConfigError(
+            f"{config.task} has no segmentation for objective={objective.name}: set objective.labels=null"
+        )
+    if config.agent.capture and not objective.capturable:
+        raise ConfigError(f"objective={objective.name} works between updates too: set agent.capture=false")
+
+
+def from_node(node: DictConfig) -> Config:
+    """Return the frozen configuration of a composed one, with all that was left to the task made explicit."""
+    data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    for group, registry in GROUPS.items():
+        data[group] = frozen(_option(registry, group, data[group]["name"]), data[group], f"{group}.")
+    return _resolved(frozen(Config, data))
+
+
+def to_node(data: Mapping[str, Any]) -> DictConfig:
+    """Return plain data as a node that refuses unknown keys and wrong types, as a composed one does."""
+    node = OmegaConf.structured(schema(Config))
+    for group, registry in GROUPS.items():
+        node[group] = OmegaConf.structured(schema(_option(registry, group, data.get(group, {}).get("name"))))
+    return typing.cast(DictConfig, OmegaConf.merge(node, dict(data)))
+
+
+def _option(registry: Mapping[str, Any], group: str, name: Any) -> type:
+    if name not in registry:
+        raise ConfigError(f"unknown {group} {name!r}; there are {', '.join(sorted(registry))}")
+    return registry[name].Config
+
+
+def _resolved(config: Config) -> Config:
+    """Make explicit what zeros and empty strings leave to the task and the papers."""
+    task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
+    repeat = env.action_repeat or suites.action_repeat(task)
+    stack = env.frame_stack or (1 if env.obs == "state" else suite.frame_stack)
+    # No memory for what the budget cannot fill, but always enough for a first transition.
+    capacity = max(math.ceil(config.budget_frames / repeat), stack + config.replay.n_step)
+    capacity = min(config.replay.capacity or capacity, capacity)
+    objective, published = config.objective, suites.objective_defaults(task)
+    left_open = [name for name in published if getattr(objective, name, "") is None]
+    agent = config.agent
+    if agent.learning_rate == 0:
+        agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
+    name = f"{config.preset}-{config.objective.name}-seed{config.seed}"
+    resolved = dataclasses.replace(
+        config,
+        env=dataclasses.replace(env, action_repeat=repeat, frame_stack=stack),
+        agent=agent,
+        objective=dataclasses.replace(objective, **{name: published[name] for name in left_open}),
+        replay=dataclasses.replace(config.replay, capacity=capacity),
+        run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
+    )
+    _check_suite(resolved, suite)
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", resolved.run_dir):
+        raise ConfigError(f"run_dir={resolved.run_dir!a} holds what is no text: give another name")
+    if "://" in resolved.run_dir:
+        raise ConfigError(
+            f"run_dir={resolved.run_dir} is a URL, and a run lives in a folder: give a path; only curl-rl benchmark "
+            "--engine ray takes a URL, as its --out"
+        )
+    return resolved
+
+
+def _check_suite(config: Config, suite: suites.Suite) -> None:
+    for key, fixed in suite.fixed.items():
+        if getattr(config.env, key) != fixed:
+            raise ConfigError(f"env.{key} is always {fixed!r} in {config.task}, got {getattr(config.env, key)!r}")

@@ -1,0 +1,1 @@
+"""Tensors only: encoders, augmentations, networks, losses."""

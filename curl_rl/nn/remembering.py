@@ -1,0 +1,40 @@
+"""An encoder that computes each input once within an update."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from curl_rl.nn.encoders import Encoder
+
+_Memory = dict[int, tuple[Tensor, Tensor, bool]]  # id of an input -> (the input, its value, whether in the graph)
+
+
+class Remembering:
+    """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
+
+    It lives within one update: the encoder's parameters must not change between two reads. Scaled images do not depend
+    on them and are shared with the encoder `beside` it.
+    """
+
+    def __init__(self, encoder: Encoder, beside: "Remembering | None" = None):
+        self.encoder = encoder
+        self._images: _Memory = beside._images if beside else {}
+        self._maps: _Memory = {}
+        self._features: _Memory = {}
+
+    def conv(self, obs: Tensor) -> Tensor:
+        images = self._recall(self._images, obs, lambda: self.encoder.scale(obs))
+        return self._recall(self._maps, obs, lambda: self.encoder.map(images))
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        return self._recall(self._features, obs, lambda: self.encoder.head(self.conv(obs)))
+
+    def _recall(self, memory: _Memory, obs: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        # Under no_grad a reader wants no graph, and what was computed there would cut another reader's gradient.
+        tracked = torch.is_grad_enabled()
+        if id(obs) not in memory or (tracked and not memory[id(obs)][2]):
+            # The input is kept beside its value: a freed tensor's id could come back as another's.
+            memory[id(obs)] = (obs, compute(), tracked)
+        value = memory[id(obs)][1]
+        return value if tracked else value.detach()

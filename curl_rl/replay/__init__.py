@@ -1,0 +1,1 @@
+"""The replay and the samplers that draw from it."""

@@ -1,0 +1,362 @@
+"""Replay that stores each frame once; stacks and n-step returns are put together when a batch is sampled."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curl_rl.replay.samplers import PriorityCopy, Sampler
+from curl_rl.types import Batch, ConfigError, Future
+
+_TERMINATED, _TRUNCATED, _LIFE_LOST = 1, 2, 3  # how a slot ends its episode, or a life within it; 0: neither
+
+
+class Replay:
+    """Transitions from one environment, in a ring of slots.
+
+    A slot holds a frame and what led to it: action, reward, its age in the episode and how it ended the episode.
+    Nothing is changed once written, so that new slots alone bring an older copy up to date (`journal`). A transition is
+    named by its observation's slot; it can be sampled once its n-step window is complete or its episode is over, until
+    the first frame of its stack is overwritten. An episode that `begin` cuts off counts as truncated at its last frame.
+    A lost life ends returns with discount 0, as termination does, but episode, stack and future go on across it.
+
+    Args:
+        obs_shape, obs_dtype: of one frame, (C, H, W) uint8, or (D,) float32.
+        stack, padding: frames of an observation; before an episode's start, `repeat` shows its first frame (dm_control)
+            and `zero` black ones (Atari).
+        n_step, discount: of the returns, cut short at an episode's end.
+        horizon: agent steps of `Batch.future`; 0 for none.
+        label_side: of the label maps (side, side) that come with each frame; 0 for none.
+        device: where batches are wanted. storage: where frames live, `device` unless given.
+        sampler: draws the slots; of the same capacity, and empty.
+    """
+
+    def __init__(
+        self,
+        *,
+        capacity: int,
+        obs_shape: Sequence[int],
+        obs_dtype: torch.dtype,
+        action_shape: Sequence[int],
+        action_dtype: torch.dtype,
+        stack: int,
+        padding: str,
+        n_step: int,
+        discount: float,
+        device: torch.device,
+        sampler: Sampler,
+        storage: torch.device | None = None,
+        horizon: int = 0,
+        label_side: int = 0,
+    ):
+        if capacity < stack + n_step:
+            raise ConfigError(
+                f"replay.capacity={capacity} cannot hold one transition of {stack} stacked frames and {n_step} steps; "
+                f"raise it to {stack + n_step} or more"
+            )
+        if padding not in ("repeat", "zero"):
+            raise ConfigError(f"padding={padding} is none of repeat, zero")
+        if sampler.capacity != capacity or len(sampler):
+            raise ValueError(f"the sampler must be empty and of the replay's capacity {capacity}")
+        self.capacity = capacity
+        self._stack, self._n_step, self._horizon, self._zero = stack, n_step, horizon, padding == "zero"
+        self._powers = discount ** np.arange(n_step + 1)
+        self._device, self._sampler = torch.device(device), sampler
+        # One row more, the blank before an episode. Untouched pages cost nothing, so a large replay starts at once.
+        self._frame = torch.empty((capacity + 1, *obs_shape), dtype=obs_dtype, device=storage or device)
+        self._frame[capacity] = 0
+        self._labels = np.zeros((capacity, label_side, label_side), np.uint8)
+        self._action = np.zeros((capacity, *action_shape), torch.empty(0, dtype=action_dtype).numpy().dtype)
+        self._reward = np.zeros(capacity, np.float32)
+        self._age = np.zeros(capacity, np.int32)
+        self._end = np.zeros(capacity, np.uint8)
+        self._obs_dtype = torch.empty(0, dtype=obs_dtype).numpy().dtype
+        self._buffers: list[Tensor] = []
+        self.written = 0  # slots ever written, so the next one is `written % capacity`
+        self._oldest = 0  # transitions before it have lost a frame
+        self._ready = 0  # transitions before it have been offered to the sampler
+        self._restored_from = 0
+        self._open = False
+        self._pending: tuple[PriorityCopy, int] | None = None  # and the slots written at that time
+
+    def __len__(self) -> int:
+        """Return the number of transitions that can be sampled."""
+        return len(self._sampler)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for frames, metadata and the sampler; see `memory.predict_bytes`."""
+        metadata = sum(array.nbytes for array in self._metadata().values())
+        return self._frame.nbytes + metadata + self.capacity * self._sampler.bytes_per_slot
+
+    def begin(self, frame: np.ndarray, *, labels: np.ndarray | None = None) -> None:
+        """Start an episode at its first frame."""
+        self._check(frame, labels)
+        if self._open:
+            self._release(self.written - 1)
+        self._write(frame, 0, 0.0, 0, 0, labels=labels)
+        self._ready = self.written - 1
+        self._open = True
+
+    def add(
+        self,
+        action: np.ndarray | int,
+        reward: float,
+        terminated: bool,
+        truncated: bool,
+        frame: np.ndarray,
+        *,
+        life_lost: bool = False,
+        labels: np.ndarray | None = None,
+    ) -> None:
+        """Append a step and the frame it led to, which at an episode's end is that episode's own last frame.
+
+        After `life_lost` the episode goes on with the next add(), unless it is over too; either way returns end there.
+        Raises RuntimeError outside an episode, ValueError for a frame or action of another shape or type, or a reward
+        that is not finite; nothing is stored then.
+        """
+        if not self._open:
+            raise RuntimeError("no episode is running: call begin(frame) with the reset's frame before add()")
+        self._check(frame, labels)
+        if np.shape(action) != self._action.shape[1:]:
+            raise ValueError(f"the replay stores actions {self._action.shape[1:]}, got {np.shape(action)}")
+        if not math.isfinite(reward):
+            raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
+        age = int(self._age[(self.written - 1) % self.capacity]) + 1
+        # Departure: the original blanks the stack after each lost life, in its memory only. Acting and evaluation see
+        # the frames before it, so what is learned from must show them too.
+        over = terminated or truncated
+        end = (_TERMINATED if over else _LIFE_LOST) if terminated or life_lost else _TRUNCATED if truncated else 0
+        self._write(frame, action, reward, age, end, labels=labels)
+        self._open = not over
+        self._release(self.written - 1 if end else self.written - self._n_step)
+
+    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
+        """Draw transitions; RuntimeError while there is none.
+
+        Images are views of one of two buffers used in turn: valid until the second next call, and obs and next_obs of a
+        one-step batch share frames in memory, so write to neither. On CUDA it waits for nothing but pending priorities.
+        """
+        self._apply_pending()
+        index, weight = self._sampler.sample(batch_size, rng)
+        steps, reward, discount = self._returns(index)
+        known, action = self._known(index), self._action[self._after(index, max(1, self._horizon))]
+        rows = self._rows(index, steps, known)
+        episode = self.written - 1 - (self.written - 1 - index) % self.capacity - self._age[index]
+        small = (action, reward, discount, weight, index, episode, known, self._labels[index], rows)
+        action, reward, discount, weight, index, episode, known, labels, there = _move(small, self._device)
+        images, channels = self._gather(rows, there), self._stack * self._frame.shape[1]
+        return Batch(
+            images[:, :channels],
+            action[:, 0],
+            reward,
+            discount,
+            images[:, -channels:],
+            weight,
+            index,
+            episode,
+            Future(self._windows(images), action, known) if self._horizon else None,
+            labels if labels.numel() else None,
+        )
+
+    def update_priorities(self, index: Tensor, priorities: Tensor) -> None:
+        """Take new priorities (B,) of sampled slots (B,), in force from the next sample() or state_dict() on.
+
+        Waits for nothing but the call before. Slots added in between get the largest priority of before, on any device.
+        """
+        self._apply_pending()
+        self._pending = PriorityCopy(index, priorities), self.written
+
+    def _apply_pending(self) -> None:
+        if self._pending is not None:
+            (copy, written), self._pending = self._pending, None
+            index, priorities = copy.take()
+            kept = (index - written) % self.capacity >= self.written - written  # the others name new transitions
+            self._sampler.update(index[kept], priorities[kept])
+
+    def journal(self, since: int) -> dict[str, Tensor]:
+        """Copy the live ones of the slots since..written, one row each, to the CPU."""
+        start = max(since, self.written - self.capacity, 0)
+        slots = torch.arange(start, self.written) % self.capacity
+        rows = {name: torch.from_numpy(array[slots.numpy()]) for name, array in self._metadata().items()}
+        return {"frame": self._frame.index_select(0, slots.to(self._frame.device)).cpu(), **rows}
+
+    def restore_journal(self, start: int, chunk: Mapping[str, Tensor]) -> None:
+        """Write slots start, start + 1, ... back, in ascending order without gaps; `load_state_dict` comes after.
+
+        Raises ValueError for rows of another shape or type, or a gap.
+        """
+        frame = chunk["frame"]
+        if frame.shape[1:] != self._frame.shape[1:] or frame.dtype != self._frame.dtype or len(frame) > self.capacity:
+            raise ValueError(f"a journal of {_describe(frame)} does not fit a replay of {_describe(self._frame[:-1])}")
+        if self.written == 0 or len(frame) == self.capacity:  # nothing older is live
+            self._restored_from = self.written = start
+        if start != self.written:
+            raise ValueError(f"the journal misses the slots {self.written} to {start}")
+        slots = torch.arange(start, start + len(frame)) % self.capacity
+        self._frame[slots.to(self._frame.device)] = frame.to(self._frame.device)
+        for name, array in self._metadata().items():
+            array[slots.numpy()] = chunk[name].numpy()
+        self.written = start + len(frame)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return counters and the sampler's state; frames are in the journal."""
+        self._apply_pending()
+        return {
+            "capacity": self.capacity,
+            "written": self.written,
+            "oldest": self._oldest,
+            "ready": self._ready,
+            "open": self._open,
+            "sampler": self._sampler.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; ValueError if capacities differ or slots have not been restored."""
+        if state["capacity"] != self.capacity:
+            raise ValueError(f"the state is of a replay of capacity {state['capacity']}, this one has {self.capacity}")
+        missing = self._restored_from > max(0, state["written"] - self.capacity)
+        if self.written != state["written"] or missing:
+            raise ValueError(
+                f"the state needs the slots up to {state['written']}, restored are {self._restored_from} to "
+                f"{self.written}; call restore_journal() first"
+            )
+        self._oldest, self._ready, self._open = state["oldest"], state["ready"], state["open"]
+        self._pending = None
+        self._sampler.load_state_dict(state["sampler"])
+
+    def _metadata(self) -> dict[str, np.ndarray]:
+        rows = {"action": self._action, "reward": self._reward, "age": self._age, "end": self._end}
+        return {**rows, "labels": self._labels} if self._labels.size else rows
+
+    def _check(self, frame: np.ndarray, labels: np.ndarray | None) -> None:
+        if frame.shape != self._frame.shape[1:] or frame.dtype != self._obs_dtype:
+            expected = f"{tuple(self._frame.shape[1:])} {self._obs_dtype}"
+            raise ValueError(f"the replay stores frames {expected}, got {frame.shape} {frame.dtype}")
+        side = self._labels.shape[1:]
+        if self._labels.size and (labels is None or labels.shape != side):
+            raise ValueError(f"the replay stores label maps {side}, got {None if labels is None else labels.shape}")
+
+    def _write(self, frame: np.ndarray, action: Any, reward: float, age: int, end: int, *, labels: Any) -> None:
+        self._forget(self.written - self.capacity)
+        slot = self.written % self.capacity
+        if self._frame.is_cuda:
+            source = torch.empty(frame.shape, dtype=self._frame.dtype, pin_memory=True)
+            source.numpy()[...] = frame
+            self._frame[slot].copy_(source, non_blocking=True)  # the block is not reused before the copy is done
+        else:
+            self._frame[slot].numpy()[...] = frame
+        if self._labels.size:
+            self._labels[slot] = labels
+        self._action[slot] = action
+        self._reward[slot] = reward
+        self._age[slot] = age
+        self._end[slot] = end
+        self.written += 1
+
+    def _release(self, stop: int) -> None:
+        """Offer the transitions before `stop` to the sampler."""
+        for transition in range(self._ready, stop):
+            self._sampler.add(transition % self.capacity)
+        self._ready = max(self._ready, stop)
+
+    def _forget(self, dead: int) -> None:
+        """Take the transitions that need the frame of slot `dead` from the sampler before it is overwritten."""
+        if dead < 0:
+            return
+        while True:
+            slot = self._oldest % self.capacity
+            if self._oldest - min(int(self._age[slot]), self._stack - 1) > dead:
+                return
+            last = self._end[slot] in (_TERMINATED, _TRUNCATED) or self._age[(slot + 1) % self.capacity] == 0
+            if not last:  # hence sampleable: the capacity leaves room for a stack and an n-step window
+                self._sampler.remove(slot)
+            self._oldest += 1
+
+    def _returns(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the steps taken (B,), the discounted sum of their rewards and the discount that follows."""
+        slots = self._after(index, self._n_step)
+        end, taken = self._end[slots], np.ones(slots.shape, bool)
+        # Age 0 after a slot without an end: the episode was cut off there.
+        goes_on = (end[:, :-1] == 0) & (self._age[slots[:, 1:]] > 0)
+        taken[:, 1:] = np.logical_and.accumulate(goes_on, axis=1)
+        steps = taken.sum(1)
+        reward = (np.where(taken, self._reward[slots], 0) * self._powers[:-1]).sum(1)
+        last = end[np.arange(len(index)), steps - 1]
+        discount = np.where((last == _TERMINATED) | (last == _LIFE_LOST), 0, self._powers[steps])
+        return steps, reward.astype(np.float32), discount.astype(np.float32)
+
+    def _after(self, index: np.ndarray, steps: int) -> np.ndarray:
+        """Return the slots (B, steps) that follow each, with what led to them."""
+        return (index[:, None] + np.arange(1, steps + 1)) % self.capacity
+
+    def _known(self, index: np.ndarray) -> np.ndarray:
+        """Return which of the next `horizon` frames are written and of the same episode, (B, horizon)."""
+        slots, ahead = self._after(index, self._horizon), np.arange(1, self._horizon + 1)
+        written = ahead <= (self.written - 1 - index[:, None]) % self.capacity
+        # Ages grow by one within an episode and start anew in the next one.
+        return np.logical_and.accumulate(written & (self._age[slots] == self._age[index][:, None] + ahead), axis=1)
+
+    def _rows(self, index: np.ndarray, steps: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """Return the frames' rows (B, R): those of obs, of the future, of next_obs, shared if that is one step on.
+
+        The future's frames after its last known one repeat that one.
+        """
+        age, stack = self._age[index][:, None], np.arange(1 - self._stack, 1)
+        parts = [np.broadcast_to(stack, (len(index), self._stack))]
+        parts += [np.minimum(np.arange(1, self._horizon + 1), known.sum(1)[:, None])]
+        if self._horizon or self._n_step > 1:
+            parts += [stack + steps[:, None]]
+        else:
+            parts += [steps[:, None]]
+        offsets = np.concatenate(parts, 1)
+        rows = (index[:, None] + np.maximum(offsets, -age)) % self.capacity
+        return np.where(offsets < -age, self.capacity, rows) if self._zero else rows
+
+    def _windows(self, images: Tensor) -> Tensor:
+        """Return the stacks (B, horizon, k * C, H, W) 1 to `horizon` steps later, views of the gathered frames."""
+        channels = self._frame.shape[1]
+        seen = images[:, channels : channels * (self._horizon + self._stack)]
+        return seen.unfold(1, self._stack * channels, channels).movedim(-1, 2)
+
+    def _gather(self, rows: np.ndarray, device_rows: Tensor) -> Tensor:
+        """Copy frames side by side, (B, R * C, H, W) on the training device."""
+        shape = (rows.shape[0], rows.shape[1] * self._frame.shape[1], *self._frame.shape[2:])
+        if self._frame.device.type == self._device.type:
+            return self._select(device_rows, self._next_buffer(shape))
+        # Pinned blocks come from a cache that waits for their copies, so these need no turn.
+        host = torch.empty(shape, dtype=self._frame.dtype, pin_memory=True)
+        return self._select(torch.from_numpy(rows), host).to(self._device, non_blocking=True)
+
+    def _select(self, rows: Tensor, out: Tensor) -> Tensor:
+        torch.index_select(self._frame.flatten(1), 0, rows.flatten(), out=out.view(rows.numel(), -1))
+        return out
+
+    def _next_buffer(self, shape: tuple[int, ...]) -> Tensor:
+        # Fresh memory costs more in page faults than the copy itself, hence two buffers in turn.
+        if len(self._buffers) < 2 or self._buffers[0].shape != shape:
+            self._buffers = [torch.empty(shape, dtype=self._frame.dtype, device=self._device) for _ in range(2)]
+        self._buffers.reverse()
+        return self._buffers[0]
+
+
+def _move(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
+    """Return arrays as tensors on `device`, sent in one transfer."""
+    if device.type == "cpu":
+        return [torch.from_numpy(array) for array in arrays]
+    starts = np.cumsum([0, *(-(-array.nbytes // 8) * 8 for array in arrays)])  # aligned for every type
+    host = torch.empty(int(starts[-1]), dtype=torch.uint8, pin_memory=True)
+    for start, array in zip(starts, arrays, strict=False):
+        host.numpy()[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    there = host.to(device, non_blocking=True)
+    return [
+        there[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
+        for start, array in zip(starts, arrays, strict=False)
+    ]
+
+
+def _describe(frames: Tensor) -> str:
+    return f"{len(frames)} slots of {tuple(frames.shape[1:])} {frames.dtype}"

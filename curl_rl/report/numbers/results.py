@@ -1,0 +1,255 @@
+"""Every number that a section's tables and figures show: own runs and published results, with their intervals."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from curl_rl.report.numbers import statistics
+from curl_rl.report.numbers.statistics import Interval
+from curl_rl.report.read import published
+from curl_rl.report.read.sections import Section, normalised
+
+SAMPLES = 2000
+SEED = 0
+MANY = 8  # own methods; with more of them each is compared with the control alone
+_WITH_SEEDS = "CURL (paper)"  # the published method of which single runs are data
+
+
+class Aggregated(NamedTuple):
+    """One method's aggregates over the common tasks."""
+
+    method: str
+    own: bool
+    runs: str  # how many a task: "5" or "1-5"; empty where only means are known
+    metrics: dict[str, Interval | None]  # low and high are nan where there is nothing to resample
+
+
+class Pair(NamedTuple):
+    """The probability that a run of `first` scores above one of `second`, on a common task taken at random."""
+
+    first: str
+    second: str
+    value: Interval
+
+
+class Curve(NamedTuple):
+    """A mean over runs along an axis; low and high are nan where there is one run."""
+
+    method: str
+    x: np.ndarray  # (points,)
+    y: np.ndarray  # (3, points): estimate, low, high
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of one section."""
+
+    section: Section
+    scores: dict[tuple[str, str], published.Score]  # by published method and task of this section
+    methods: dict[str, published.Method]  # all published ones with a score here
+    finals: dict[tuple[str, str], Interval]  # by own method and task: mean return of the final checkpoints
+    aggregates: tuple[Aggregated, ...]
+    pairs: tuple[Pair, ...]
+    profiles: tuple[Curve, ...]
+    learning: dict[str, tuple[Curve, ...]]  # by task: returns over frames
+    efficiency: dict[str, tuple[Curve, ...]]  # "frames" and "hours": normalised interquartile means
+
+    @property
+    def main(self) -> list[str]:
+        """The published methods that short tables and figures show."""
+        return [name for name, method in self.methods.items() if method.main]
+
+    def label(self, method: str) -> str:
+        """Return a method's name; of published figures that are no final checkpoint's or reference, with their kind."""
+        kind = self.methods[method].kind if method in self.methods else ""
+        return f"{method} [{kind}]" if kind in ("best of training", "not stated") else method
+
+
+def gather(section: Section) -> Results:
+    """Compute all that the report shows of a section; the same runs give the same numbers."""
+    known = published.scores(section.suite, section.budget_frames)
+    scores = {(_apart(score.method, section), score.task): score for score in known if score.task in section.tasks}
+    named = {_apart(name, section): method for name, method in published.methods(section.suite).items()}
+    methods = {name: method for name, method in named.items() if any(name == scored for scored, _ in scores)}
+    populations = _populations(section)
+    main = [name for name, method in methods.items() if method.main and name not in populations]
+    return Results(
+        section=section,
+        scores=scores,
+        methods=methods,
+        finals={key: spread(section.scores(*key)) for key in sorted({(run.method, run.task) for run in section.runs})},
+        aggregates=(*_sampled(section, populations), *_of_means(section, scores, main)),
+        pairs=tuple(_pairs(section, populations)),
+        profiles=tuple(_profiles(populations)),
+        learning={task: _learning(section, task) for task in section.tasks},
+        efficiency={"frames": _over_frames(section), "hours": _over_hours(section)},
+    )
+
+
+def spread(values: np.ndarray) -> Interval:
+    """Return the mean of values (n,) with its bootstrap interval, nan where one value tells of none."""
+    if len(values) == 1:
+        return Interval(float(values[0]), np.nan, np.nan)
+    return statistics.spread(values, samples=SAMPLES, seed=SEED)
+
+
+def difference_of_means(first: np.ndarray, second: np.ndarray) -> Interval:
+    """Return by how much the mean of `second` (m,) exceeds that of `first` (n,), both resampled independently."""
+    rng = np.random.default_rng(SEED)
+    means = [rng.choice(values, size=(SAMPLES, len(values))).mean(axis=1) for values in (first, second)]
+    low, high = np.quantile(means[1] - means[0], (0.025, 0.975))
+    if len(first) == len(second) == 1:
+        low = high = np.nan
+    return Interval(float(second.mean() - first.mean()), float(low), float(high))
+
+
+def _apart(published_name: str, section: Section) -> str:
+    """Return a published method's name, told apart from a method of this report that is called the same."""
+    return f"{published_name} (published)" if published_name in section.methods else published_name
+
+
+def _populations(section: Section) -> dict[str, list[np.ndarray]]:
+    """Return normalised scores (runs,) of each common task, for all methods whose single runs are known."""
+    tasks = section.common_tasks
+    if not tasks:
+        return {}
+    found = {method: [normalised(task, section.scores(method, task)) for task in tasks] for method in section.methods}
+    if section.suite == "atari" and section.budget_frames == 400_000:
+        seeds = published.curl_seeds()
+        if set(tasks) <= seeds.keys():
+            found[_apart(_WITH_SEEDS, section)] = [normalised(task, seeds[task]) for task in tasks]
+    return found
+
+
+def _sampled(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Aggregated]:
+    rows = []
+    for method, scores in populations.items():
+        metrics = statistics.intervals(scores, samples=SAMPLES, seed=SEED)
+        honest: dict[str, Interval | None] = {name: _honest(value, scores) for name, value in metrics.items()}
+        rows.append(Aggregated(method, method in section.methods, _counts(scores), honest))
+    return rows
+
+
+def _of_means(
+    section: Section, scores: dict[tuple[str, str], published.Score], methods: Iterable[str]
+) -> list[Aggregated]:
+    """Return what published means allow: a mean and a median over tasks."""
+    tasks, rows = section.common_tasks, []
+    for method in methods:
+        if tasks and all((method, task) in scores for task in tasks):
+            means = [np.array([normalised(task, scores[method, task].mean)]) for task in tasks]
+            metrics = dict.fromkeys(statistics.METRICS)
+            metrics |= {name: Interval(statistics.METRICS[name](means), np.nan, np.nan) for name in ("mean", "median")}
+            rows.append(Aggregated(method, False, "", metrics))
+    return rows
+
+
+def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Pair]:
+    pairs = []
+    for first, second in _paired(section, populations):
+        x, y = populations[first], populations[second]
+        value = statistics.improvement(x, y, samples=SAMPLES, seed=SEED)
+        pairs.append(Pair(first, second, _honest(value, [*x, *y])))
+    return pairs
+
+
+def _paired(section: Section, populations: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Return all pairs, but of many own methods only each with the control."""
+    if len(section.methods) <= MANY:
+        return combinations(populations, 2)
+    others = (method for method in section.methods if method != section.control)
+    return ((method, section.control) for method in others if method in populations)
+
+
+def _profiles(populations: dict[str, list[np.ndarray]]) -> list[Curve]:
+    if sum(max(map(len, scores)) for scores in populations.values()) < 2:  # a single run has no profile
+        return []
+    everything = np.concatenate([scores for method in populations.values() for scores in method])
+    ends = (min(0.0, everything.min() - 0.02), max(1.0, everything.max() * 1.02))
+    thresholds = np.unique([*ends, *_thinned(everything, 400)])  # a profile is a step at each score
+    bands = {
+        method: statistics.profile(scores, thresholds, samples=SAMPLES, seed=SEED)
+        for method, scores in populations.items()
+    }
+    return [Curve(method, thresholds, _honest_band(bands[method], populations[method])) for method in populations]
+
+
+def _learning(section: Section, task: str) -> tuple[Curve, ...]:
+    curves = []
+    for method in section.methods:
+        frames, returns = _returns(section, method, task)
+        if len(frames):
+            points = np.array([spread(column) for column in returns.T]).T
+            curves.append(Curve(method, frames, points))
+    return tuple(curves)
+
+
+def _returns(section: Section, method: str, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frames (points,) at which all runs were evaluated, and their mean returns (runs, points)."""
+    runs = section.seeds(method, task)
+    tables = [{evaluation.frame: evaluation.mean for evaluation in run.evaluations} for run in runs]
+    frames = sorted(set.intersection(*map(set, tables))) if tables else []
+    return np.array(frames), np.array([[table[frame] for frame in frames] for table in tables])
+
+
+def _over_frames(section: Section) -> tuple[Curve, ...]:
+    """Return normalised scores at the frames at which all of a method's runs on all common tasks were evaluated."""
+    curves = []
+    for method in section.methods if section.common_tasks else ():
+        tables = {task: _returns(section, method, task) for task in section.common_tasks}
+        shared = sorted(set.intersection(*(set(frames.tolist()) for frames, _ in tables.values())))
+        if shared:
+            scores = [
+                normalised(task, returns[:, np.isin(frames, shared)]) for task, (frames, returns) in tables.items()
+            ]
+            curves.append(Curve(method, np.array(shared), _band(scores)))
+    return tuple(curves)
+
+
+def _over_hours(section: Section) -> tuple[Curve, ...]:
+    """Return the normalised scores of the newest evaluation that every run had finished by then."""
+    curves = []
+    for method in section.methods if section.common_tasks else ():
+        runs = {task: section.seeds(method, task) for task in section.common_tasks}
+        clocks = [[evaluation.seconds / 3600 for evaluation in run.evaluations] for task in runs for run in runs[task]]
+        start = max(clock[0] for clock in clocks)
+        hours = _thinned([hour for clock in clocks for hour in clock if hour >= start], 100)
+        scores = [
+            normalised(task, np.array([[_newest(run.evaluations, hour) for hour in hours] for run in runs[task]]))
+            for task in runs
+        ]
+        curves.append(Curve(method, hours, _band(scores)))
+    return tuple(curves)
+
+
+def _thinned(values: Sequence[float] | np.ndarray, most: int) -> np.ndarray:
+    """Return the values in their order, each once; of more than `most` as many, evenly among them."""
+    values = np.unique(values)
+    return (
+        values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))] if len(values) > most else values
+    )
+
+
+def _newest(evaluations: Sequence, hour: float) -> float:
+    return [evaluation.mean for evaluation in evaluations if evaluation.seconds / 3600 <= hour][-1]
+
+
+def _band(scores: list[np.ndarray]) -> np.ndarray:
+    return _honest_band(statistics.curve(scores, samples=SAMPLES, seed=SEED), scores)
+
+
+def _honest(value: Interval, scores: Sequence[np.ndarray]) -> Interval:
+    """Give no interval where every task has one run: resampling it says nothing of what another seed would do."""
+    return value if max(map(len, scores)) > 1 else Interval(value.estimate, np.nan, np.nan)
+
+
+def _honest_band(band: np.ndarray, scores: Sequence[np.ndarray]) -> np.ndarray:
+    return band if max(map(len, scores)) > 1 else band * [[1], [np.nan], [np.nan]]
+
+
+def _counts(scores: Sequence[np.ndarray]) -> str:
+    counts = sorted({len(task) for task in scores})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}-{counts[-1]}"

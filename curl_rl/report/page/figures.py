@@ -1,0 +1,370 @@
+"""Figures of a section's results, each as an SVG that takes the page's colours, a PNG and a PDF."""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from curl_rl.benchmark.cells import escaped
+from curl_rl.report.numbers.results import Curve, Results
+from curl_rl.report.numbers.statistics import METRICS
+from curl_rl.report.read.sections import normalised
+
+# Okabe and Ito 2008 without yellow and black, which vanish on one of the two backgrounds.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+LINES = ("-", "--", ":", "-.")
+METRIC_TITLES = {
+    "mean": "Mean",
+    "median": "Median",
+    "iqm": "Interquartile mean",
+    "optimality_gap": "Optimality gap (lower is better)",
+}
+_INK = "#010203"  # of text and axes: the SVG's becomes currentColor, so that it follows the page
+_GREY = "#808080"  # of published results: readable on white and on black
+_STYLE = {
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 9,
+    "axes.titlecolor": _INK,
+    "font.size": 9,
+    "font.family": "DejaVu Sans",  # matplotlib's own: the same everywhere
+    "grid.color": _INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 5,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a method may be called $x$
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_WIDTH = 7.2  # inches
+
+
+class Drawing(NamedTuple):
+    """One figure in its three formats."""
+
+    name: str  # of its files
+    title: str
+    svg: str
+    png: bytes
+    pdf: bytes
+
+
+class Look(NamedTuple):
+    """How one method is drawn everywhere in a section."""
+
+    colour: str
+    marker: str
+    line: Any  # one of LINES
+    hollow: bool
+
+
+def looks(own: Iterable[str], others: Iterable[str]) -> dict[str, Look]:
+    """Return the looks of the methods reported, filled and coloured, and of published ones, hollow and grey."""
+    styles = [(colour, line) for line, colour in product(LINES, COLOURS)]
+    found = {}
+    for index, method in enumerate(own):
+        colour, line = styles[index % len(styles)]
+        found[method] = Look(colour, MARKERS[index % len(MARKERS)], line, False)
+    for index, method in enumerate(name for name in others if name not in found):
+        found[method] = Look(_GREY, MARKERS[index % len(MARKERS)], LINES[1 + index % 3], True)
+    return found
+
+
+def of_section(results: Results) -> dict[str, Drawing]:
+    """Draw everything that a section's results allow, by kind: scores, aggregates, improvement, ..."""
+    section = results.section
+    style = looks(section.methods, _published(results))
+    kinds = {
+        "scores": ("Scores by task", _scores),
+        "aggregates": ("Aggregates", _aggregates),
+        "improvement": ("Probability of improvement", _improvement),
+        "profiles": ("Performance profiles", _profiles),
+        "curves": ("Learning curves", _learning),
+        "efficiency": ("Sample efficiency", _efficiency),
+    }
+    found = {
+        kind: render(f"{section.name}_{kind}", title, lambda draw=draw: draw(results, style))
+        for kind, (title, draw) in kinds.items()
+    }
+    return {kind: drawing for kind, drawing in found.items() if drawing}
+
+
+def render(name: str, title: str, draw: Callable[[], Any]) -> Drawing | None:
+    """Write what `draw` draws in all formats, bit for bit alike each time; None where it draws nothing."""
+    import matplotlib as mpl
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    style: Any = {**mpl.rcParamsDefault, **_STYLE, "svg.hashsalt": name}  # whatever a user's matplotlibrc says
+    with mpl.rc_context(style), _quiet():
+        figure = draw()
+        if figure is None:
+            return None
+        ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06).execute(figure)  # once: it takes longer than all the formats
+        svg, png, pdf = io.StringIO(), io.BytesIO(), io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
+        figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
+    return Drawing(name, title, _for_pages(svg.getvalue(), name, title), png.getvalue(), pdf.getvalue())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what names can do to a figure off the terminal: no glyph for a letter, no room for a label."""
+    with warnings.catch_warnings():
+        for message in (r"Glyph \d+ ", "constrained_layout not applied"):
+            warnings.filterwarnings("ignore", message, UserWarning)
+        yield
+
+
+def _for_pages(svg: str, name: str, title: str) -> str:
+    """Return an SVG that several can stand in one page: ids of its own, the page's font and colour."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", svg, count=2)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = svg.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
+    svg = svg.replace(_INK, "currentColor").replace("'DejaVu Sans'", "'DejaVu Sans', system-ui, sans-serif")
+    label = f'<svg role="img" aria-label="{escaped(title)}" stroke-linejoin="round" stroke-linecap="butt"'
+    return re.sub(r"\s+\n", "\n", svg.replace("<svg", label, 1)).strip() + "\n"
+
+
+def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDTH, height))
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(axes.flat)
+
+
+def _point(
+    axes: Any, x: float, y: float, look: Look, *, low: float = np.nan, high: float = np.nan, **more: Any
+) -> None:
+    """Draw a marker, with a bar where the interval is known."""
+    if np.isfinite(low) and np.isfinite(high):
+        axes.plot([low, high], [y, y], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
+    face = "none" if look.hollow else look.colour
+    axes.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, linestyle="none", **more)
+
+
+def _published(results: Results) -> list[str]:
+    """Return the published methods to draw: random play and people are the ends of a scale, and would hide the rest."""
+    return [name for name in results.main if results.methods[name].kind != "reference"]
+
+
+def _labelled(results: Results, method: str) -> str:
+    """Return a method's name, with its kind where that must not be overlooked."""
+    label = results.label(method)
+    return method if label.endswith("[not stated]") else label
+
+
+def _legend(
+    figure: Any, results: Results, style: dict[str, Look], names: Sequence[str], *, lines: bool = False
+) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style[name].colour,
+            marker=style[name].marker,
+            markerfacecolor="none" if style[name].hollow else style[name].colour,
+            linestyle=style[name].line if lines and not style[name].hollow else "none",
+            label=_labelled(results, name),
+        )
+        for name in names
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.5)
+
+
+def _scores(results: Results, style: dict[str, Look]) -> Any:
+    """Draw one row a task: own methods with their intervals, published means hollow."""
+    section = results.section
+    tasks = [task for task in section.tasks if normalised(task, 0.0) is not None] or section.tasks
+    scaled = normalised(tasks[0], 0.0) is not None
+    names = [*section.methods, *_published(results)]
+    figure, (axes,) = _figure(1.0 + 0.42 * len(tasks) + 0.18 * ((len(names) + 3) // 4))
+    offsets = np.linspace(-0.26, 0.26, len(section.methods)) if len(section.methods) > 1 else [0.0]
+    for row, task in enumerate(tasks):
+        for method in _published(results):
+            if score := results.scores.get((method, task)):
+                _point(axes, normalised(task, score.mean) if scaled else score.mean, row, style[method], alpha=0.8)
+        for method, offset in zip(section.methods, offsets, strict=True):
+            if value := results.finals.get((method, task)):
+                x, low, high = (normalised(task, part) for part in value) if scaled else value
+                _point(axes, x, row + offset, style[method], low=low, high=high, zorder=3)
+    axes.set_yticks(range(len(tasks)), [task.partition("/")[2] for task in tasks])
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
+    axes.set_xlabel("return of the final checkpoint")
+    if scaled:
+        _score_axis(axes, section.suite)
+    _legend(figure, results, style, names)
+    return figure
+
+
+def _aggregates(results: Results, style: dict[str, Look]) -> Any:
+    rows = [row for row in results.aggregates if row.method in style]
+    if not rows:
+        return None
+    figure, panels = _figure(0.9 + 0.26 * len(rows), 1, len(METRICS), sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
+        for index, row in enumerate(rows):
+            if value := row.metrics[metric]:
+                _point(axes, value.estimate, index, style[row.method], low=value.low, high=value.high)
+        axes.set_title(METRIC_TITLES[metric].replace(" (", "\n("))
+        axes.set_yticks(range(len(rows)), [_labelled(results, row.method) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.locator_params(axis="x", nbins=3)
+    figure.supxlabel(_score_label(results.section.suite), fontsize=9, color=_INK)
+    return figure
+
+
+def _improvement(results: Results, _: dict[str, Look]) -> Any:
+    pairs = results.pairs
+    if not pairs:
+        return None
+    figure, (axes,) = _figure(0.8 + 0.32 * len(pairs))
+    axes.axvline(0.5, color=_GREY, linewidth=1)
+    for index, pair in enumerate(pairs):
+        look = Look(COLOURS[0], "o", "-", False)
+        _point(axes, pair.value.estimate, index, look, low=pair.value.low, high=pair.value.high)
+    axes.set_yticks(range(len(pairs)), [" > ".join(_labelled(results, name) for name in pair[:2]) for pair in pairs])
+    axes.set_ylim(len(pairs) - 0.5, -0.5)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_xlabel("probability that a run of the first scores higher")
+    return figure
+
+
+def _profiles(results: Results, style: dict[str, Look]) -> Any:
+    if not results.profiles:
+        return None
+    figure, (axes,) = _figure(3.4)
+    for curve in results.profiles:
+        label = _labelled(results, curve.method)
+        _line(axes, curve, style[curve.method], label=label, marker=None, drawstyle="steps-post")
+    axes.set_ylim(-0.02, 1.02)
+    _score_axis(axes, results.section.suite, ", τ")
+    axes.set_ylabel("share of runs above τ")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _learning(results: Results, style: dict[str, Look]) -> Any:
+    section = results.section
+    columns = min(3, max(1, len(section.tasks)))
+    rows = -(-len(section.tasks) // columns)
+    names = [*section.methods, *_published(results)]
+    figure, panels = _figure(0.5 + (2.0 if columns > 1 else 2.8) * rows + 0.18 * (len(names) // 4), rows, columns)
+    for index, (axes, task) in enumerate(zip(panels, section.tasks, strict=False)):
+        for curve in results.learning[task]:
+            _line(axes, curve, style[curve.method])
+        for method in _published(results):
+            if score := results.scores.get((method, task)):
+                _point(axes, section.budget_frames, score.mean, style[method], alpha=0.8, clip_on=False)
+        axes.set_title(task.partition("/")[2])
+        axes.set_xlabel("frames" if index + columns >= len(section.tasks) else "")
+        axes.set_ylabel("return" if index % columns == 0 else "")
+        axes.set_xlim(0, section.budget_frames * 1.03)
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.locator_params(axis="x", nbins=4)
+    for axes in panels[len(section.tasks) :]:
+        axes.set_visible(False)
+    _legend(figure, results, style, names, lines=True)
+    return figure
+
+
+def _efficiency(results: Results, style: dict[str, Look]) -> Any:
+    kinds = {"frames": "frames", "hours": "wall-clock hours of a run"}
+    if not any(results.efficiency.values()):
+        return None
+    figure, panels = _figure(3.0, 1, 2, sharey=True)
+    for axes, (kind, label) in zip(panels, kinds.items(), strict=True):
+        curves = results.efficiency[kind]
+        options = {"drawstyle": "steps-post", "marker": None} if kind == "hours" else {}
+        for curve in _held(curves) if kind == "hours" else curves:
+            _line(axes, curve, style[curve.method], **options)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+    panels[0].xaxis.set_major_formatter(_thousands)
+    panels[0].set_ylabel(f"IQM of {_score_label(results.section.suite)}")
+    _legend(figure, results, style, results.section.methods, lines=True)
+    return figure
+
+
+def _held(curves: Sequence[Curve]) -> list[Curve]:
+    """Return curves whose last value holds until a little after the slowest one's end."""
+    end = max((curve.x[-1] for curve in curves), default=0.0) * 1.05
+    return [
+        Curve(curve.method, np.append(curve.x, end), np.append(curve.y, curve.y[:, -1:], axis=1)) for curve in curves
+    ]
+
+
+def _line(axes: Any, curve: Curve, look: Look, *, label: str = "", **options: Any) -> None:
+    estimate, low, high = curve.y
+    options = {"marker": look.marker, "markersize": 3.5, **options}
+    if look.hollow:
+        options["markerfacecolor"] = "none"
+    axes.plot(curve.x, estimate, color=look.colour, linestyle=look.line, label=label, **options)
+    if np.isfinite(low).all():
+        step = "post" if options.get("drawstyle") == "steps-post" else None
+        axes.fill_between(curve.x, low, high, color=look.colour, alpha=0.18, linewidth=0, step=step)
+
+
+def _score_axis(axes: Any, suite: str, more: str = "") -> None:
+    """Label an axis of normalised scores; where some are far above a human's, those above 1 in a logarithm."""
+    low, high = axes.dataLim.x0 - 0.05, axes.dataLim.x1 * 1.1
+    label = f"{_score_label(suite)}{more}"
+    if high > 4:
+        ticks = (-2, -1, 0, 0.5, 1, 2, 5, 10, 20, 50)
+        axes.set_xscale("symlog", linthresh=1, linscale=1.5)
+        axes.set_xticks([tick for tick in ticks if low <= tick <= high], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_formatter("{x:g}")
+        label += " (logarithmic beyond 1)"
+    axes.set_xlabel(label)
+
+
+def _thousands(value: float, _: int) -> str:
+    return f"{value / 1000:g}K" if value else "0"
+
+
+def _score_label(suite: str) -> str:
+    return {"atari": "human-normalised score", "dmc": "score / 1000"}.get(suite, "score")
+
+
+def of_runs(curves: Sequence[Curve], title: str) -> Drawing:
+    """Draw the learning curves of single runs."""
+    style = looks((curve.method for curve in curves), ())
+
+    def draw() -> Any:
+        figure, (axes,) = _figure(3.4)
+        for curve in curves:
+            _line(axes, curve, style[curve.method], label=curve.method)
+        axes.set_title(title)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("frames")
+        axes.set_ylabel("return")
+        axes.xaxis.set_major_formatter(_thousands)
+        axes.legend(fontsize=8)
+        return figure
+
+    drawing = render("comparison_curves", "Learning curves", draw)
+    assert drawing is not None
+    return drawing

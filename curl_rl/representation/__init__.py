@@ -1,0 +1,1 @@
+"""The encoder without an agent."""

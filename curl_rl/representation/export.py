@@ -1,0 +1,266 @@
+"""An encoder as one folder, config.json and model.safetensors, that any PyTorch code can take away."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from curl_rl import __version__
+from curl_rl.nn.augmentations import center_fit, seen_size
+from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
+from curl_rl.run.checkpoint import Checkpoints
+from curl_rl.run.documents import CONFIG, explain_missing, read_settings
+from curl_rl.run.files import check_folder, replacing
+from curl_rl.types import Clock, ConfigError
+
+WEIGHTS = "model.safetensors"
+_BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
+_OF_A_RUN = ("eval.csv", "checkpoints")
+
+
+class EncoderError(ValueError):
+    """An exported encoder that cannot be used; the message names file, fault and mend."""
+
+
+class ExportedEncoder(nn.Module):
+    """Raw observations to features (B, feature_dim) float32: what a trained agent sees when it acts.
+
+    Images are (B, k*C, H, W) uint8, the oldest frame of the stack first, as the environment gave them in training
+    (`obs_shape`): of an encoder of crops they are cut to their centre, of one of translations set in the middle of a
+    black canvas. One of crops also takes images that are cut already. Nothing else was ever seen in training, so
+    nothing else is accepted. States are (B, D) float32.
+    """
+
+    def __init__(self, encoder: Encoder, obs_shape: tuple[int, ...]):
+        super().__init__()
+        self.encoder = encoder
+        self.obs_shape = tuple(obs_shape)
+        self.feature_dim = encoder.feature_dim
+        given, seen = self.obs_shape, encoder.obs_shape
+        square = len(given) == len(seen) == 3 and given[1] == given[2] and seen[1] == seen[2]
+        if given != seen and not (square and given[0] == seen[0]):
+            raise ValueError(f"no crop or canvas makes observations of shape {seen} of {given}: stack as many frames")
+        # Only a crop shows the encoder whole images of another size than the environment's.
+        self._accepted = {given, seen} if square and seen[1] < given[1] else {given}
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError, which names the mend, unless one observation of this shape can be encoded."""
+        shape = tuple(shape)
+        if shape in self._accepted:
+            return
+        told = f"this encoder was trained on observations of shape {self.obs_shape}, got {shape}"
+        if (shape[-1:] + shape[:-1]) in self._accepted:
+            raise ValueError(f"{told}: move the channels first, obs.permute(0, 3, 1, 2)")
+        if len(shape) == 3 and len(self.obs_shape) == 3 and shape[0] == self.obs_shape[0]:
+            sizes = " or ".join(f"{height}x{width}" for _, height, width in sorted(self._accepted, reverse=True))
+            raise ValueError(f"{told}: render or resize images to {sizes}")
+        raise ValueError(f"{told}: stack as many frames as in training, channels first, and give a batch")
+
+    def forward(self, obs: Tensor) -> Tensor:
+        if not isinstance(obs, Tensor):
+            raise TypeError(f"this encoder takes a tensor, got {type(obs).__name__}: give torch.as_tensor(obs)")
+        if tuple(obs.shape) in self._accepted:
+            raise ValueError(f"this encoder takes a batch, got one observation of {tuple(obs.shape)}: give obs[None]")
+        self.check(tuple(obs.shape[1:]))
+        if obs.dim() == 2:
+            return self.encoder(obs)
+        if obs.dtype != torch.uint8:
+            raise ValueError(_not_uint8(obs))
+        seen = self.encoder.obs_shape
+        return self.encoder(obs if obs.shape[1:] == seen else center_fit(obs, seen[-1]))
+
+
+def _not_uint8(obs: Tensor) -> str:
+    """Say which images were given, and what makes uint8 of them."""
+    kind = _dtype(obs)
+    if not obs.numel():
+        return f"this encoder scales raw uint8 images itself, got {kind}: give obs.to(torch.uint8)"
+    low, high = (float(end) for end in obs.detach().aminmax())
+    mend = "give obs.to(torch.uint8)" if low >= 0 and 1 < high <= 255 else "give the environment's own uint8 images"
+    if low >= 0 and high <= 1 and obs.is_floating_point():
+        mend = "give (obs * 255).round().to(torch.uint8)"
+    return f"this encoder scales raw uint8 images itself, got {kind} from {low:g} to {high:g}: {mend}"
+
+
+def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int, ...], out: Path, **extra: Any) -> Path:
+    """Write an encoder as a folder; an older one there stays whole until the new one is.
+
+    Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; extra, whatever
+    else config.json shall say, as JSON. Raises ValueError for what `load_encoder` would refuse, WriteError.
+    """
+    ExportedEncoder(encoder, obs_shape)
+    out = Path(out)
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
+    if fault := _fault(_blank(config, encoder.obs_shape), tensors):
+        raise ValueError(f"this encoder is not saved: {fault}")
+    _check_place(out)
+    weights = save(tensors)
+    described = {
+        "encoder": dict(config),
+        "obs_shape": list(obs_shape),
+        "input_shape": list(encoder.obs_shape),
+        "feature_dim": encoder.feature_dim,
+        "version": __version__,
+        **extra,
+        "weights": hashlib.sha256(weights).hexdigest(),
+    }
+    described["checksum"] = _checksum(described)
+    # Both are on the disk before either takes its place, the description last: of two exports it fits one's weights.
+    with replacing(out / CONFIG) as text, replacing(out / WEIGHTS) as binary:
+        _write(binary, weights)
+        _write(text, f"{json.dumps(described, indent=2)}\n".encode())
+    return out
+
+
+def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> ExportedEncoder:
+    """Load an exported encoder in eval mode: uint8 frames (B, k*C, H, W) in, features (B, feature_dim) out.
+
+    Raises FileNotFoundError where the folder is not one that `curl-rl export` wrote, EncoderError where it is no
+    longer as it was exported.
+    """
+    path = Path(path)
+    weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
+    described = read_description(path)
+    if hashlib.sha256(weights).hexdigest() != described.get("weights"):
+        raise _damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
+    loaded = blank_encoder(described, str(path / CONFIG))
+    try:
+        tensors = load(weights)
+    except (SafetensorError, *_BUILDING) as error:
+        raise _damaged(path, WEIGHTS, str(error)) from error
+    if fault := _fault(loaded.encoder, tensors):
+        raise _damaged(path, WEIGHTS, fault)
+    loaded.to_empty(device="cpu").load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
+    return loaded.to(device)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what an exported folder's config.json says, checked against its checksum."""
+    text = _read(path, CONFIG)
+    try:
+        described = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, CONFIG, f"it is no JSON ({error})") from error
+    if not isinstance(described, dict) or "checksum" not in described:
+        raise _damaged(path, CONFIG, "it has no checksum; a run's or another version's file has none either")
+    if described.pop("checksum") != _checksum(described):
+        raise _damaged(path, CONFIG, "it is not as it was exported, by its checksum")
+    return described
+
+
+def blank_encoder(described: Mapping[str, Any], name: str) -> ExportedEncoder:
+    """Build what a description says, in eval mode on the meta device: it takes no memory, whatever its sizes."""
+    try:
+        encoder = _blank(described["encoder"], tuple(described["input_shape"]))
+        return ExportedEncoder(encoder, tuple(described["obs_shape"])).eval()
+    except _BUILDING as error:
+        raise EncoderError(f"{name} describes no encoder that this version can build: {error}") from error
+
+
+def _blank(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Encoder:
+    with torch.device("meta"):
+        return make_encoder(encoder_config(**config), input_shape)
+
+
+def _fault(blank: Encoder, tensors: Mapping[str, Tensor]) -> str:
+    """Return why these weights are not a blank encoder's, "" where they are; cheap whatever the encoder's sizes."""
+    wanted = blank.state_dict()
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'in excess'}"
+    for key, tensor in tensors.items():
+        found, described = _kind(tensor), _kind(wanted[key])
+        if found != described:
+            return f"{key} is {found}, by its description {described}"
+        if not tensor.isfinite().all():
+            return f"{key} holds values that are not finite"
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {_dtype(tensor)}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _read(path: Path, name: str) -> bytes:
+    file = path / name
+    if not file.is_file():
+        fault, first = ("is no file", f"move {path} away, then ") if file.exists() else ("is missing", "")
+        raise FileNotFoundError(
+            f"no exported encoder in {path} ({name} {fault}): {first}curl-rl export RUN --out {path}"
+        )
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise OSError(f"cannot read {file}: {error.strerror}; make it readable") from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _damaged(path: Path, name: str, fault: str) -> EncoderError:
+    return EncoderError(f"{path / name} cannot be used: {fault}; export it again: curl-rl export RUN --out {path}")
+
+
+def _checksum(described: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _check_place(out: Path) -> None:
+    """Raise an OSError where a folder cannot be, or where a run or another program's config.json is."""
+    check_folder(out)
+    if (out / CONFIG).exists() and not (out / WEIGHTS).exists():
+        raise FileExistsError(f"{out} holds a {CONFIG} that is no encoder's, perhaps a run's: give another --out")
+    if any((out / name).exists() for name in _OF_A_RUN):
+        raise FileExistsError(f"{out} is a run directory: give another --out, for example {out / 'encoder'}")
+
+
+def export_run(run_dir: str | Path, out: str | Path) -> Path:
+    """Write the encoder of a run's newest intact checkpoint as a folder.
+
+    Raises FileNotFoundError where the run has no configuration or no checkpoint, ConfigError where they do not fit.
+    """
+    run_dir = Path(run_dir)
+    _check_place(Path(out))
+    run = read_settings(run_dir)
+    state = Checkpoints(run_dir / "checkpoints").load(None)
+    if state is None:
+        raise FileNotFoundError(explain_missing(run_dir))
+    try:
+        weights = state["agent"]["encoder"]
+        channels = next(iter(weights.values())).shape[1]  # the first layer knows them, whatever the frames and stack
+        obs_shape, input_shape = _shapes(run, channels)
+        encoder = _blank(run["encoder"], input_shape)
+        told = {"task": run["task"], "trained_frames": Clock(*state["clock"]).frame}
+        if fault := _fault(encoder, weights):
+            raise ValueError(fault)
+    except (*_BUILDING, StopIteration) as error:
+        raise ConfigError(
+            f"the newest checkpoint of {run_dir} does not hold the encoder of its {CONFIG} "
+            f"({type(error).__name__}: {error}): put back what was changed"
+        ) from error
+    encoder.to_empty(device="cpu").load_state_dict(weights)
+    return save_encoder(encoder, run["encoder"], obs_shape, Path(out), **told)
+
+
+def _shapes(run: dict[str, Any], channels: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shape of a stacked observation and that of what the encoder sees of it."""
+    if run["env"]["obs"] == "state":
+        return (channels,), (channels,)
+    image = run["env"]["image_size"]
+    seen = seen_size(SimpleNamespace(**run["agent"]), image)
+    return (channels, image, image), (channels, seen, seen)

@@ -1,0 +1,45 @@
+"""Which device a run uses, and how torch is told to use it."""
+
+import ctypes
+import importlib
+import sys
+
+import torch
+
+from curl_rl.run.machine import usable_cores
+from curl_rl.types import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a setting names. Raises ConfigError where it is absent."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device={name} is absent ({torch.cuda.device_count()} CUDA devices here): use device=cpu")
+    return device
+
+
+def prepare_torch(threads: int, *, spare_core: bool) -> None:
+    """Set the number of threads, flush denormal numbers to zero and let the C library keep freed memory.
+
+    Zero threads means all usable cores, less one where the environment renders beside the update; more than there are
+    would wait for each other. The moments of units that have died decay into denormals, on which Adam takes eight times
+    as long. Fresh memory costs page faults: keeping it takes a fifth off an update on a CPU.
+    """
+    # An optimiser's first step would import it, and with it Triton, whose LLVM crashes where Mesa's was loaded before.
+    importlib.import_module("torch._dynamo")
+    cores = usable_cores()
+    if threads > cores:
+        print(f"threads={threads}, and {cores} usable cores here: {cores} threads are used", file=sys.stderr)
+    torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
+    torch.set_num_threads(min(threads, cores) or max(1, cores - spare_core))
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        trim_threshold, top_pad, mmap_max = -1, -2, -4
+        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+            libc.mallopt(parameter, value)

@@ -1,0 +1,28 @@
+"""Keeps two processes from writing into one place."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from curl_rl.run.files import WriteError, writing
+from curl_rl.types import ConfigError
+
+
+@contextmanager
+def alone(lock: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, which its folder has, while this process lives.
+
+    Raises ConfigError where another holds it, WriteError where it cannot be made.
+    """
+    with writing(lock):
+        file = lock.open("w")
+    with file:
+        try:
+            with writing(lock):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except WriteError as error:
+            if isinstance(error.__cause__, BlockingIOError):
+                raise ConfigError(refusal) from None
+            raise
+        yield

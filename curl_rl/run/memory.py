@@ -1,0 +1,98 @@
+"""How much memory a replay, a batch and networks take, how much is free, and so where frames live."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.replay.samplers import Sampler
+from curl_rl.run.machine import free_main_memory
+from curl_rl.types import ConfigError
+
+_CUDA_RESERVE = 4 << 30  # left on the accelerator for networks, activations and captured graphs
+
+
+def predict_bytes(
+    capacity: int,
+    *,
+    obs_shape: Sequence[int],
+    obs_dtype: torch.dtype,
+    action_shape: Sequence[int],
+    action_dtype: torch.dtype,
+    sampler: type[Sampler],
+    label_side: int = 0,
+) -> int:
+    """Return the bytes that a Replay and its sampler will hold, batches not counted, without allocating them."""
+    frame = math.prod(obs_shape) * obs_dtype.itemsize
+    metadata = 4 + 4 + 1 + label_side**2 + math.prod(action_shape) * action_dtype.itemsize  # reward, age, end
+    return (capacity + 1) * frame + capacity * (metadata + sampler.bytes_per_slot)
+
+
+def predict_training_bytes(networks: Iterable[nn.Module]) -> int:
+    """Return the bytes that networks take in training; built on the meta device they take none to be asked.
+
+    What is trained has a gradient, two moments of Adam and a moving average beside it.
+    """
+    tensors = (t for network in networks for t in (*network.parameters(), *network.buffers()))
+    return sum(t.nbytes * (5 if t.requires_grad else 1) for t in tensors)
+
+
+def predict_activation_bytes(layers: nn.Module, batch: Tensor) -> int:
+    """Return the bytes that a batch leaves in layers for the backward pass, with a gradient of each number.
+
+    Both are on the meta device, where they take none.
+    """
+    left = list[int]()
+    for layer in layers.modules():
+        if not any(layer.children()):
+            layer.register_forward_hook(lambda *passed: left.append(passed[2].nbytes))
+    layers(batch)
+    return 2 * sum(left)
+
+
+def predict_batch_bytes(observations: int, *, obs_shape: Sequence[int], obs_dtype: torch.dtype) -> int:
+    """Return the bytes of a batch's observations: as sampled, as augmented, and as the float32 that encoders read."""
+    return observations * math.prod(obs_shape) * (2 * obs_dtype.itemsize + 4)
+
+
+def check_fits(what: str, needed: int, device: torch.device, mend: str) -> None:
+    """Raise ConfigError where `needed` bytes are not free any more on a device."""
+    free = max(free_memory(device), 0)
+    if needed > free:
+        where = "main memory" if device.type == "cpu" else f"the {device.type.upper()} device"
+        raise ConfigError(
+            f"{what} need {needed / 2**30:.2f} GiB and {where} has {free / 2**30:.2f} GiB free: lower {mend}"
+        )
+
+
+def choose_storage(setting: str, device: torch.device, needed: int) -> torch.device:
+    """Choose where `needed` bytes of frames live: for `auto` on the training device `device` if they fit, else the CPU.
+
+    Raises ConfigError if they do not fit where they must, or `cuda` is asked for beside training on the CPU.
+    """
+    if setting == "cuda" and device.type != "cuda":
+        raise ConfigError("replay.device=cuda needs training on CUDA: set device=cuda or replay.device=auto")
+    if setting != "cpu" and device.type == "cuda":
+        free = free_memory(device) - _CUDA_RESERVE
+        if needed <= free:
+            return device
+        if setting == "cuda":
+            raise _too_large(needed, free, "CUDA device, 4 GiB set aside,", "replay.device=cpu, ")
+    free = free_memory(torch.device("cpu"))
+    if needed > free:
+        raise _too_large(needed, free, "main memory", "")
+    return torch.device("cpu")
+
+
+def _too_large(needed: int, free: float, where: str, mend: str) -> ConfigError:
+    free = max(free, 0)
+    return ConfigError(
+        f"the replay needs {needed / 2**30:.2f} GiB and the {where} has {free / 2**30:.2f} GiB free: choose {mend}"
+        f"a smaller replay.capacity ({free / needed:.0%} of it would fit), smaller images, or fewer frames to train for"
+    )
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that can still be allocated on a device, or in main memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_main_memory()

@@ -1,0 +1,41 @@
+"""Plays a trained run: episodes of its newest checkpoint, and a film of the first."""
+
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import Any
+
+from curl_rl.run.assembly import check_state, make_agent, make_judges, make_stack
+from curl_rl.run.checkpoint import Checkpoints
+from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.documents import explain_missing
+from curl_rl.run.evaluate import evaluate
+from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.stored import load_config
+from curl_rl.run.video import check_film, filming
+from curl_rl.types import ConfigError, Episode
+
+
+def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: int, device: str) -> list[Episode]:
+    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode.
+
+    Without a number of `episodes` it plays as many as the run's last evaluation.
+    """
+    if video is not None:  # before anything is loaded or played
+        check_film(video)
+    config = load_config(run_dir)
+    episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
+    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config))
+    if state is None:
+        raise ConfigError(explain_missing(run_dir))
+    chosen = choose_device(device)
+    prepare_torch(config.threads, spare_core=False)
+    with ExitStack() as cleanup:
+        judges = make_judges(config, episodes)
+        for env in judges:
+            cleanup.callback(env.close)
+        agent = make_agent(config, judges[0], chosen)
+        agent.load_state_dict(state["agent"])
+        seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
+        with filming(video, fps=15) if video is not None else nullcontext() as film:
+            options: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "film": film}
+            return evaluate(agent, judges, seeds, lambda: make_stack(config), **options)

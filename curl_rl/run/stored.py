@@ -1,0 +1,61 @@
+"""The configuration that a run was started with: kept in its directory, read back, and gone on with."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from curl_rl.config.difference import LOCAL, check_same, identity
+from curl_rl.config.overrides import change, compose, read_overrides
+from curl_rl.config.schema import Config
+from curl_rl.run.documents import CONFIG as FILE
+from curl_rl.run.documents import is_begun, read_settings
+from curl_rl.run.files import write_atomically
+from curl_rl.types import ConfigError
+
+
+def save_config(config: Config, run_dir: str | Path) -> None:
+    """Write config.json into a run directory, all of it or nothing."""
+    write_atomically(Path(run_dir) / FILE, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def load_config(run_dir: str | Path) -> Config:
+    """Read the configuration that a run was started with; its `run_dir` is where the run lies now.
+
+    Raises FileNotFoundError where there is no run, ConfigError where its file cannot be understood.
+    """
+    stored = read_settings(Path(run_dir))
+    try:
+        return dataclasses.replace(Config.from_dict(stored), run_dir=str(run_dir))
+    except ConfigError as error:
+        fault = str(error)
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):  # a value of another kind
+        fault = "it holds no settings of this program"
+    path = Path(run_dir) / FILE
+    raise ConfigError(f"{path} cannot be read ({fault}): restore it or give another run_dir")
+
+
+def check_resumable(config: Config) -> None:
+    """Raise ConfigError where the run directory holds another configuration's run, with the difference, or no run's."""
+    run_dir = Path(config.run_dir)
+    if not (run_dir / FILE).exists():
+        return
+    stored = load_config(config.run_dir)
+    # A run that has measured nothing has nothing to lose and claims nothing.
+    if is_begun(run_dir):
+        mend = f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
+        check_same(identity(stored.to_dict()), identity(config.to_dict()), f"{config.run_dir} holds a run", mend)
+
+
+def configure(overrides: Sequence[str]) -> Config:
+    """Return the configuration to train with: the stored one of an existing run, else the composed one.
+
+    Overrides of where and on what a run lives (`LOCAL`) may differ from the stored; others must compose to the same.
+    """
+    values = read_overrides(overrides)
+    run_dir = str(values.get("run_dir", ""))
+    if run_dir and (Path(run_dir) / FILE).is_file() and values.keys() <= set(LOCAL):
+        return change(load_config(run_dir), overrides)
+    config = compose(overrides)
+    check_resumable(config)
+    return config

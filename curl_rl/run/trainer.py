@@ -1,0 +1,330 @@
+"""The training loop: act, learn while the environment steps, evaluate, checkpoint, and resume."""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from curl_rl.config.schema import Config
+from curl_rl.nn.diagnostics import watch_features
+from curl_rl.run.assembly import (
+    check_state,
+    identify,
+    make_agent,
+    make_environment,
+    make_judges,
+    make_protocol,
+    make_replay,
+    make_stack,
+)
+from curl_rl.run.checkpoint import Checkpoints
+from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.documents import read_starts
+from curl_rl.run.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.run.files import WriteError
+from curl_rl.run.interrupts import StopRequest
+from curl_rl.run.locks import alone
+from curl_rl.run.logger import MetricMeans, RunLogger, image_grid, raise_on_nonfinite
+from curl_rl.run.progress import Forecast, Progress
+from curl_rl.run.provenance import make_origin, surroundings, write_metadata
+from curl_rl.run.records import read_run
+from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.stored import FILE, check_resumable, save_config
+from curl_rl.run.streams import unfailing_stderr
+from curl_rl.types import Batch, Clock
+
+_SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
+
+
+class Trainer:
+    """One run: its agent, environment, replay and clock, all of which a checkpoint keeps."""
+
+    def __init__(self, config: Config, stack: ExitStack):
+        self.config, self.run_dir = config, Path(config.run_dir)
+        self.device = choose_device(config.device)
+        prepare_torch(config.threads, spare_core=config.env.overlap and self.device.type == "cpu")
+        self.env = make_environment(config)
+        stack.callback(self.env.close)
+        self.protocol = make_protocol(config)
+        self.judges: Sequence[Environment] = ()
+        stack.callback(lambda: [env.close() for env in self.judges])
+        self.agent = make_agent(config, self.env, self.device)
+        self.replay = make_replay(config, self.env, self.device)
+        self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
+        self.means = MetricMeans()
+        self.stack = self._make_stack()
+        self.clock = Clock()
+        self.evaluated = self.saved = 0  # frames at the last evaluation and the last checkpoint
+        self._kept = 0, 0  # both, as the last checkpoint has them
+        self.seconds, self._resumed_at = 0.0, time.monotonic()
+        self._logged = 0, self._resumed_at
+        self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
+        self._episode_state: dict[str, Any] | None = None  # of the episode that a checkpoint left running
+        self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        self.forecast = Forecast(_place(self.device))
+        self.stop = StopRequest("stopping after this step; once more stops at once")
+
+    def run(self) -> int:
+        """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
+        state = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
+        if state is not None:
+            self.load_state_dict(state)
+        # Not before: what could not be built, or is not this run's, must leave the directory as it is.
+        start = surroundings() | {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info}
+        origin = make_origin(start, self.protocol["hash"], self.config.budget_frames)
+        with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
+            save_config(self.config, self.run_dir)
+            write_metadata(self.run_dir, start)
+            progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
+            with self.stop.listening(), closing(progress) as self.progress:
+                self._begin_or_replay_episode()
+                if state is None:
+                    self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
+                self._loop()
+        if self.stop() and not self.finished:
+            print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
+            return 128 + self.stop.signal
+        return 0
+
+    @property
+    def _last(self) -> bool:
+        return self.clock.frame >= self.config.budget_frames
+
+    @property
+    def finished(self) -> bool:
+        return self._last and self.evaluated >= self.config.budget_frames
+
+    def _loop(self) -> None:
+        # What is due comes before the next step: a run stopped in an evaluation takes it up again where it was.
+        while True:
+            if not self._last and self._due(self.config.evaluation.every_frames, self.evaluated):
+                self._evaluate()
+            if self._due(self.config.checkpoint.every_frames, self.saved):
+                self._save()
+            if self._last:
+                self._evaluate()  # after its checkpoint: these rows say that the run is finished
+                self.logger.flush()
+                return
+            if self.stop():
+                break
+            self._timed_step()
+        if self._kept != (self.saved, self.evaluated) or self.saved < self.clock.frame:
+            self._save()
+
+    def _timed_step(self) -> None:
+        learns, began = self.clock.agent_step >= self.config.random_steps, time.monotonic()
+        self._step()
+        repeat = self.config.env.action_repeat
+        left = -(-(self.config.budget_frames - self.clock.frame) // repeat)
+        told = self.forecast.add(time.monotonic() - began, learns=learns, steps_left=left, repeat=repeat)
+        if told:
+            self.progress.note(told)
+
+    def _due(self, every: int, last: int) -> bool:
+        frame = self.clock.frame
+        return frame // every > last // every or (self._last and last < frame)
+
+    def _step(self) -> None:
+        """Send an action, learn while the environment steps and renders, and store what it answers."""
+        action = self._choose_action()
+        self.env.send(action)
+        if self.clock.agent_step >= self.config.random_steps:
+            for _ in range(self.config.updates_per_step):
+                self._update()
+        frame, reward, terminated, truncated, info = self.env.receive()
+        clip = self.protocol.get("reward_clip", np.inf)
+        kept = float(np.clip(reward, -clip, clip))
+        marks = {"life_lost": info.get("life_lost", False), "labels": info.get("labels")}
+        self.replay.add(action, kept, terminated, truncated, frame, **marks)
+        self.stack.push(frame)
+        self.actions.append(action)
+        self.score += reward
+        step = self.clock.agent_step + 1
+        self.clock = self.clock._replace(agent_step=step, frame=step * self.config.env.action_repeat)
+        self.progress.update(self.clock.frame)
+        if terminated or truncated:
+            self.progress.update(self.clock.frame, self.score)
+            self.logger.scalars(self.clock, {"return": self.score, "length": len(self.actions)})
+            self.episode += 1
+            self._begin_episode()
+
+    def _choose_action(self) -> np.ndarray:
+        if self.clock.agent_step < self.config.random_steps:
+            return random_action(self.env.action_space, self.rng)
+        action = self.agent.act(self.stack.observation()[None], explore=True)[0]
+        if not np.isfinite(action).all():
+            raise_on_nonfinite({**self.means.take(), "action": float(action.sum())}, self.clock)
+        return action
+
+    def _update(self) -> None:
+        batch = self.replay.sample(self.config.batch_size, self.rng)
+        result = self.agent.update(batch)
+        if result.priorities is not None:
+            self.replay.update_priorities(batch.index, result.priorities)
+        self.means.add(result.metrics)
+        self.clock = self.clock._replace(update=self.clock.update + 1)
+        if self.clock.update % self.config.log.every_updates == 0:
+            self._log_means(batch)
+
+    def _log_means(self, batch: Batch) -> None:
+        self.means.add(watch_features(self.agent, batch))
+        means = self.means.take()
+        raise_on_nonfinite(means, self.clock)
+        now = time.monotonic()
+        speed = (self.clock.frame - self._logged[0]) / (now - self._logged[1])
+        self._logged = self.clock.frame, now
+        self.logger.scalars(self.clock, {**means, "frames_per_second": speed})
+
+    def _begin_episode(self) -> None:
+        frame, info = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
+        self.replay.begin(frame, labels=info.get("labels"))
+        self.stack.reset(frame)
+        self.score, self.actions = 0.0, []
+
+    def _evaluate(self) -> None:
+        """Play evaluation episodes in environments of their own, with seeds of their own."""
+        settings, frame = self.config.evaluation, self.clock.frame
+        count = (settings.final_episodes if self._last else 0) or settings.episodes
+        seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
+        self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
+        options: dict[str, Any] = {"epsilon": settings.epsilon, "interrupted": self.stop}
+        film = Film(limit=_SHOWN_FRAMES) if settings.video else None
+        try:
+            episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, **options)
+        except Interrupted:
+            return
+        self.evaluated = frame
+        self.logger.evaluation(self.clock, episodes, self._elapsed())
+        mean = np.mean([episode.score for episode in episodes])
+        self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
+        if film is not None and film.frames:
+            self.logger.video(self.clock, "evaluation", np.stack(film.frames), fps=15 / film.stride)
+        self._show_views()
+
+    def _show_views(self) -> None:
+        if not len(self.replay):
+            return
+        batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
+        for name, images in self.agent.snapshot(batch).items():
+            newest = images[:, -images.shape[1] // self.config.env.frame_stack :]
+            self.logger.images(self.clock, f"crops/{name}", image_grid(newest.expand(-1, 3, -1, -1).cpu(), 4))
+
+    def _make_stack(self) -> FrameStack:
+        return make_stack(self.config)
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self._resumed_at
+
+    def _save(self) -> None:
+        seen = MetricMeans()
+        seen.load_state_dict(self.means.state_dict())
+        raise_on_nonfinite(seen.take(), self.clock)  # no broken weights replace good ones
+        self.logger.flush()
+        if not (self.run_dir / FILE).exists():
+            save_config(self.config, self.run_dir)
+        self.saved = self.clock.frame
+        self._kept = self.saved, self.evaluated
+        self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resume needs but the replay's frames, which the journal keeps."""
+        return {
+            "config": identify(self.config),
+            "log": self.logger.state_dict(),
+            "agent": self.agent.state_dict(),
+            "replay": self.replay.state_dict(),
+            "means": self.means.state_dict(),
+            "rng": self.rng.bit_generator.state,
+            "clock": list(self.clock),
+            "marks": {"evaluated": self.evaluated, "saved": self.saved, "seconds": self._elapsed()},
+            "episode": {
+                "index": self.episode,
+                "score": self.score,
+                "actions": torch.from_numpy(np.array(self.actions)),
+                "frame": torch.from_numpy(self.stack.frames[-1].copy()),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a checkpoint's state; the running episode is played again by `run`."""
+        self.agent.load_state_dict(state["agent"])
+        self.replay.load_state_dict(state["replay"])
+        self.means.load_state_dict(state["means"])
+        self.rng.bit_generator.state = state["rng"]
+        self.clock = Clock(*state["clock"])
+        marks = state["marks"]
+        self.evaluated, self.saved, self.seconds = marks["evaluated"], marks["saved"], marks["seconds"]
+        self._kept = self.saved, self.evaluated
+        self._resumed_at = time.monotonic()
+        self._logged = self.clock.frame, self._resumed_at
+        self.episode = state["episode"]["index"]
+        self._episode_state = state["episode"]
+
+    def _begin_or_replay_episode(self) -> None:
+        """Start the first episode, or bring the environment back to where the checkpoint left it.
+
+        An environment is exact in its seed and actions, so the checkpoint keeps those and not its inner state.
+        """
+        saved = self._episode_state
+        if saved is None:
+            self._begin_episode()
+            return
+        frame, _ = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
+        self.stack.reset(frame)
+        for action in saved["actions"].numpy():
+            self.env.send(action)
+            frame, reward, *_ = self.env.receive()
+            self.stack.push(frame)
+            self.score += reward
+            self.actions.append(action)
+        if self.score != saved["score"] or not np.array_equal(frame, saved["frame"].numpy()):
+            print(
+                "warning: the environment did not repeat the interrupted episode bit for bit (another renderer or "
+                "machine?); training goes on, but not exactly as it would have",
+                file=sys.stderr,
+            )
+
+
+def train(config: Config) -> int:
+    """Train, or go on with, the run in `config.run_dir`; return the exit status.
+
+    A finished run is left as it is. Raises ConfigError where another configuration lives there, or files that no run
+    can go on from; OSError where it cannot be written.
+    """
+    check_resumable(config)
+    with unfailing_stderr(), ExitStack() as cleanup:
+        run_dir = Path(config.run_dir)
+        _restore_config(config)
+        if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
+            print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
+            return 0
+        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write to {run_dir}: {error.strerror}; choose another place") from error
+        # Two that train in one directory would prune each other's checkpoints.
+        refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
+        cleanup.enter_context(alone(run_dir / ".lock", refusal))
+        return Trainer(config, cleanup).run()
+
+
+def _restore_config(config: Config) -> None:
+    """Write a run's lost config.json anew where its newest checkpoint says that it is this one."""
+    run_dir = Path(config.run_dir)
+    if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
+        return
+    if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
+        check_state(state, config)
+        save_config(config, run_dir)
+
+
+def _place(device: torch.device) -> str:
+    """Return what an update runs on, for people."""
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)

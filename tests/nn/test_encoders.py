@@ -1,0 +1,283 @@
+"""Encoders: shapes, scaling, precision, initialisation, and the memory that spares the second forward pass."""
+
+import copy
+import gc
+import weakref
+
+import pytest
+import torch
+from tiny import tiny_encoder, watch_inputs
+from torch import Tensor, nn
+
+from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder
+from curl_rl.nn.remembering import Remembering
+from curl_rl.types import ConfigError
+
+SMALL = {
+    "paper": {"filters": 4, "feature_dim": 8},
+    "strided": {"filters": 4, "feature_dim": 8},
+    "small": {"filters": 4, "feature_dim": 8},
+    "nature": {"feature_dim": 8},
+    "impala": {"feature_dim": 8},
+    "data_efficient": {},
+    "canonical": {},
+}
+FLAT = ("data_efficient", "canonical")
+NATURE = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
+SHAPES = [(9, 84, 84), (3, 64, 64), (4, 44, 60)]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def frames(shape: tuple[int, ...], batch: int = 3) -> Tensor:
+    return torch.randint(256, (batch, *shape), dtype=torch.uint8)
+
+
+def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False) -> Encoder:
+    return make_encoder(encoder_config(name, **SMALL[name]), shape, bf16=bf16)
+
+
+def test_the_registry_holds_every_encoder_by_its_own_name():
+    assert set(ENCODERS) == {*SMALL, "state"}
+    for name in ENCODERS:
+        assert encoder_config(name).name == name
+
+
+def test_defaults_are_the_published_sizes():
+    paper = make_encoder(encoder_config("paper"), (9, 84, 84))
+    assert (paper.conv_shape, paper.feature_dim) == ((32, 35, 35), 50)
+    assert [tuple(layer.weight.shape) for layer in paper.convs if isinstance(layer, nn.Conv2d)] == [
+        (32, 9, 3, 3), (32, 32, 3, 3), (32, 32, 3, 3), (32, 32, 3, 3)
+    ]  # fmt: skip
+    nature = make_encoder(encoder_config("nature"), (4, 84, 84))
+    assert (nature.conv_shape, nature.feature_dim) == ((64, 7, 7), 512)
+    impala = make_encoder(encoder_config("impala"), (3, 64, 64))
+    assert (impala.conv_shape, impala.feature_dim) == ((32, 8, 8), 256)
+    assert make_encoder(encoder_config("strided"), (9, 84, 84)).conv_shape == (32, 8, 8)
+    data_efficient = make_encoder(encoder_config("data_efficient"), (4, 84, 84))
+    assert (data_efficient.conv_shape, data_efficient.feature_dim) == ((64, 3, 3), 576)
+    canonical = make_encoder(encoder_config("canonical"), (4, 84, 84))
+    assert (canonical.conv_shape, canonical.feature_dim) == ((64, 7, 7), 3136)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_image_size_and_channel_count(name, shape):
+    encoder = build(name, shape)
+    obs = frames(shape)
+    kept = obs.clone()
+    conv, features = encoder.conv(obs), encoder(obs)
+    assert conv.shape == (3, *encoder.conv_shape)
+    assert features.shape == (3, encoder.feature_dim)
+    assert encoder.feature_dim == (torch.Size(encoder.conv_shape).numel() if name in FLAT else 8)
+    assert conv.dtype == features.dtype == torch.float32
+    torch.testing.assert_close(features, encoder.head(conv))
+    assert torch.equal(obs, kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("paper", 14), ("small", 6), ("strided", 27), ("nature", 35), ("canonical", 35), ("data_efficient", 24)],
+)
+def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
+    assert build(name, (3, side + 1, side + 1)).conv_shape[1:] == (1, 1)
+    with pytest.raises(ConfigError, match=rf"too small for encoder={name}: enlarge them"):
+        build(name, (3, side, 90))
+
+
+def test_unknown_names_fields_and_observations_are_refused():
+    known = "canonical, data_efficient, impala, nature, paper, small, state, strided"
+    with pytest.raises(ConfigError, match=f"unknown encoder 'papr'; there are {known}"):
+        encoder_config("papr")
+    with pytest.raises(ConfigError, match="encoder 'nature' has no filters"):
+        encoder_config("nature", filters=3)
+    with pytest.raises(ConfigError, match="need encoder=state, not encoder=paper"):
+        make_encoder(encoder_config("paper"), (5,))
+    with pytest.raises(ConfigError, match="need a pixel encoder, not encoder=state"):
+        make_encoder(encoder_config("state"), (3, 84, 84))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_pixels_are_scaled_once_to_the_unit_interval(bf16):
+    encoder = tiny_encoder(bf16=bf16)
+    encoder.convs = nn.Identity()
+    obs = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    expected = torch.arange(256).reshape(1, 1, 16, 16) / 255
+    torch.testing.assert_close(encoder.conv(obs), expected, rtol=1e-2 if bf16 else 1e-7, atol=0)
+
+
+def test_float_frames_are_scaled_on_a_copy():
+    encoder, obs = tiny_encoder(), frames((9, 20, 20)).contiguous(memory_format=torch.channels_last)
+    as_float = obs.float()
+    torch.testing.assert_close(encoder.conv(as_float), encoder.conv(obs))
+    assert torch.equal(as_float, obs.float())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
+    exact, low = build(name), build(name, bf16=True)
+    low.load_state_dict(exact.state_dict())
+    obs, inner = frames((3, 40, 40)), []
+    next(m for m in low.modules() if isinstance(m, nn.Conv2d)).register_forward_hook(
+        lambda module, inputs, output: inner.append(output.dtype)
+    )
+    with torch.no_grad():
+        near, far = exact(obs), low(obs)
+        maps = exact.conv(obs), low.conv(obs)
+    # The tiles of `data_efficient` pass no module on a CPU; its map tells all the same.
+    assert inner == [torch.bfloat16] * (0 if name == "data_efficient" else 2)
+    assert [torch.equal(x, x.bfloat16()) for x in maps] == [False, True]
+    assert far.dtype == torch.float32
+    assert {p.dtype for p in low.parameters()} == {torch.float32}
+    assert float((near - far).norm() / near.norm()) < 0.03
+    assert not torch.equal(near, far)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_memory_format_changes_no_value(name):
+    encoder = build(name)
+    kernel = next(p for p in encoder.parameters() if p.dim() == 4)
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    plain = copy.deepcopy(encoder).to(memory_format=torch.contiguous_format)
+    obs = frames((3, 40, 40))
+    features = encoder(obs)
+    torch.testing.assert_close(features, encoder(obs.contiguous(memory_format=torch.channels_last)))
+    torch.testing.assert_close(features, plain(obs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_do_not_depend_on_the_rest_of_the_batch(name):
+    encoder, obs = build(name), frames((3, 40, 40), batch=5)
+    together = encoder(obs)
+    alone = torch.cat([encoder(obs[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_state_encoder_reads_float_observations_as_they_are():
+    encoder = tiny_encoder((5,))
+    obs = torch.randn(4, 5)
+    assert encoder.conv_shape == (5,)
+    assert torch.equal(encoder.conv(obs), obs)
+    assert encoder.conv(obs.double()).dtype == torch.float32
+    assert encoder(obs).shape == (4, 8)
+
+
+@pytest.mark.parametrize("name", [*SMALL, "state"])
+def test_each_head_is_fresh(name):
+    encoder = tiny_encoder((5,)) if name == "state" else build(name)
+    heads = [encoder.head, encoder.make_head(), encoder.make_head()]
+    owned = [{p.data_ptr() for p in head.parameters()} for head in heads]
+    assert all(not a & b for a, b in ((owned[0], owned[1]), (owned[0], owned[2]), (owned[1], owned[2])))
+    assert [[p.shape for p in head.parameters()] for head in heads[1:]] == [
+        [p.shape for p in heads[0].parameters()]
+    ] * 2
+
+
+def test_the_paper_starts_from_delta_orthogonal_kernels_and_the_others_do_not():
+    for name in SMALL:
+        kernel = next(p for p in build(name).parameters() if p.dim() == 4).detach().clone()
+        middle = kernel.shape[-1] // 2
+        centre = kernel[:, :, middle, middle].clone()
+        kernel[:, :, middle, middle] = 0
+        assert bool(kernel.any()) == (name != "paper")
+        if name == "paper":  # 4 filters of 3 channels
+            torch.testing.assert_close(centre.T @ centre, 2 * torch.eye(3), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(4, 84, 84), (4, 40, 40), (3, 57, 64)], ids=str)
+@pytest.mark.parametrize(("name", "layers"), [("data_efficient", [(32, 5, 5), (64, 5, 5)]), ("canonical", NATURE)])
+def test_flat_encoders_are_their_convolutions_and_start_as_pytorch_does(name, layers, shape):
+    torch.manual_seed(1)
+    encoder = build(name, shape)
+    torch.manual_seed(1)
+    channels, modules = shape[0], []
+    for filters, kernel, stride in layers:
+        modules += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+        channels = filters
+    plain, obs = nn.Sequential(*modules), frames(shape)
+    for ours, theirs in zip(encoder.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    expected, features = plain(obs / 255).flatten(1), encoder(obs)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    cotangent = torch.randn(features.shape)
+    (features * cotangent).sum().backward()
+    (expected * cotangent).sum().backward()
+    for ours, theirs in zip(encoder.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-5 * float(theirs.grad.abs().max()))
+
+
+def test_remembering_computes_each_input_once_and_returns_the_same_values():
+    encoder = tiny_encoder()
+    seen = watch_inputs(encoder.convs)
+    one, two = frames((9, 20, 20)), frames((9, 20, 20))
+    online = Remembering(encoder)
+    for _ in range(3):
+        maps = online.conv(one), online(one), online(two), online.conv(two)
+    assert len(seen) == 2
+    for memory, value in zip(maps, (encoder.conv(one), encoder(one), encoder(two), encoder.conv(two)), strict=True):
+        assert torch.equal(memory, value)
+
+
+def test_remembering_holds_its_inputs_whose_ids_would_else_come_back_as_others():
+    encoder = tiny_encoder()
+    online = Remembering(encoder)
+    held = []
+    for value in range(5):
+        obs = torch.full((1, 9, 20, 20), value, dtype=torch.uint8)
+        held.append(weakref.ref(obs))
+        assert torch.equal(online(obs), encoder(obs))
+    del obs
+    assert all(ref() is not None for ref in held)
+    del online
+    gc.collect()
+    assert all(ref() is None for ref in held)
+
+
+def test_remembering_lets_gradients_through_the_shared_features():
+    encoder, obs = tiny_encoder(), frames((9, 20, 20))
+    online = Remembering(encoder)
+    (online(obs).sum() + online(obs).square().sum() + online.conv(obs).sum()).backward()
+    shared = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    (encoder(obs).sum() + encoder(obs).square().sum() + encoder.conv(obs).sum()).backward()
+    torch.testing.assert_close(shared, [p.grad for p in encoder.parameters()], rtol=1e-4, atol=1e-4)
+
+
+def test_remembering_keeps_what_no_grad_promises():
+    encoder, obs = tiny_encoder(), frames((9, 20, 20))
+    online = Remembering(encoder)
+    with torch.no_grad():
+        first = online(obs)
+    with_gradient = online(obs)  # not the map that was made without a graph
+    with torch.no_grad():
+        later = online(obs), online.conv(obs)  # not the ones that hang in a graph
+    assert with_gradient.requires_grad
+    assert online.conv(obs).requires_grad
+    assert not any(x.requires_grad for x in (first, *later))
+    assert torch.equal(first, with_gradient)
+    with torch.no_grad():
+        before = Remembering(encoder)
+        before.conv(obs)
+    assert before(obs).requires_grad
+
+
+@pytest.mark.parametrize("name", sorted(set(ENCODERS) - {"state", "impala"}))
+def test_cells_look_where_their_gradients_come_from(name):
+    encoder = make_encoder(encoder_config(name), (3, 64, 64))
+    for layer in (layer for layer in encoder.convs if isinstance(layer, nn.Conv2d)):
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    images = torch.ones(1, 3, 64, 64, requires_grad=True)
+    encoder.convs(images)[0, 0, 1, 0].backward()
+    first, step = encoder.cells
+    for axis, middle in ((0, first + step), (1, first)):
+        seen = images.grad[0, 0].any(1 - axis).nonzero()
+        assert (seen.min().item() + seen.max().item() + 1) / 2 == middle
+
+
+def test_cells_of_padded_layers_begin_at_the_border():
+    assert make_encoder(encoder_config("impala"), (3, 64, 64)).cells == (0.5, 8.0)

@@ -1,0 +1,149 @@
+"""Evaluation against scripted environments."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from curl_rl.run.evaluate import Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.types import Episode
+
+
+class Scripted:
+    """Episodes of 2 + seed % 3 steps whose rewards are the seed; frames count the steps."""
+
+    action_space = gym.spaces.Discrete(3)
+
+    def __init__(self):
+        self.seeds: list[int] = []
+
+    def reset(self, seed):
+        self.seeds.append(seed)
+        self.seed, self.age, self.pending = seed, 0, False
+        return self.frame(), {}
+
+    def frame(self):
+        return np.full((1, 2, 2), self.age, np.uint8)
+
+    def send(self, action):
+        assert not self.pending
+        self.pending = True
+
+    def receive(self):
+        assert self.pending
+        self.pending = False
+        self.age += 1
+        return self.frame(), float(self.seed), False, self.age == 2 + self.seed % 3, {}
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+class Watcher:
+    """An agent that remembers what it was shown."""
+
+    def __init__(self):
+        self.seen: list[np.ndarray] = []
+
+    def act(self, obs, *, explore):
+        assert not explore
+        self.seen.append(obs)
+        return np.zeros((len(obs), 1), np.float32)
+
+
+def repeat_three():
+    return FrameStack(3, "repeat")
+
+
+def test_every_seed_is_played_once_whatever_the_number_of_environments():
+    seeds = [4, 9, 2, 7, 5]
+    wanted = [Episode(i, float(seed * (2 + seed % 3)), 2 + seed % 3) for i, seed in enumerate(seeds)]
+    for count in (1, 2, 3, 5, 8):
+        envs = [Scripted() for _ in range(count)]
+        assert evaluate(Watcher(), envs, seeds, repeat_three) == wanted
+        assert sorted(seed for env in envs for seed in env.seeds) == sorted(seeds)
+
+
+def test_running_episodes_share_one_batch():
+    agent = Watcher()
+    evaluate(agent, [Scripted(), Scripted()], [0, 2], repeat_three)  # 2 and 4 steps
+    assert [len(obs) for obs in agent.seen] == [2, 2, 1, 1]
+    assert agent.seen[1][:, :, 0, 0].tolist() == [[0, 0, 1], [0, 0, 1]]
+    assert agent.seen[3][:, :, 0, 0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(("padding", "first"), [("repeat", [7, 7, 7]), ("zero", [0, 0, 7])])
+def test_a_stack_begins_with_its_padding_and_forgets_the_last_episode(padding, first):
+    stack = FrameStack(3, padding)
+    for _ in range(2):
+        stack.reset(np.full((1, 1, 1), 7, np.uint8))
+        assert stack.observation().ravel().tolist() == first
+        stack.push(np.full((1, 1, 1), 8, np.uint8))
+        assert stack.observation().ravel().tolist() == [*first[1:], 8]
+
+
+def test_the_film_shows_the_first_episode_alone():
+    film = Film()
+    evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
+    assert [picture[0, 0, 0] for picture in film.frames] == [0, 1, 2]
+    assert film.frames[0].shape == (2, 2, 3)  # grey, as a picture
+
+
+def test_an_episode_of_one_step_is_filmed_too():
+    class Short(Scripted):
+        def receive(self):
+            return (*super().receive()[:3], True, {})
+
+    film = Film()
+    evaluate(Watcher(), [Short()], [1, 2], repeat_three, film=film)
+    assert [picture[0, 0, 0] for picture in film.frames] == [0]
+
+
+def test_a_long_film_keeps_a_few_pictures_evenly_spaced():
+    film = Film(limit=8)
+    for step in range(1000):
+        film.add(lambda step=step: np.array(step))
+    assert 4 <= len(film.frames) < 8
+    assert [int(picture) for picture in film.frames] == list(range(0, 1000, film.stride))
+
+
+def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int]]:
+    envs = [Scripted() for _ in range(lanes)]
+    taken: dict[int, list[int]] = {seed: [] for seed in (2, 5, 8)}
+
+    def keep(env):
+        send = env.send
+        env.send = lambda action: (taken[env.seed].append(int(action)), send(action))
+
+    for env in envs:
+        keep(env)
+    agent = Watcher()
+    agent.act = lambda obs, explore: np.full(len(obs), agent_action)
+    evaluate(agent, envs, [2, 5, 8], repeat_three, epsilon=epsilon)
+    return list(taken.values())
+
+
+def test_epsilon_mixes_in_random_actions_of_the_episodes_own_seed():
+    always = random_share(7, 1.0, 1)
+    assert all(0 <= action < 3 for actions in always for action in actions)
+    assert always == random_share(7, 1.0, 3)
+    assert always != [always[0]] * 3
+    assert random_share(7, 0.0, 2) == [[7] * 4] * 3
+
+
+def test_random_actions_fit_their_space():
+    rng = np.random.default_rng(0)
+    drawn = [random_action(gym.spaces.Discrete(3), rng) for _ in range(200)]
+    assert set(drawn) == {0, 1, 2}
+    assert all(isinstance(action, np.int64) for action in drawn)
+    moves = np.stack([random_action(gym.spaces.Box(-1, 1, (2,), np.float32), rng) for _ in range(200)])
+    assert moves.dtype == np.float32
+    assert moves.min() < -0.9
+    assert moves.max() > 0.9
+
+
+def test_an_interruption_is_obeyed():
+    calls = iter([False, False, True])
+    agent = Watcher()
+    with pytest.raises(Interrupted):
+        evaluate(agent, [Scripted()], [2, 2], repeat_three, interrupted=lambda: next(calls))
+    assert len(agent.seen) == 2
