@@ -110,25 +110,35 @@ class Features(Protocol):
     def __call__(self, obs: Tensor) -> Tensor: ...
 
 
-class Agent(Stateful, Protocol):
-    """What the trainer drives; it sees no replay and no logger.
-
-    Its class says besides: its `Config`, whether it is `discrete` and `reports_priorities`, the `image_size` that its
-    encoder sees, and the `networks` that it trains beside encoder and objective.
-    """
+class Seeing(Protocol):
+    """What can be looked at of a learner."""
 
     @property
     def encoder(self) -> Callable[[Tensor], Tensor]: ...
+
+    def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return named batches of stacked frames (B, k*C, h, w) uint8 worth looking at: query and key views."""
+        ...
+
+
+class Agent(Stateful, Protocol):
+    """What the trainer drives; it sees no replay and no logger.
+
+    Its class says besides: its `Config` with the `pace` of its learner, whether it is `discrete` and
+    `reports_priorities`, and the `networks` that it trains beside its learner.
+    """
+
+    n_step: int  # of the returns that it wants now
+    discount: float
+
+    @property
+    def learner(self) -> Seeing: ...
 
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D)."""
         ...
 
     def update(self, batch: Batch) -> UpdateResult: ...
-
-    def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
-        """Return named batches of stacked frames (B, k*C, h, w) uint8 worth looking at, e.g. query and key crops."""
-        ...
 
 
 class ConfigError(ValueError):

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from curl_rl.config import suites
 from curl_rl.config.difference import flat
 from curl_rl.config.frozen import REFUSALS, explained, schema
-from curl_rl.config.schema import GROUPS, Config, from_node, to_node
+from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
 from curl_rl.envs import canonical_task, list_tasks, protocol
 from curl_rl.options import Kind, kinds, quoted
 from curl_rl.types import ConfigError
@@ -133,7 +133,9 @@ def register() -> None:
     store.store(name="schema", node=schema(Config))
     for group, registry in GROUPS.items():
         for name, cls in registry.items():
-            store.store(group=group, name=name, node=schema(cls.Config))  # pyright: ignore[reportAttributeAccessIssue]
+            # Plain, so that a preset may set an option that only its own choice has.
+            node = OmegaConf.to_container(OmegaConf.structured(schema(cls.Config)))  # pyright: ignore[reportAttributeAccessIssue]
+            store.store(group=group, name=name, node=node)
 
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -306,4 +308,4 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _compose(suite: str, arguments: list[str]) -> DictConfig:
     register()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
-        return hydra.compose(suite, overrides=arguments)
+        return fitting(hydra.compose(suite, overrides=arguments))

@@ -9,18 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.frozen import REFUSALS, explained, frozen, schema
+from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.options import LONGEST, check, option
+from curl_rl.options import LONGEST, check, kinds, option
 from curl_rl.replay.samplers import SAMPLERS
 from curl_rl.types import ConfigError
 
-GROUPS: dict[str, dict[str, type]] = {"agent": AGENTS, "encoder": ENCODERS, "objective": OBJECTIVES}
+GROUPS: dict[str, dict[str, type]] = {
+    "agent": AGENTS,
+    "augmentation": AUGMENTATIONS,
+    "encoder": ENCODERS,
+    "objective": OBJECTIVES,
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,6 @@ class ReplayConfig:
         "where frames are kept: auto (with the agent where they fit), cpu or cuda",
         one_of=("auto", "cpu", "cuda"),
     )
-    n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
     sampler: str = option("uniform", "uniform, or prioritized by what the agent reports", one_of=tuple(SAMPLERS))
     exponent: float = option(
         0.5, "of the priorities; 0: as if uniform", at_least=0, at_most=1, where="sampler=prioritized"
@@ -99,7 +105,7 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. `agent`, `encoder` and `objective` hold the `Config` of the registered class that their name picks."""
+    """One run. What `GROUPS` names holds the `Config` of the registered class that its name picks."""
 
     task: str = option("dmc/cartpole_swingup", "what to learn, as suite/name")
     preset: str = option("quick", "the suite's preset that the other values start from")
@@ -121,6 +127,7 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     agent: Any
+    augmentation: Any
     encoder: Any
     objective: Any
 
@@ -153,7 +160,7 @@ class Config:
 
 def _check_budget(config: Config) -> None:
     """Refuse steps that the budget does not hold: of one action, of returns, and those that learn nothing."""
-    budget, repeat, n_step = config.budget_frames, config.env.action_repeat, config.replay.n_step
+    budget, repeat, n_step = config.budget_frames, config.env.action_repeat, config.agent.n_step
     steps = math.ceil(budget / repeat)
     if repeat > budget:
         raise ConfigError(
@@ -161,13 +168,13 @@ def _check_budget(config: Config) -> None:
         )
     if n_step + 2 > steps:
         raise ConfigError(
-            f"replay.n_step={n_step} does not fit in the {steps} agent steps of budget_frames={budget}: lower the one "
+            f"agent.n_step={n_step} does not fit in the {steps} agent steps of budget_frames={budget}: lower the one "
             "or raise the other"
         )
     if config.random_steps <= n_step:
         raise ConfigError(
             f"random_steps={config.random_steps} leaves the first update nothing to learn from: raise it to "
-            f"replay.n_step + 1 = {n_step + 1} or more"
+            f"agent.n_step + 1 = {n_step + 1} or more"
         )
     if config.random_steps >= steps:
         raise ConfigError(
@@ -202,11 +209,10 @@ def check_capture(config: Config, device: str) -> None:
 
 def _check_views(config: Config) -> None:
     """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
-    augmentation = config.agent.augmentation
     if config.env.obs == "state":
-        if (augmentation, config.objective.name, config.encoder.name) != ("none", "none", "state"):
+        if (config.augmentation.name, config.objective.name, config.encoder.name) != ("none", "none", "state"):
             raise ConfigError(
-                "env.obs=state has no pixels to crop: it needs encoder=state objective=none agent.augmentation=none; "
+                "env.obs=state has no pixels to crop: it needs encoder=state objective=none augmentation=none; "
                 "preset=state gives all of them"
             )
         if config.agent.precision != "float32":
@@ -221,37 +227,27 @@ def _check_views(config: Config) -> None:
 
 
 def _check_augmentation(config: Config) -> None:
-    """Refuse an augmentation that does not go with the size of the images."""
-    image = config.env.image_size
-    limits = {
-        "crop": ("crop_size", image + 1, "does not fit in"),
-        "crop_shift": ("shift_pad", image, "leaves nothing of"),
-        "shift": ("shift_pad", image, "leaves nothing of"),
-        "translate": ("translate_pad", image, "makes mostly black"),
-        "cutout": ("cutout_max", image, "leaves nothing of"),
-    }
-    averaged = config.agent.augmentations
-    if averaged.m > 1 and config.agent.augmentation == "none":
+    """Refuse an augmentation that does not go with the images, or that nothing would see."""
+    augmentation, averaged = config.augmentation, config.agent.averaging
+    if averaged.m > 1 and augmentation.name == "none":
         raise ConfigError(
-            f"agent.augmentations.m={averaged.m} averages over copies of one image with agent.augmentation=none: "
-            "choose an augmentation, or leave it out"
+            f"agent.averaging.m={averaged.m} averages over copies of one image with augmentation=none: choose an "
+            "augmentation, or leave it out"
         )
     unseen = config.objective.coefficient == 0 and not (averaged.k or averaged.m)
-    if unseen and config.agent.augmentation in ("translate", "cutout", "color_jitter"):
+    if unseen and augmentation.name in ("translate", "cutout", "color_jitter"):
         raise ConfigError(
-            f"agent.augmentation={config.agent.augmentation} would augment nothing: objective=none has no views; "
-            "set agent.augmentations.k=1 agent.augmentations.m=1 for the value loss to see it"
+            f"augmentation={augmentation.name} would augment nothing: objective=none has no views; set "
+            "agent.averaging.k=1 agent.averaging.m=1 for the value loss to see it"
         )
-    agent, grey = config.agent, suites.suite_of(config.task) == "atari"
-    if grey and agent.augmentation == "color_jitter" and (agent.saturation or agent.hue):
+    grey = suites.SUITES[suites.suite_of(config.task)].grey
+    if grey and augmentation.name == "color_jitter" and (augmentation.saturation or augmentation.hue):
         raise ConfigError(
-            f"agent.saturation and agent.hue have no effect on the grey images of {config.task}: set both 0"
+            f"augmentation.saturation and augmentation.hue have no effect on the grey images of {config.task}: set "
+            "both 0"
         )
-    name, limit, fault = limits.get(config.agent.augmentation, ("", 0, ""))
-    if name and (value := getattr(config.agent, name)) >= limit:
-        raise ConfigError(
-            f"agent.{name}={value} {fault} images of env.image_size={image}: lower the one or raise the other"
-        )
+    frames = torch.zeros((1, 1 if grey else 3, config.env.image_size, config.env.image_size), dtype=torch.uint8)
+    AUGMENTATIONS[augmentation.name](augmentation)(frames, torch.Generator())
 
 
 def _check_objective(config: Config) -> None:
@@ -273,10 +269,20 @@ def _check_objective(config: Config) -> None:
 
 def from_node(node: DictConfig) -> Config:
     """Return the frozen configuration of a composed one, with all that was left to the task made explicit."""
+    node = to_node(typing.cast(dict[str, Any], OmegaConf.to_container(fitting(node))))
     data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
     for group, registry in GROUPS.items():
         data[group] = frozen(_option(registry, group, data[group]["name"]), data[group], f"{group}.")
     return _resolved(frozen(Config, data))
+
+
+def fitting(node: DictConfig) -> DictConfig:
+    """Return a composed configuration without the options that a preset sets and the chosen classes do not have."""
+    kept = OmegaConf.masked_copy(node, list(node))
+    for group, registry in GROUPS.items():
+        known = kinds(_option(registry, group, node[group].name))
+        kept[group] = OmegaConf.masked_copy(node[group], [key for key in node[group] if key in known])
+    return kept
 
 
 def to_node(data: Mapping[str, Any]) -> DictConfig:
@@ -299,10 +305,8 @@ def _resolved(config: Config) -> Config:
     repeat = env.action_repeat or suites.action_repeat(task)
     stack = env.frame_stack or (1 if env.obs == "state" else suite.frame_stack)
     # No memory for what the budget cannot fill, but always enough for a first transition.
-    capacity = max(math.ceil(config.budget_frames / repeat), stack + config.replay.n_step)
+    capacity = max(math.ceil(config.budget_frames / repeat), stack + config.agent.n_step)
     capacity = min(config.replay.capacity or capacity, capacity)
-    objective, published = config.objective, suites.objective_defaults(task)
-    left_open = [name for name in published if getattr(objective, name, "") is None]
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
@@ -311,7 +315,8 @@ def _resolved(config: Config) -> Config:
         config,
         env=dataclasses.replace(env, action_repeat=repeat, frame_stack=stack),
         agent=agent,
-        objective=dataclasses.replace(objective, **{name: published[name] for name in left_open}),
+        augmentation=_filled(config.augmentation, suite.augmentation),
+        objective=_filled(config.objective, suites.objective_defaults(task)),
         replay=dataclasses.replace(config.replay, capacity=capacity),
         run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
     )
@@ -324,6 +329,12 @@ def _resolved(config: Config) -> Config:
             "--engine ray takes a URL, as its --out"
         )
     return resolved
+
+
+def _filled(options: Any, published: Mapping[str, Any]) -> Any:
+    """Return options in which what was left open (null) is as published."""
+    left_open = {name: value for name, value in published.items() if getattr(options, name, "") is None}
+    return dataclasses.replace(options, **left_open)
 
 
 def _check_suite(config: Config, suite: suites.Suite) -> None:

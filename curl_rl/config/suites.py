@@ -16,8 +16,11 @@ class Suite(NamedTuple):
     fixed: dict[str, Any]  # environment settings that the suite has no choice of
     labels: str  # where an objective of pixels finds its classes: the simulator's "segmentation", or none: "offset"
     objective: dict[str, Any]  # what an objective uses where a configuration says null: the original's, but for W
+    augmentation: dict[str, Any]  # the same of an augmentation: RAD's, DrQ(eps)'s intensity of grey frames
+    grey: bool = False
 
 
+_COLOUR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.5}
 _PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0, "initial_weight": "identity"}
 SUITES = {
     "dmc": Suite(
@@ -29,6 +32,7 @@ SUITES = {
         fixed={"protocol": ""},
         labels="segmentation",
         objective=_PLAIN,
+        augmentation=_COLOUR,
     ),
     "toy": Suite(
         frame_stack=2,
@@ -39,6 +43,7 @@ SUITES = {
         fixed={"protocol": "", "camera": 0, "action_repeat": 1},
         labels="segmentation",
         objective=_PLAIN,
+        augmentation=_COLOUR,
     ),
     "atari": Suite(
         frame_stack=4,
@@ -49,6 +54,8 @@ SUITES = {
         fixed={"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4},
         labels="offset",
         objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128, "initial_weight": "uniform"},
+        augmentation={"brightness": 0.1, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+        grey=True,
     ),
 }
 

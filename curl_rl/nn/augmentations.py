@@ -1,230 +1,201 @@
-"""Random crops, shifts, cutouts and colours of uint8 image batches, on their device; each reports its offsets."""
+"""Random changes of images that leave what they show, found by name: a class with its own options each."""
 
-import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from curl_rl.types import ConfigError, Crop, Future
+from curl_rl.nn.images import (
+    center_fit,
+    random_color_jitter,
+    random_crop,
+    random_crop_shift,
+    random_cutout,
+    random_shift,
+    random_translate,
+    unmoved,
+)
+from curl_rl.options import by_name, option
+from curl_rl.types import ConfigError, Crop
 
 
-def random_offsets(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Draw top-left corners uniformly over all places where a `size` window fits, shape (B, 2) int64.
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What every augmentation's options have in common."""
 
-    Unlike the original, whose corners stop one short, the last row and column are reachable too.
+    name: str = ""
+
+    def seen_size(self, size: int) -> int:
+        """Return the side of what the encoder sees, in training and acting, of images of side `size`."""
+        return size
+
+
+class Augmentation:
+    """A random change of images (B, C, H, W) uint8, the stacked frames of one alike, under a generator.
+
+    A subclass names its frozen dataclass of options as `Config` and is found by that one's `name`.
     """
-    if images.shape[-1] != images.shape[-2]:
-        raise ConfigError(f"random crops need square images, got {tuple(images.shape[-2:])}")
-    places = images.shape[-1] - size + 1
-    if places < 1:
-        raise ConfigError(f"a {size}-pixel crop does not fit {images.shape[-1]}-pixel images; lower the crop size")
-    return torch.randint(places, (images.shape[0], 2), generator=generator, device=images.device)
+
+    Config: ClassVar[type[AugmentationConfig]]
+
+    def __init__(self, config: Any):
+        self.config = config
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        """Return the changed images and where they lie. Raises ConfigError for images that are too small."""
+        raise TypeError(f"{type(self).__name__} changes no images")
+
+    def centre(self, images: Tensor) -> Tensor:
+        """Return images as acting shows them: cut to their middle, or in the middle of a black canvas."""
+        return center_fit(images, self.config.seen_size(images.shape[-1]))
 
 
-def crop(images: Tensor, size: int, offsets: Tensor) -> Crop:
-    """Cut a `size` x `size` window out of each image, all its channels alike.
-
-    Args: images (B, C, H, W), offsets (B, 2) top rows and left columns.
-    """
-    cut = _crop_by_slices if images.device.type == "cpu" else _crop_by_index
-    return Crop(cut(images, size, offsets), offsets)
+@dataclass(frozen=True)
+class NoneConfig(AugmentationConfig):
+    name: str = "none"
 
 
-def _crop_by_slices(images: Tensor, size: int, offsets: Tensor) -> Tensor:
-    # Row-wise copies through NumPy views: a tenth of the time of a gather on a CPU.
-    out = torch.empty((*images.shape[:2], size, size), dtype=images.dtype)
-    source, target = images.numpy(), out.numpy()
-    for i, (top, left) in enumerate(offsets.tolist()):
-        target[i] = source[i, :, top : top + size, left : left + size]
-    return out
+class NoAugmentation(Augmentation):
+    """Images as they are."""
+
+    Config = NoneConfig
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return unmoved(images)
 
 
-def _crop_by_index(images: Tensor, size: int, offsets: Tensor) -> Tensor:
-    span = torch.arange(size, device=images.device)
-    rows = (offsets[:, :1] + span)[:, :, None]
-    columns = (offsets[:, 1:] + span)[:, None, :]
-    sample = torch.arange(images.shape[0], device=images.device)[:, None, None]
-    return images[sample, :, rows, columns].permute(0, 3, 1, 2)  # (B, h, w, C) in memory: channels last already
+@dataclass(frozen=True)
+class CropConfig(AugmentationConfig):
+    name: str = "crop"
+    size: int = option(84, "side of the random crop, and of the centre crop that acting takes", at_least=1)
+
+    def seen_size(self, size: int) -> int:
+        return self.size
 
 
-def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Crop:
-    """Crop each image at its own random place; stacked frames of one sample are cut alike.
+class RandomCrop(Augmentation):
+    """A window at a random place (Laskin et al. 2020a, CURL)."""
 
-    Args: images (B, C, H, W). Returns images (B, C, size, size). Raises ConfigError where the crop does not fit.
-    """
-    return crop(images, size, random_offsets(images, size, generator))
+    Config = CropConfig
 
-
-def pad_by_replication(images: Tensor, pad: int) -> Tensor:
-    """Repeat each image's border `pad` times on every side: (B, C, H, W) to (B, C, H + 2 pad, W + 2 pad)."""
-    return (_pad_by_slices if images.device.type == "cpu" else _pad_by_index)(images, pad)
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_crop(images, self.config.size, generator)
 
 
-def _pad_by_slices(images: Tensor, pad: int) -> Tensor:
-    # Through NumPy: a fortieth of the time of a gather on a CPU.
-    return torch.from_numpy(np.pad(images.numpy(), ((0, 0), (0, 0), (pad, pad), (pad, pad)), mode="edge"))
+@dataclass(frozen=True)
+class ShiftConfig(AugmentationConfig):
+    name: str = "shift"
+    pad: int = option(4, "pixels that are padded, and moved by at most", at_least=0)
 
 
-def _pad_by_index(images: Tensor, pad: int) -> Tensor:
-    height, width = images.shape[-2:]
-    rows = torch.arange(-pad, height + pad, device=images.device).clamp(0, height - 1)
-    columns = torch.arange(-pad, width + pad, device=images.device).clamp(0, width - 1)
-    return images.index_select(-2, rows).index_select(-1, columns)
+class RandomShift(Augmentation):
+    """A shift by some pixels, the border replicated (Kostrikov et al. 2020, DrQ)."""
+
+    Config = ShiftConfig
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_shift(images, self.config.pad, generator)
 
 
-def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Crop:
-    """Shift each image by up to `pad` pixels, its border replicated (Kostrikov et al. 2020, DrQ)."""
-    shifted = random_crop(pad_by_replication(images, pad), images.shape[-1], generator)
-    return shifted._replace(offsets=shifted.offsets - pad)
+@dataclass(frozen=True)
+class CropShiftConfig(AugmentationConfig):
+    name: str = "crop_shift"
+    pad: int = option(4, "pixels that the crop takes away, and that the shift pads and moves by at most", at_least=0)
 
 
-def center_crop(images: Tensor, size: int) -> Tensor:
-    """Cut the middle `size` x `size` window: (..., H, W) to (..., size, size), a view."""
-    top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
-    if top < 0 or left < 0:
-        raise ConfigError(f"a {size}-pixel crop does not fit {tuple(images.shape[-2:])} images; lower the crop size")
-    return images[..., top : top + size, left : left + size]
+class RandomCropShift(Augmentation):
+    """A crop, then a shift of what is left (Laskin et al. 2020a, CURL on Atari)."""
+
+    Config = CropShiftConfig
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_crop_shift(images, self.config.pad, generator)
 
 
-def random_crop_shift(images: Tensor, margin: int, generator: torch.Generator) -> Crop:
-    """Crop each image by `margin` pixels, then shift what is left by up to as many, its border replicated.
+@dataclass(frozen=True)
+class TranslateConfig(AugmentationConfig):
+    name: str = "translate"
+    pad: int = option(4, "black pixels on each side of the canvas that the image is put on", at_least=0)
 
-    Laskin et al.'s views on Atari: 84 to 80, padded to 88, cropped to 84.
-    """
-    size = images.shape[-1]
-    if margin >= size:
-        raise ConfigError(f"a margin of {margin} leaves nothing of {size}-pixel images; lower agent.shift_pad")
-    cropped = random_crop(images, size - margin, generator)
-    shifted = random_crop(pad_by_replication(cropped.images, margin), size, generator)
-    return Crop(shifted.images, cropped.offsets + shifted.offsets - margin)
+    def seen_size(self, size: int) -> int:
+        return size + 2 * self.pad
 
 
-def random_translate(images: Tensor, pad: int, generator: torch.Generator) -> Crop:
-    """Place each image at random on a black canvas that is `pad` pixels wider on every side (Laskin et al. 2020b, RAD).
+class RandomTranslate(Augmentation):
+    """A random place on a black canvas (Laskin et al. 2020b, RAD)."""
 
-    The original places an observation and the next alike; here each draw is its own, as for all other augmentations.
-    """
-    placed = random_crop(F.pad(images, (2 * pad,) * 4), images.shape[-1] + 2 * pad, generator)
-    return placed._replace(offsets=placed.offsets - 2 * pad)
+    Config = TranslateConfig
 
-
-def center_fit(images: Tensor, size: int) -> Tensor:
-    """Bring images (B, C, H, W) to `size` for acting: cut to their middle, or in the middle of a black canvas."""
-    margin = size - images.shape[-1]
-    if margin <= 0:
-        return center_crop(images, size)
-    return F.pad(images, (margin // 2, margin - margin // 2) * 2)
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_translate(images, self.config.pad, generator)
 
 
-def random_cutout(images: Tensor, least: int, most: int, generator: torch.Generator) -> Crop:
-    """Black out of each image one rectangle whose sides are `least` to `most` pixels (Laskin et al. 2020b, RAD).
+@dataclass(frozen=True)
+class CutoutConfig(AugmentationConfig):
+    name: str = "cutout"
+    least: int = option(10, "smallest side of the rectangle that is blacked out", at_least=1)
+    most: int = option(30, "greatest side of the rectangle that is blacked out", at_least=1)
 
-    It lies anywhere inside; in the original its top row and its height are one draw, and so for columns.
-    """
-    if most > min(images.shape[-2:]):
-        raise ConfigError(f"a cutout of {most} pixels does not fit {tuple(images.shape[-2:])} images; lower its size")
-    rows, columns = (_random_spans(images, side, least, most, generator) for side in images.shape[-2:])
-    hole = rows[:, :, None] & columns[:, None, :]
-    return unmoved(images * ~hole[:, None])  # on a CPU a fifth of a masked fill's time
-
-
-def _random_spans(images: Tensor, side: int, least: int, most: int, generator: torch.Generator) -> Tensor:
-    """Draw for each image some neighbours out of `side` places, as a mask (B, side)."""
-    options: dict[str, Any] = {"generator": generator, "device": images.device}
-    length = torch.randint(least, most + 1, (len(images), 1), **options)
-    start = (torch.rand((len(images), 1), **options) * (side - length + 1)).long()
-    place = torch.arange(side, device=images.device)
-    return (place >= start) & (place < start + length)
+    def __post_init__(self) -> None:
+        if self.most < self.least:
+            raise ConfigError(
+                f"augmentation.most={self.most} is below augmentation.least={self.least}: raise the one or lower the "
+                "other"
+            )
 
 
-def random_color_jitter(images: Tensor, amounts: tuple[float, ...], generator: torch.Generator) -> Crop:
-    """Change each image's colours at random, all its stacked frames alike (Laskin et al. 2020b, RAD).
+class RandomCutout(Augmentation):
+    """One black rectangle (Laskin et al. 2020b, RAD)."""
 
-    Args: amounts, by how much brightness, contrast and saturation become more or less than they are, as shares of them,
-    and hue turns, as a share of the circle. Contrast is about each colour's mean over the stack. Images whose channels
-    are no multiple of 3 are grey, and have no saturation and hue.
-    """
-    draws = 2 * torch.rand((len(images), 4, 1, 1), generator=generator, device=images.device) - 1
-    light, contrast, saturation, turn = (amount * draw for amount, draw in zip(amounts, draws.unbind(1), strict=True))
-    mix = _color_matrix(1 + saturation, turn) if images.shape[1] % 3 == 0 else torch.ones_like(turn)
-    mix = (1 + light) * mix
-    mean = mix @ _color_means(images, mix.shape[1])[:, :, None]
-    recolor = _recolor_one_by_one if images.device.type == "cpu" else _recolor_at_once
-    return unmoved(recolor(images, (1 + contrast) * mix, (-contrast * mean)[:, :, 0]))
+    Config = CutoutConfig
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_cutout(images, self.config.least, self.config.most, generator)
 
 
-def _color_matrix(saturation: Tensor, turn: Tensor) -> Tensor:
-    """Return the matrices (B, 3, 3) that stretch colours (r, g, b) from grey and turn them about it, given (B, 1, 1).
-
-    The original goes through hue, saturation and value; a turn about the grey axis is its linear counterpart, under
-    which brightness, contrast, saturation and hue are one matrix and its order of them does not matter.
-    """
-    colour = torch.arange(3, device=turn.device)
-    angle = turn - (colour[:, None] - colour) / 3
-    return (1 + 2 * saturation * torch.cos(2 * math.pi * angle)) / 3
+def _amount(default: float, help: str) -> Any:
+    told = f"{help} at most; null: RAD's {default}, on Atari the range of DrQ(eps)'s intensity jitter"
+    return option(None, told, at_least=0, at_most=1)
 
 
-def _color_means(images: Tensor, colours: int) -> Tensor:
-    """Return the mean of each colour over an image's stacked frames, (B, colours)."""
-    if images.device.type == "cpu":  # NumPy sums bytes thirty times faster
-        sums = torch.from_numpy(images.numpy().sum((2, 3), dtype=np.uint32).astype(np.float32))
-        return sums.unflatten(1, (-1, colours)).mean(1) / (images.shape[2] * images.shape[3])
-    return images.unflatten(1, (-1, colours)).float().mean((1, 3, 4))
+@dataclass(frozen=True)
+class ColorJitterConfig(AugmentationConfig):
+    # DrQ(eps) (Agarwal et al. 2021) draws its intensity from a normal variable clipped to its range.
+    name: str = "color_jitter"
+    brightness: float | None = _amount(0.4, "by what share brightness falls or rises")
+    contrast: float | None = _amount(0.4, "by what share contrast falls or rises")
+    saturation: float | None = _amount(0.4, "by what share saturation falls or rises, if not grey,")
+    hue: float | None = _amount(0.5, "by what share of the circle hues turn, if not grey,")
+
+    @property
+    def amounts(self) -> tuple[float, ...]:
+        given = zip((self.brightness, self.contrast, self.saturation, self.hue), (0.4, 0.4, 0.4, 0.5), strict=True)
+        return tuple(rad if amount is None else amount for amount, rad in given)
 
 
-def _recolor_one_by_one(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    # One image stays in the cache, a convolution adds the bias, NumPy writes bytes: a quarter of the batch's time.
-    frames = images.unflatten(1, (-1, bias.shape[1]))
-    out = np.empty(frames.shape, np.uint8)
-    for i, (weight, offset) in enumerate(zip(matrix[:, :, :, None, None], bias + 0.5, strict=True)):
-        out[i] = F.conv2d(frames[i].float(), weight, offset).clamp_(0, 255).numpy()
-    return torch.from_numpy(out).flatten(1, 2)
+class ColorJitter(Augmentation):
+    """Other brightness, contrast, saturation and hue (Laskin et al. 2020b, RAD)."""
+
+    Config = ColorJitterConfig
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
+        return random_color_jitter(images, self.config.amounts, generator)
 
 
-def _recolor_at_once(images: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
-    frames = images.unflatten(1, (-1, bias.shape[1])).flatten(3).float()  # (B, k, colours, pixels)
-    frames = (matrix[:, None] @ frames).add_(bias[:, None, :, None] + 0.5)  # halves are rounded up
-    return frames.clamp_(0, 255).to(torch.uint8).reshape(images.shape)
+@dataclass(frozen=True)
+class Averaging:
+    """RAD (one of each) and DrQ's averaging (Kostrikov et al. 2020, algorithm 1) of an agent's own loss."""
+
+    k: int = option(
+        0, "augmentations of the next observation whose targets are averaged; 0: as it is", at_least=0, at_most=100
+    )
+    m: int = option(
+        0, "augmentations of the observation whose losses are averaged; 0: as it is", at_least=0, at_most=100
+    )
 
 
-def unmoved(images: Tensor) -> Crop:
-    """Return images as they are, as a view whose offsets are zero."""
-    return Crop(images, torch.zeros((len(images), 2), dtype=torch.int64, device=images.device))
-
-
-# What an agent's `augmentation` may be, given images (B, C, H, W), the agent's configuration and a generator.
-AUGMENTATIONS: dict[str, Callable[[Tensor, Any, torch.Generator], Crop]] = {
-    "crop": lambda images, c, generator: random_crop(images, c.crop_size, generator),
-    "shift": lambda images, c, generator: random_shift(images, c.shift_pad, generator),
-    "crop_shift": lambda images, c, generator: random_crop_shift(images, c.shift_pad, generator),
-    "translate": lambda images, c, generator: random_translate(images, c.translate_pad, generator),
-    "cutout": lambda images, c, generator: random_cutout(images, c.cutout_min, c.cutout_max, generator),
-    "color_jitter": lambda images, c, generator: random_color_jitter(
-        images, (c.brightness, c.contrast, c.saturation, c.hue), generator
-    ),
-    "none": lambda images, c, generator: unmoved(images),
-}
-
-
-def augment(images: Tensor, config: Any, generator: torch.Generator) -> Crop:
-    """Augment each image at random as an agent's configuration says, the stacked frames of one alike."""
-    return AUGMENTATIONS[config.augmentation](images, config, generator)
-
-
-def augment_future(future: Future | None, config: Any, generator: torch.Generator) -> Future | None:
-    """Augment each observation of a future by a draw of its own."""
-    if future is None:
-        return None
-    images = augment(future.obs.flatten(0, 1), config, generator).images
-    return future._replace(obs=images.unflatten(0, future.mask.shape))
-
-
-def seen_size(config: Any, size: int) -> int:
-    """Return the side of what an agent's encoder sees, in training and acting, of images of side `size`."""
-    if config.augmentation == "translate":
-        return size + 2 * config.translate_pad
-    return config.crop_size if config.augmentation == "crop" else size
+AUGMENTATIONS: dict[str, type[Augmentation]] = by_name(
+    "augmentation",
+    (NoAugmentation, RandomCrop, RandomShift, RandomCropShift, RandomTranslate, RandomCutout, ColorJitter),
+)

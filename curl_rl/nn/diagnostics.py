@@ -4,18 +4,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from curl_rl.types import Agent, Batch, Metrics
+from curl_rl.types import Batch, Metrics, Seeing
 
 
 @torch.no_grad()
-def watch_features(agent: Agent, batch: Batch) -> Metrics:
-    """Return the measures below for an agent's features of a batch, without disturbing training.
+def watch_features(learner: Seeing, batch: Batch) -> Metrics:
+    """Return the measures below for a learner's features of a batch, without disturbing training.
 
     Two views are compared where there are images. A single sample shows nothing, and gives nothing.
     """
     if len(batch.action) < 2:
         return {}
-    views = [agent.encoder(images) for images in agent.snapshot(batch).values()] or [agent.encoder(batch.obs)]
+    views = [learner.encoder(images) for images in learner.snapshot(batch).values()] or [learner.encoder(batch.obs)]
     deviation = views[0].std(0)
     metrics = {
         "feature_rank": effective_rank(views[0]),

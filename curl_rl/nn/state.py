@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
 
-Parts = Mapping[str, nn.Module | Optimizer | torch.Generator]
+from curl_rl.types import Stateful
+
+Parts = Mapping[str, Stateful | torch.Generator]
 
 
 def collect(parts: Parts) -> dict[str, Any]:

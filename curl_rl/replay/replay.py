@@ -1,20 +1,20 @@
 """Replay that stores each frame once; stacks and n-step returns are put together when a batch is sampled."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from curl_rl.replay.samplers import PriorityCopy, Sampler
+from curl_rl.replay.slots import Slots, to_device
 from curl_rl.types import Batch, ConfigError, Future
 
 _TERMINATED, _TRUNCATED, _LIFE_LOST = 1, 2, 3  # how a slot ends its episode, or a life within it; 0: neither
 
 
-class Replay:
+class Replay(Slots):
     """Transitions from one environment, in a ring of slots.
 
     A slot holds a frame and what led to it: action, reward, its age in the episode and how it ended the episode.
@@ -24,34 +24,16 @@ class Replay:
     A lost life ends returns with discount 0, as termination does, but episode, stack and future go on across it.
 
     Args:
-        obs_shape, obs_dtype: of one frame, (C, H, W) uint8, or (D,) float32.
         stack, padding: frames of an observation; before an episode's start, `repeat` shows its first frame (dm_control)
             and `zero` black ones (Atari).
-        n_step, discount: of the returns, cut short at an episode's end.
+        n_step: of the longest returns that will be asked for.
         horizon: agent steps of `Batch.future`; 0 for none.
-        label_side: of the label maps (side, side) that come with each frame; 0 for none.
-        device: where batches are wanted. storage: where frames live, `device` unless given.
         sampler: draws the slots; of the same capacity, and empty.
+        layout: what `Slots` takes.
     """
 
-    def __init__(
-        self,
-        *,
-        capacity: int,
-        obs_shape: Sequence[int],
-        obs_dtype: torch.dtype,
-        action_shape: Sequence[int],
-        action_dtype: torch.dtype,
-        stack: int,
-        padding: str,
-        n_step: int,
-        discount: float,
-        device: torch.device,
-        sampler: Sampler,
-        storage: torch.device | None = None,
-        horizon: int = 0,
-        label_side: int = 0,
-    ):
+    def __init__(self, *, stack: int, padding: str, n_step: int, sampler: Sampler, horizon: int = 0, **layout: Any):
+        capacity = layout["capacity"]
         if capacity < stack + n_step:
             raise ConfigError(
                 f"replay.capacity={capacity} cannot hold one transition of {stack} stacked frames and {n_step} steps; "
@@ -61,24 +43,11 @@ class Replay:
             raise ConfigError(f"padding={padding} is none of repeat, zero")
         if sampler.capacity != capacity or len(sampler):
             raise ValueError(f"the sampler must be empty and of the replay's capacity {capacity}")
-        self.capacity = capacity
+        super().__init__(**layout)
         self._stack, self._n_step, self._horizon, self._zero = stack, n_step, horizon, padding == "zero"
-        self._powers = discount ** np.arange(n_step + 1)
-        self._device, self._sampler = torch.device(device), sampler
-        # One row more, the blank before an episode. Untouched pages cost nothing, so a large replay starts at once.
-        self._frame = torch.empty((capacity + 1, *obs_shape), dtype=obs_dtype, device=storage or device)
-        self._frame[capacity] = 0
-        self._labels = np.zeros((capacity, label_side, label_side), np.uint8)
-        self._action = np.zeros((capacity, *action_shape), torch.empty(0, dtype=action_dtype).numpy().dtype)
-        self._reward = np.zeros(capacity, np.float32)
-        self._age = np.zeros(capacity, np.int32)
-        self._end = np.zeros(capacity, np.uint8)
-        self._obs_dtype = torch.empty(0, dtype=obs_dtype).numpy().dtype
-        self._buffers: list[Tensor] = []
-        self.written = 0  # slots ever written, so the next one is `written % capacity`
+        self._sampler = sampler
         self._oldest = 0  # transitions before it have lost a frame
         self._ready = 0  # transitions before it have been offered to the sampler
-        self._restored_from = 0
         self._open = False
         self._pending: tuple[PriorityCopy, int] | None = None  # and the slots written at that time
 
@@ -97,6 +66,7 @@ class Replay:
         self._check(frame, labels)
         if self._open:
             self._release(self.written - 1)
+        self._forget(self.written - self.capacity)
         self._write(frame, 0, 0.0, 0, 0, labels=labels)
         self._ready = self.written - 1
         self._open = True
@@ -130,30 +100,33 @@ class Replay:
         # the frames before it, so what is learned from must show them too.
         over = terminated or truncated
         end = (_TERMINATED if over else _LIFE_LOST) if terminated or life_lost else _TRUNCATED if truncated else 0
+        self._forget(self.written - self.capacity)
         self._write(frame, action, reward, age, end, labels=labels)
         self._open = not over
         self._release(self.written - 1 if end else self.written - self._n_step)
 
-    def sample(self, batch_size: int, rng: np.random.Generator) -> Batch:
-        """Draw transitions; RuntimeError while there is none.
+    def sample(self, batch_size: int, rng: np.random.Generator, n_step: int, discount: float) -> Batch:
+        """Draw transitions with the returns of so many steps, cut short at an episode's end; RuntimeError if none is.
 
         Images are views of one of two buffers used in turn: valid until the second next call, and obs and next_obs of a
         one-step batch share frames in memory, so write to neither. On CUDA it waits for nothing but pending priorities.
         """
+        if not 1 <= n_step <= self._n_step:
+            raise ValueError(f"the replay was built for returns of 1 to {self._n_step} steps, asked for {n_step}")
         self._apply_pending()
         index, weight = self._sampler.sample(batch_size, rng)
-        steps, reward, discount = self._returns(index)
+        steps, reward, following = self._returns(index, discount ** np.arange(n_step + 1))
         known, action = self._known(index), self._action[self._after(index, max(1, self._horizon))]
         rows = self._rows(index, steps, known)
         episode = self.written - 1 - (self.written - 1 - index) % self.capacity - self._age[index]
-        small = (action, reward, discount, weight, index, episode, known, self._labels[index], rows)
-        action, reward, discount, weight, index, episode, known, labels, there = _move(small, self._device)
+        small = (action, reward, following, weight, index, episode, known, self._labels[index], rows)
+        action, reward, following, weight, index, episode, known, labels, there = to_device(small, self._device)
         images, channels = self._gather(rows, there), self._stack * self._frame.shape[1]
         return Batch(
             images[:, :channels],
             action[:, 0],
             reward,
-            discount,
+            following,
             images[:, -channels:],
             weight,
             index,
@@ -176,31 +149,6 @@ class Replay:
             index, priorities = copy.take()
             kept = (index - written) % self.capacity >= self.written - written  # the others name new transitions
             self._sampler.update(index[kept], priorities[kept])
-
-    def journal(self, since: int) -> dict[str, Tensor]:
-        """Copy the live ones of the slots since..written, one row each, to the CPU."""
-        start = max(since, self.written - self.capacity, 0)
-        slots = torch.arange(start, self.written) % self.capacity
-        rows = {name: torch.from_numpy(array[slots.numpy()]) for name, array in self._metadata().items()}
-        return {"frame": self._frame.index_select(0, slots.to(self._frame.device)).cpu(), **rows}
-
-    def restore_journal(self, start: int, chunk: Mapping[str, Tensor]) -> None:
-        """Write slots start, start + 1, ... back, in ascending order without gaps; `load_state_dict` comes after.
-
-        Raises ValueError for rows of another shape or type, or a gap.
-        """
-        frame = chunk["frame"]
-        if frame.shape[1:] != self._frame.shape[1:] or frame.dtype != self._frame.dtype or len(frame) > self.capacity:
-            raise ValueError(f"a journal of {_describe(frame)} does not fit a replay of {_describe(self._frame[:-1])}")
-        if self.written == 0 or len(frame) == self.capacity:  # nothing older is live
-            self._restored_from = self.written = start
-        if start != self.written:
-            raise ValueError(f"the journal misses the slots {self.written} to {start}")
-        slots = torch.arange(start, start + len(frame)) % self.capacity
-        self._frame[slots.to(self._frame.device)] = frame.to(self._frame.device)
-        for name, array in self._metadata().items():
-            array[slots.numpy()] = chunk[name].numpy()
-        self.written = start + len(frame)
 
     def state_dict(self) -> dict[str, Any]:
         """Return counters and the sampler's state; frames are in the journal."""
@@ -228,35 +176,6 @@ class Replay:
         self._pending = None
         self._sampler.load_state_dict(state["sampler"])
 
-    def _metadata(self) -> dict[str, np.ndarray]:
-        rows = {"action": self._action, "reward": self._reward, "age": self._age, "end": self._end}
-        return {**rows, "labels": self._labels} if self._labels.size else rows
-
-    def _check(self, frame: np.ndarray, labels: np.ndarray | None) -> None:
-        if frame.shape != self._frame.shape[1:] or frame.dtype != self._obs_dtype:
-            expected = f"{tuple(self._frame.shape[1:])} {self._obs_dtype}"
-            raise ValueError(f"the replay stores frames {expected}, got {frame.shape} {frame.dtype}")
-        side = self._labels.shape[1:]
-        if self._labels.size and (labels is None or labels.shape != side):
-            raise ValueError(f"the replay stores label maps {side}, got {None if labels is None else labels.shape}")
-
-    def _write(self, frame: np.ndarray, action: Any, reward: float, age: int, end: int, *, labels: Any) -> None:
-        self._forget(self.written - self.capacity)
-        slot = self.written % self.capacity
-        if self._frame.is_cuda:
-            source = torch.empty(frame.shape, dtype=self._frame.dtype, pin_memory=True)
-            source.numpy()[...] = frame
-            self._frame[slot].copy_(source, non_blocking=True)  # the block is not reused before the copy is done
-        else:
-            self._frame[slot].numpy()[...] = frame
-        if self._labels.size:
-            self._labels[slot] = labels
-        self._action[slot] = action
-        self._reward[slot] = reward
-        self._age[slot] = age
-        self._end[slot] = end
-        self.written += 1
-
     def _release(self, stop: int) -> None:
         """Offer the transitions before `stop` to the sampler."""
         for transition in range(self._ready, stop):
@@ -276,17 +195,20 @@ class Replay:
                 self._sampler.remove(slot)
             self._oldest += 1
 
-    def _returns(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the steps taken (B,), the discounted sum of their rewards and the discount that follows."""
-        slots = self._after(index, self._n_step)
+    def _returns(self, index: np.ndarray, powers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the steps taken (B,), the discounted sum of their rewards and the discount that follows.
+
+        Args: powers, of the discount, from 0 to the number of steps.
+        """
+        slots = self._after(index, len(powers) - 1)
         end, taken = self._end[slots], np.ones(slots.shape, bool)
         # Age 0 after a slot without an end: the episode was cut off there.
         goes_on = (end[:, :-1] == 0) & (self._age[slots[:, 1:]] > 0)
         taken[:, 1:] = np.logical_and.accumulate(goes_on, axis=1)
         steps = taken.sum(1)
-        reward = (np.where(taken, self._reward[slots], 0) * self._powers[:-1]).sum(1)
+        reward = (np.where(taken, self._reward[slots], 0) * powers[:-1]).sum(1)
         last = end[np.arange(len(index)), steps - 1]
-        discount = np.where((last == _TERMINATED) | (last == _LIFE_LOST), 0, self._powers[steps])
+        discount = np.where((last == _TERMINATED) | (last == _LIFE_LOST), 0, powers[steps])
         return steps, reward.astype(np.float32), discount.astype(np.float32)
 
     def _after(self, index: np.ndarray, steps: int) -> np.ndarray:
@@ -321,42 +243,3 @@ class Replay:
         channels = self._frame.shape[1]
         seen = images[:, channels : channels * (self._horizon + self._stack)]
         return seen.unfold(1, self._stack * channels, channels).movedim(-1, 2)
-
-    def _gather(self, rows: np.ndarray, device_rows: Tensor) -> Tensor:
-        """Copy frames side by side, (B, R * C, H, W) on the training device."""
-        shape = (rows.shape[0], rows.shape[1] * self._frame.shape[1], *self._frame.shape[2:])
-        if self._frame.device.type == self._device.type:
-            return self._select(device_rows, self._next_buffer(shape))
-        # Pinned blocks come from a cache that waits for their copies, so these need no turn.
-        host = torch.empty(shape, dtype=self._frame.dtype, pin_memory=True)
-        return self._select(torch.from_numpy(rows), host).to(self._device, non_blocking=True)
-
-    def _select(self, rows: Tensor, out: Tensor) -> Tensor:
-        torch.index_select(self._frame.flatten(1), 0, rows.flatten(), out=out.view(rows.numel(), -1))
-        return out
-
-    def _next_buffer(self, shape: tuple[int, ...]) -> Tensor:
-        # Fresh memory costs more in page faults than the copy itself, hence two buffers in turn.
-        if len(self._buffers) < 2 or self._buffers[0].shape != shape:
-            self._buffers = [torch.empty(shape, dtype=self._frame.dtype, device=self._device) for _ in range(2)]
-        self._buffers.reverse()
-        return self._buffers[0]
-
-
-def _move(arrays: Sequence[np.ndarray], device: torch.device) -> list[Tensor]:
-    """Return arrays as tensors on `device`, sent in one transfer."""
-    if device.type == "cpu":
-        return [torch.from_numpy(array) for array in arrays]
-    starts = np.cumsum([0, *(-(-array.nbytes // 8) * 8 for array in arrays)])  # aligned for every type
-    host = torch.empty(int(starts[-1]), dtype=torch.uint8, pin_memory=True)
-    for start, array in zip(starts, arrays, strict=False):
-        host.numpy()[start : start + array.nbytes] = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-    there = host.to(device, non_blocking=True)
-    return [
-        there[start : start + array.nbytes].view(torch.from_numpy(array).dtype).view(array.shape)
-        for start, array in zip(starts, arrays, strict=False)
-    ]
-
-
-def _describe(frames: Tensor) -> str:
-    return f"{len(frames)} slots of {tuple(frames.shape[1:])} {frames.dtype}"

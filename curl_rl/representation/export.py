@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,8 +13,9 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from curl_rl import __version__
-from curl_rl.nn.augmentations import center_fit, seen_size
+from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
+from curl_rl.nn.images import center_fit
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, explain_missing, read_settings
 from curl_rl.run.files import check_folder, replacing
@@ -241,7 +241,7 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     if state is None:
         raise FileNotFoundError(explain_missing(run_dir))
     try:
-        weights = state["agent"]["encoder"]
+        weights = state["agent"]["learner"]["encoder"]
         channels = next(iter(weights.values())).shape[1]  # the first layer knows them, whatever the frames and stack
         obs_shape, input_shape = _shapes(run, channels)
         encoder = _blank(run["encoder"], input_shape)
@@ -262,5 +262,6 @@ def _shapes(run: dict[str, Any], channels: int) -> tuple[tuple[int, ...], tuple[
     if run["env"]["obs"] == "state":
         return (channels,), (channels,)
     image = run["env"]["image_size"]
-    seen = seen_size(SimpleNamespace(**run["agent"]), image)
+    augmentation = run["augmentation"]
+    seen = AUGMENTATIONS[augmentation["name"]].Config(**augmentation).seen_size(image)
     return (channels, image, image), (channels, seen, seen)

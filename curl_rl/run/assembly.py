@@ -17,8 +17,10 @@ from curl_rl.config import suites
 from curl_rl.config.difference import check_same, identity
 from curl_rl.config.schema import Config, check_capture
 from curl_rl.envs import LocalEnv, RemoteEnv
+from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.run.evaluate import Environment, FrameStack
@@ -112,32 +114,32 @@ def _shape(space: gym.Space) -> tuple[int, ...]:
 
 
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
-    """Build encoder, objective and agent for an environment's spaces, initialised from the run's seed."""
-    cls = AGENTS[config.agent.name]
-    actions = _count_actions(config, env.action_space, discrete=cls.discrete)
-    shape = _input_shape(config, env.observation_space)
+    """Build an agent and its learner for an environment's spaces, initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
-        _check_networks(config, shape, actions, device)
-        torch.manual_seed(config.seed)
-        encoder, shapes = _make_encoder(config, shape, actions)
-        with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
-            torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
-            objective = make_objective(config.objective, shapes)
-        return cls(
-            config.agent,
-            encoder=encoder,
-            objective=objective,
-            action_dim=actions,
-            device=device,
-            seed=derive_seed(config.seed, Purpose.LOOP),
-        )
+        learner, actions = make_learner(config, env, device), _count_actions(config, env.action_space)
+        seed = derive_seed(config.seed, Purpose.LOOP)
+        return AGENTS[config.agent.name](config.agent, learner=learner, action_dim=actions, device=device, seed=seed)
+
+
+def make_learner(config: Config, env: Environment, device: torch.device) -> Learner:
+    """Build what learns to see in a run of this configuration; seeds torch's own generator."""
+    shape, actions = _input_shape(config, env.observation_space), _count_actions(config, env.action_space)
+    _check_networks(config, shape, actions, device)
+    torch.manual_seed(config.seed)
+    encoder, shapes = _make_encoder(config, shape, actions)
+    with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
+        torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
+        objective = make_objective(config.objective, shapes)
+    augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
+    seed = derive_seed(config.seed, Purpose.LOOP) + 1
+    return Learner(encoder, objective, augmentation, pace=config.agent.pace, device=device, seed=seed)
 
 
 def _input_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
     """Return the shape of what the encoder sees of a stacked observation."""
     channels, *image = _shape(frames)
     if image:
-        image = [AGENTS[config.agent.name].image_size(config.agent, config.env.image_size)] * 2
+        image = [config.augmentation.seen_size(config.env.image_size)] * 2
     return (channels * config.env.frame_stack, *image)
 
 
@@ -163,8 +165,9 @@ def _check_networks(config: Config, shape: tuple[int, ...], actions: int, device
     check_fits("the networks in training", sum(needed.values()), device, mend)
 
 
-def _count_actions(config: Config, space: gym.Space, *, discrete: bool) -> int:
+def _count_actions(config: Config, space: gym.Space) -> int:
     """Return how many actions there are, or their dimension. Raises ConfigError where the agent takes others."""
+    discrete = AGENTS[config.agent.name].discrete
     if isinstance(space, gym.spaces.Discrete) != discrete:
         kind, other = ("discrete", "sac") if discrete else ("continuous", "rainbow")
         raise ConfigError(
@@ -194,8 +197,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         **layout,
         stack=config.env.frame_stack,
         padding=suites.SUITES[suites.suite_of(config.task)].padding,
-        n_step=config.replay.n_step,
-        discount=config.agent.discount,
+        n_step=config.agent.n_step,
         device=device,
         storage=storage,
         horizon=_horizon(config),
@@ -205,7 +207,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
 
 def _check_batch(config: Config, frames: gym.Space, layout: dict[str, Any], device: torch.device) -> None:
     """Refuse batches that memory cannot hold, as observations or on their way through the encoder."""
-    averaged, horizon = config.agent.augmentations, _horizon(config)
+    averaged, horizon = config.agent.averaging, _horizon(config)
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
     shape = _input_shape(config, frames)

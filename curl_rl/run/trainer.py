@@ -162,7 +162,7 @@ class Trainer:
         return action
 
     def _update(self) -> None:
-        batch = self.replay.sample(self.config.batch_size, self.rng)
+        batch = self.replay.sample(self.config.batch_size, self.rng, self.agent.n_step, self.agent.discount)
         result = self.agent.update(batch)
         if result.priorities is not None:
             self.replay.update_priorities(batch.index, result.priorities)
@@ -172,7 +172,7 @@ class Trainer:
             self._log_means(batch)
 
     def _log_means(self, batch: Batch) -> None:
-        self.means.add(watch_features(self.agent, batch))
+        self.means.add(watch_features(self.agent.learner, batch))
         means = self.means.take()
         raise_on_nonfinite(means, self.clock)
         now = time.monotonic()
@@ -209,8 +209,8 @@ class Trainer:
     def _show_views(self) -> None:
         if not len(self.replay):
             return
-        batch = self.replay.sample(8, np.random.default_rng(self.clock.frame))
-        for name, images in self.agent.snapshot(batch).items():
+        batch = self.replay.sample(8, np.random.default_rng(self.clock.frame), self.agent.n_step, self.agent.discount)
+        for name, images in self.agent.learner.snapshot(batch).items():
             newest = images[:, -images.shape[1] // self.config.env.frame_stack :]
             self.logger.images(self.clock, f"crops/{name}", image_grid(newest.expand(-1, 3, -1, -1).cpu(), 4))
 

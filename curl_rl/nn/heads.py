@@ -1,0 +1,67 @@
+"""What agents compute of an encoder's features: policies and values."""
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.nn.losses import squashed_gaussian
+from curl_rl.nn.networks import NoisyLinear, initialise, mlp
+
+
+class Actor(nn.Module):
+    """A squashed Gaussian policy on a convolutional map, with a head of its own."""
+
+    def __init__(
+        self, head: nn.Module, feature_dim: int, action_dim: int, hidden_dim: int, *, log_std: tuple[float, float]
+    ):
+        super().__init__()
+        self.head = head
+        self.trunk = mlp(feature_dim, hidden_dim, 2 * action_dim)
+        self.log_std_min, self.log_std_max = log_std
+        initialise(self)
+
+    def forward(self, conv: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions (B, A) and their log-probabilities (B,)."""
+        mean, log_std = self.trunk(self.head(conv)).chunk(2, -1)
+        log_std = self.log_std_min + 0.5 * (self.log_std_max - self.log_std_min) * (log_std.tanh() + 1)
+        return squashed_gaussian(mean, log_std, noise)
+
+    def mode(self, conv: Tensor) -> Tensor:
+        return self.trunk(self.head(conv)).chunk(2, -1)[0].tanh()
+
+
+class TwinQ(nn.Module):
+    """Two state-action values on features, (2, B)."""
+
+    def __init__(self, feature_dim: int, action_dim: int, hidden_dim: int):
+        super().__init__()
+        self.q1 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        self.q2 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        initialise(self)
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        x = torch.cat([features, action], -1)
+        return torch.cat([self.q1(x), self.q2(x)], -1).T
+
+
+class DuellingHeads(nn.Module):
+    """Distributions over returns on features, as a value plus centred advantages (Wang et al. 2016, equation 9)."""
+
+    def __init__(self, feature_dim: int, actions: int, atoms: int, hidden_dim: int, *, noise_std: float):
+        super().__init__()
+        self.shape = (actions, atoms)
+        self.value_hidden = NoisyLinear(feature_dim, hidden_dim, noise_std)
+        self.value = NoisyLinear(hidden_dim, atoms, noise_std)
+        self.advantage_hidden = NoisyLinear(feature_dim, hidden_dim, noise_std)
+        self.advantage = NoisyLinear(hidden_dim, actions * atoms, noise_std)
+
+    def forward(self, features: Tensor, *, noisy: bool = True) -> Tensor:
+        """Return the logits of each action's distribution, (B, actions, atoms)."""
+        value = self.value(self.value_hidden(features, noisy=noisy).relu_(), noisy=noisy)
+        advantage = self.advantage(self.advantage_hidden(features, noisy=noisy).relu_(), noisy=noisy)
+        advantage = advantage.unflatten(1, self.shape)
+        return value[:, None] + advantage - advantage.mean(1, keepdim=True)
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw new noise for every layer."""
+        for layer in (self.value_hidden, self.value, self.advantage_hidden, self.advantage):
+            layer.draw(generator)

@@ -1,0 +1,117 @@
+"""What learns to see: an encoder, its moving average, an objective, an augmentation, and their random draws."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from curl_rl.nn.augmentations import Augmentation
+from curl_rl.nn.encoders import Encoder
+from curl_rl.nn.images import unmoved
+from curl_rl.nn.networks import move_average
+from curl_rl.nn.remembering import Remembering
+from curl_rl.nn.state import Parts, collect, restore
+from curl_rl.objectives.base import Objective
+from curl_rl.types import Batch, Crop, Metrics, Views
+
+
+class Pace(NamedTuple):
+    """How fast an agent of some kind lets its learner learn."""
+
+    learning_rate: float  # of the objective's heads
+    encoder_rate: float  # of the encoder on the objective's gradient
+    tau: float  # weight of the new parameters in the encoder's moving average
+    period: int = 1  # updates from one moving average to the next
+    epsilon: float = 1e-8  # Adam's
+
+
+class Learner:
+    """Show an objective what it may see of a batch, whatever the agent: raw frames, B rows, and two views of them.
+
+    It owns no optimiser: whoever holds it steps `parameter_groups`, then calls `move_target` and `after_step`. Its
+    generator is its own, so that a control without an objective draws all else alike.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        objective: Objective,
+        augmentation: Augmentation,
+        *,
+        pace: Pace,
+        device: torch.device,
+        seed: int,
+    ):
+        self.encoder, self.objective = encoder.to(device), objective.to(device)
+        self.target_encoder: Encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.augmentation, self.pace, self.device = augmentation, pace, device
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the objective counts; one of weight zero is not computed."""
+        return self.objective.coefficient != 0
+
+    def heads(self) -> list[torch.nn.Parameter]:
+        """Return what is trained of the objective's own."""
+        return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what the objective's loss trains as groups of an optimiser: the encoder, then the heads."""
+        encoder = {"params": list(self.encoder.parameters()), "lr": self.pace.encoder_rate}
+        heads = {"params": self.heads(), "lr": self.pace.learning_rate}
+        return [group for group in (encoder, heads) if group["params"]]
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Return images (B, C, H, W) as they are, of the size that the encoder sees; states (B, D) as they are."""
+        return self.augmentation.centre(images) if images.dim() == 4 else images
+
+    def draw(self, images: Tensor, count: int, generator: torch.Generator) -> list[Crop]:
+        """Return so many augmentations of images for an agent's own loss; for none, the images as they are."""
+        return [self.augmentation(images, generator) for _ in range(count)] or [unmoved(self.whole(images))]
+
+    def views(self, batch: Batch, query: Crop | None = None) -> tuple[Batch, Views]:
+        """Return a batch with its future augmented, and two views of its observations.
+
+        Args: query, a view that the agent has drawn for its own loss, so that it is encoded once.
+        """
+        query = self._augment(batch.obs) if query is None else query
+        views, future = Views(query, self._augment(batch.obs)), batch.future
+        if future is not None:
+            later = self._augment(future.obs.flatten(0, 1)).images
+            future = future._replace(obs=later.unflatten(0, future.mask.shape))
+        return batch._replace(future=future), views
+
+    def _augment(self, images: Tensor) -> Crop:
+        return self.augmentation(images, self.generator)
+
+    def loss(self, batch: Batch, views: Views, online: Remembering) -> tuple[Tensor, Metrics]:
+        """Return the objective's weighted loss of what `views` gave, and its metrics."""
+        loss, metrics = self.objective(batch, views, online, Remembering(self.target_encoder, online))
+        return self.objective.coefficient * loss, {"objective_loss": loss.detach(), **metrics}
+
+    def move_target(self) -> None:
+        move_average(self.target_encoder, self.encoder, self.pace.tau)
+
+    def after_step(self) -> None:
+        """Do what follows an optimiser step, such as a queue's update."""
+        self.objective.after_step()
+
+    def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return a batch's query and key views, drawn without disturbing training; none of states."""
+        generator = self.generator.clone_state()
+        names = ("query", "key") if batch.obs.dim() == 4 else ()
+        return {name: self.augmentation(batch.obs, generator).images for name in names}
+
+    @property
+    def _parts(self) -> Parts:
+        names = ("encoder", "target_encoder", "objective", "generator")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
+        return collect(self._parts)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        restore(self._parts, state)
