@@ -26,14 +26,22 @@ def schema(cls: type) -> type:
         hint = hints[f.name]
         default = MISSING if f.default is dataclasses.MISSING else f.default
         if dataclasses.is_dataclass(hint):
+            make = hint if f.default_factory is dataclasses.MISSING else f.default_factory
             twin = schema(typing.cast(type, hint))
-            fields.append((f.name, twin, field(default_factory=twin)))
+            fields.append((f.name, twin, field(default_factory=lambda make=make: _thawed(make()))))
         elif typing.get_origin(hint) is tuple:
             items = list(typing.cast(tuple, f.default))
             fields.append((f.name, list[typing.get_args(hint)[0]], field(default_factory=items.copy)))
         else:
             fields.append((f.name, hint, field(default=default)))
     return dataclasses.make_dataclass(cls.__name__, fields)
+
+
+def _thawed(value: Any) -> Any:
+    """Return a frozen dataclass's twin with its values, lists for tuples."""
+    if dataclasses.is_dataclass(value):
+        return schema(type(value))(**{name: _thawed(inner) for name, inner in vars(value).items()})
+    return list(value) if isinstance(value, tuple) else value
 
 
 def frozen(cls: type, data: Mapping[str, Any], prefix: str = "") -> Any:

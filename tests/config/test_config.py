@@ -354,6 +354,27 @@ def test_a_schema_refuses_what_its_dataclass_does_not_have():
         frozen(Tree, {"leaf": {"width": 3}, "rates": []})
 
 
+def test_a_nested_dataclass_keeps_the_values_that_its_field_makes():
+    @dataclass(frozen=True)
+    class Leaf:
+        size: int = 1
+        sides: tuple[int, ...] = (1,)
+
+    @dataclass(frozen=True)
+    class Branch:
+        leaf: Leaf = dataclasses.field(default_factory=lambda: Leaf(2))
+
+    @dataclass(frozen=True)
+    class Tree:
+        leaf: Leaf = dataclasses.field(default_factory=lambda: Leaf(3, (4, 5)))
+        branch: Branch = dataclasses.field(default_factory=lambda: Branch(Leaf(6)))
+        other: Branch = dataclasses.field(default_factory=Branch)
+
+    node = OmegaConf.merge(OmegaConf.structured(schema(Tree)), {"leaf": {"size": 7}, "other": {"leaf": {"sides": [8]}}})
+    assert frozen(Tree, OmegaConf.to_container(node)) == Tree(Leaf(7, (4, 5)), Branch(Leaf(6)), Branch(Leaf(2, (8,))))
+    assert frozen(Tree, OmegaConf.to_container(OmegaConf.structured(schema(Tree)))) == Tree()
+
+
 def test_dictionaries_go_there_and_back():
     for overrides in ([], ["preset=paper"], ["preset=state"], [TOY]):
         config = compose(overrides)
