@@ -73,19 +73,19 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
     rng = np.random.default_rng(0)
     watch = Stopwatch(device)
     for _ in range(WARMUP):
-        agent.update(replay.sample(config.batch_size, rng))
+        agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     for _ in range(UPDATES):
         with watch.timing("total"):
-            agent.update(replay.sample(config.batch_size, rng))
+            agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     with FlopCounterMode(display=False) as counter:  # captured graphs hide theirs: counted where eager
         for _ in range(2):
-            agent.update(replay.sample(config.batch_size, rng))
+            agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     for optimizer in agent.optimizers.values():
         optimizer.step = watch.wrap("optimizer_part", optimizer.step)
-    agent._augment = watch.wrap("crop_part", agent._augment)
+    agent.learner.augmentation = watch.wrap("crop_part", agent.learner.augmentation)
     for _ in range(UPDATES):
         with watch.timing("sample"):
-            batch = replay.sample(config.batch_size, rng)
+            batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)
         with watch.timing("update"):
             agent.update(batch)
     parts = {name: sum(watch.seconds[f"{name}_part"]) / UPDATES for name in ("crop", "optimizer")}
@@ -140,7 +140,7 @@ def time_steps(config: Config, env: RunEnv, agent: Any, replay: Replay, device: 
                 action = agent.act(stack.observation()[None], explore=True)[0]
             env.send(action)
             with watch.timing("sample"):
-                batch = replay.sample(config.batch_size, rng)
+                batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)
             with watch.timing("update"):
                 result = agent.update(batch)
             with watch.timing("priorities"):

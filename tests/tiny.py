@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from curl_rl.agents.rainbow import Rainbow, RainbowConfig
 from curl_rl.agents.sac import Sac, SacConfig
+from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.cudagraph import replaced, tensors
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives.learner import Learner
 from curl_rl.types import Batch, Future, Shapes
 
 ACTIONS = 2
@@ -19,7 +21,8 @@ CROP = 20
 ATARI = (4, 28, 28)
 ONLINE = ("encoder", "critic", "actor", "objective")
 RAINBOW_ONLINE = ("encoder", "heads", "objective")
-RAINBOW_TARGETS = ("target_encoder", "target_heads", "key_encoder")
+RAINBOW_TARGETS = ("target_network", "target_encoder")
+SMALL = {"crop": {"size": CROP}, "translate": {"pad": 2}, "cutout": {"least": 2, "most": 8}}
 
 Steps = list[tuple[str, dict[str, Tensor], dict[str, Tensor]]]
 
@@ -77,10 +80,23 @@ def tiny_batch(
     return replaced(batch, {id(tensor): tensor.to(device) for tensor in tensors(batch)})
 
 
+def tiny_learner(
+    encoder: Encoder, objective: str, shapes: Shapes, *, augmentation: Any, config: Any, seed: int, **options: Any
+) -> Learner:
+    """Build what an agent learns to see by; `augmentation` is a name or a configuration."""
+    if isinstance(augmentation, str):
+        augmentation = AUGMENTATIONS[augmentation].Config(**SMALL.get(augmentation, {}))
+    device = torch.device(options.pop("device", "cpu"))
+    loss = make_objective(OBJECTIVES[objective].Config(**options), shapes)
+    augment = AUGMENTATIONS[augmentation.name](augmentation)
+    return Learner(encoder, loss, augment, pace=config.pace, device=device, seed=seed + 1)
+
+
 def tiny_sac(
     objective: str = "curl",
     *,
     seed: int = 0,
+    augmentation: Any = "crop",
     obs_shape: tuple[int, ...] = (9, CROP, CROP),
     options: dict[str, Any] | None = None,
     bf16: bool = False,
@@ -91,15 +107,17 @@ def tiny_sac(
     torch.manual_seed(seed)
     encoder = tiny_encoder(obs_shape, bf16=bf16)
     shapes = Shapes(encoder.feature_dim, encoder.conv_shape, ACTIONS, image_size=FRAMES[-1], cells=encoder.cells)
-    config = SacConfig(**{"crop_size": CROP, "hidden_dim": 16, "learning_rate": 1e-3, **fields})
-    loss = make_objective(OBJECTIVES[objective].Config(**options or {}), shapes)
-    return Sac(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)
+    config = SacConfig(**{"hidden_dim": 16, "learning_rate": 1e-3, **fields})
+    seen = {"augmentation": augmentation, "config": config, "seed": seed, "device": device}
+    learner = tiny_learner(encoder, objective, shapes, **seen, **options or {})
+    return Sac(config, learner=learner, action_dim=ACTIONS, device=torch.device(device), seed=seed)
 
 
 def tiny_rainbow(
     objective: str = "curl",
     *,
     seed: int = 0,
+    augmentation: Any = "crop_shift",
     obs_shape: tuple[int, ...] = ATARI,
     options: dict[str, Any] | None = None,
     bf16: bool = False,
@@ -113,8 +131,9 @@ def tiny_rainbow(
     config = RainbowConfig(**{"hidden_dim": 16, "learning_rate": 1e-3, "adam_epsilon": 1e-8, **fields})
     if options is None and objective == "curl":
         options = {"projection_dim": 8, "projection_hidden": 16, "logit_scale": 0.1}
-    loss = make_objective(OBJECTIVES[objective].Config(**options or {}), shapes)
-    return Rainbow(config, encoder=encoder, objective=loss, action_dim=ACTIONS, device=torch.device(device), seed=seed)
+    seen = {"augmentation": augmentation, "config": config, "seed": seed, "device": device}
+    learner = tiny_learner(encoder, objective, shapes, **seen, **options or {})
+    return Rainbow(config, learner=learner, action_dim=ACTIONS, device=torch.device(device), seed=seed)
 
 
 def atari_batch(seed: int = 0, **fields: Any) -> Batch:
@@ -122,13 +141,16 @@ def atari_batch(seed: int = 0, **fields: Any) -> Batch:
     return tiny_batch(seed, **{"obs_shape": ATARI, "discrete": True, **fields})
 
 
+def part(agent: Sac | Rainbow, name: str) -> nn.Module:
+    """Return a module of an agent or of its learner."""
+    return getattr(agent if hasattr(agent, name) else agent.learner, name)
+
+
 def parameters(agent: Sac | Rainbow, *modules: str) -> dict[str, Tensor]:
     """Return the parameters of these modules, or of all that exist, under full names."""
     rainbow = isinstance(agent, Rainbow)
     every = (*RAINBOW_ONLINE, *RAINBOW_TARGETS) if rainbow else (*ONLINE, "target_encoder", "target_critic")
-    named: dict[str, Tensor] = {
-        f"{m}.{n}": p for m in modules or every for n, p in getattr(agent, m).named_parameters()
-    }
+    named: dict[str, Tensor] = {f"{m}.{n}": p for m in modules or every for n, p in part(agent, m).named_parameters()}
     if not modules and not rainbow:
         named["log_alpha"] = agent.log_alpha
     return named
@@ -196,7 +218,7 @@ def assert_equal_states(one: Sac | Rainbow, other: Sac | Rainbow) -> None:
 def run(agent: Sac | Rainbow, updates: range) -> list[dict[str, Tensor]]:
     """Act and update as a trainer does, and return every update's metrics."""
     results = []
-    config = agent.objective.config
+    config = agent.learner.objective.config
     extras = {"horizon": config.horizon, "label_side": 5 * config.needs_labels}
     for i in updates:
         batch = atari_batch(i, **extras) if isinstance(agent, Rainbow) else tiny_batch(i, **extras)

@@ -77,15 +77,16 @@ class Rainbow:
     def __init__(self, config: RainbowConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
         self.config, self.learner, self.device = config, learner, device
         self.n_step, self.discount = config.n_step, config.discount
-        (heads,) = self.networks(config, learner.encoder, action_dim)
-        self.network = nn.ModuleDict({"encoder": learner.encoder, "heads": heads.to(device)})
+        self.heads = self.networks(config, learner.encoder, action_dim)[0].to(device)
+        self.network = nn.ModuleDict({"encoder": learner.encoder, "heads": self.heads})
         self.target_network = copy.deepcopy(self.network).requires_grad_(False)
+        self.target_heads = cast(DuellingHeads, self.target_network["heads"])
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.updates = 0
         self.trained = [*self.network.parameters(), *learner.heads()]
-        self.optimizer = torch.optim.Adam(
-            self.trained, lr=config.learning_rate, eps=config.adam_epsilon, fused=True, capturable=device.type == "cuda"
-        )
+        options: dict[str, Any] = {"fused": True, "capturable": device.type == "cuda"}
+        adam = torch.optim.Adam(self.trained, lr=config.learning_rate, eps=config.adam_epsilon, **options)
+        self.optimizers = {"all": adam}
         self.generator = torch.Generator(device).manual_seed(seed)
         self.heads.draw(self.generator)
         self._step = self._make_step()
@@ -95,10 +96,6 @@ class Rainbow:
         """Build what the agent trains beside its learner."""
         sizes = encoder.feature_dim, action_dim, config.atoms, config.hidden_dim
         return (DuellingHeads(*sizes, noise_std=config.noise_std),)
-
-    @property
-    def heads(self) -> DuellingHeads:
-        return cast(DuellingHeads, self.network["heads"])
 
     def _make_step(self) -> Any:
         return make_step(self._descend, capture=self.config.capture and self.device.type == "cuda")
@@ -125,7 +122,7 @@ class Rainbow:
         views = None
         if self.learner.learns:
             batch, views = self.learner.views(batch, drawn[0] if self.config.averaging.m else None)
-        self.target_network["heads"].draw(self.generator)
+        self.target_heads.draw(self.generator)
         metrics = self._step(batch, obs, next_obs, views)
         self.updates += 1
         if self.updates % self.config.target_period == 0:
@@ -143,11 +140,11 @@ class Rainbow:
             total, metrics = losses + objective_loss, metrics | more
         metrics["priorities"] = (total if self.config.priority == "total" else losses).detach()
         loss = (batch.weight * total).mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizers["all"].zero_grad(set_to_none=True)
         loss.backward()
         metrics["encoder_grad_norm"] = grad_norm(list(self.learner.encoder.parameters()))
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
-        self.optimizer.step()
+        self.optimizers["all"].step()
         if views is not None:
             self.learner.move_target()
             self.learner.after_step()
@@ -173,19 +170,20 @@ class Rainbow:
         rows = torch.arange(len(batch.action), device=self.device)
         best = self._values(self.heads(online(next_obs))).argmax(1)
         features = Remembering(cast(Encoder, self.target_network["encoder"]), online)(next_obs)
-        logits = self.target_network["heads"](features)
+        logits = self.target_heads(features)
         probabilities = logits[rows, best].float().softmax(-1)
         return project_distribution(probabilities, batch.reward, batch.discount, self.support)
 
     @property
     def _parts(self) -> Parts:
-        names = ("learner", "heads", "target_network", "generator", "optimizer")
+        names = ("learner", "heads", "target_network", "generator")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
-        return {**collect(self._parts), "updates": self.updates}
+        return {**collect(self._parts), "optimizers": collect(self.optimizers), "updates": self.updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         restore(self._parts, state)
+        restore(self.optimizers, state["optimizers"])
         self.updates = state["updates"]
         self._step = self._make_step()  # a captured graph would go on with the optimiser's former moments

@@ -125,7 +125,9 @@ def random_translate(images: Tensor, pad: int, generator: torch.Generator) -> Cr
 def center_fit(images: Tensor, size: int) -> Tensor:
     """Bring images (B, C, H, W) to `size` for acting: cut to their middle, or in the middle of a black canvas."""
     margin = size - images.shape[-1]
-    if margin <= 0:
+    if margin == 0:
+        return images
+    if margin < 0:
         return center_crop(images, size)
     return F.pad(images, (margin // 2, margin - margin // 2) * 2)
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
 
 from curl_rl.types import Stateful
 
-Parts = Mapping[str, Stateful | torch.Generator]
+Parts = Mapping[str, Stateful | Optimizer | torch.Generator]
 
 
 def collect(parts: Parts) -> dict[str, Any]:

@@ -28,13 +28,13 @@ class _Candidate:
             self.replay = make_replay(config, env, device)
             fill(self.replay, env, self.rows)
         self.rng = np.random.default_rng(0)
-        objective = self.agent.objective
+        objective = self.agent.learner.objective
         objective.after_step = self.watch.wrap("after_step", objective.after_step)
 
     @property
     def rows(self) -> int:
         """How many samples fill every queue or memory of the objective, and a few batches at least."""
-        buffers = [len(buffer) for buffer in self.agent.objective.buffers() if buffer.dim()]
+        buffers = [len(buffer) for buffer in self.agent.learner.objective.buffers() if buffer.dim()]
         return max([4 * self.batch_size, *buffers])
 
     def warm_up(self) -> None:
@@ -48,7 +48,7 @@ class _Candidate:
     def update(self, name: str = "update") -> None:
         """Take one update, its sampling included, and keep the seconds under a name."""
         with self.watch.timing(name):
-            self.agent.update(self.replay.sample(self.batch_size, self.rng))
+            self.agent.update(self.replay.sample(self.batch_size, self.rng, self.agent.n_step, self.agent.discount))
 
     def refresh(self) -> float:
         """Return the seconds that periodic work takes of an update on average, however seldom it is due."""
@@ -62,12 +62,12 @@ class _Candidate:
 
     @property
     def schedules(self) -> list[Schedule]:
-        return [module for module in self.agent.objective.modules() if isinstance(module, Schedule)]
+        return [module for module in self.agent.learner.objective.modules() if isinstance(module, Schedule)]
 
     @property
     def own_bytes(self) -> int:
         """Bytes of the objective's parameters and buffers."""
-        objective = self.agent.objective
+        objective = self.agent.learner.objective
         return sum(tensor.nbytes for group in (objective.parameters(), objective.buffers()) for tensor in group)
 
 

@@ -19,13 +19,12 @@ from comparison.recordings import Recording, read
 from comparison.ridge import r2_scores, share_out
 from comparison.tables import finite_mean, gather, merge_rows, ranking, read_rows
 from curl_rl.config.schema import Config
-from curl_rl.nn.augmentations import augment, augment_future, center_fit
-from curl_rl.nn.networks import move_average
 from curl_rl.nn.remembering import Remembering
+from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
-from curl_rl.run.assembly import make_agent, make_environment, make_protocol, make_replay, make_stack
+from curl_rl.run.assembly import make_environment, make_learner, make_protocol, make_replay, make_stack
 from curl_rl.run.device import prepare_torch
-from curl_rl.types import Batch, ConfigError, Views
+from curl_rl.types import ConfigError
 
 PIXELS = "pixels"  # the floor that has no encoder
 KEY = ("task", "objective", "seed", "updates", "frames")  # columns that name a job
@@ -66,37 +65,23 @@ def fill(replay: Replay, recordings: Sequence[Recording], reward_clip: float) ->
             replay.add(action, reward, terminated, i == last, recording.frame[i + 1], **marks)
 
 
-def train(agent: Any, replay: Replay, config: Config, updates: int) -> list[float]:
-    """Train the encoder by its objective alone, with the run's views, batches and averages; return the losses."""
-    if not agent.objective.coefficient:
+def train(learner: Learner, replay: Replay, config: Config, updates: int) -> list[float]:
+    """Train a learner by its objective alone, with the run's batches and step sizes; return the losses."""
+    if not learner.learns:
         return []
-    rainbow = config.agent.name == "rainbow"
-    target = agent.key_encoder if rainbow else agent.target_encoder
-    period = 1 if rainbow else config.agent.target_period
-    parameters = [p for m in (agent.encoder, agent.objective) for p in m.parameters() if p.requires_grad]
-    epsilon = getattr(config.agent, "adam_epsilon", 1e-8)
-    optimizer = torch.optim.Adam(parameters, lr=config.agent.learning_rate, eps=epsilon, fused=True)
+    optimizer = torch.optim.Adam(learner.parameter_groups(), eps=learner.pace.epsilon, fused=True)
     rng, losses = np.random.default_rng(config.seed), []
     for update in range(updates):
-        batch, views = _augment(agent, replay.sample(config.batch_size, rng))
-        online = Remembering(agent.encoder)
-        loss, _ = agent.objective(batch, views, online, Remembering(target, online))
+        batch, views = learner.views(replay.sample(config.batch_size, rng, config.agent.n_step, config.agent.discount))
+        loss, metrics = learner.loss(batch, views, Remembering(learner.encoder))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        if update % period == 0:
-            move_average(target, agent.encoder, config.agent.encoder_tau)
-        agent.objective.after_step()
-        losses.append(loss.detach())
+        if update % learner.pace.period == 0:
+            learner.move_target()
+        learner.after_step()
+        losses.append(metrics["objective_loss"])
     return torch.stack(losses).tolist()
-
-
-def _augment(agent: Any, batch: Batch) -> tuple[Batch, Views]:
-    """Return what the agent would show its objective: two views, and the future under others."""
-    two = hasattr(agent, "key_generator")
-    generators = (agent.generator, agent.key_generator) if two else (agent.view_generator,) * 2
-    views = Views(*(augment(batch.obs, agent.config, generator) for generator in generators))
-    return batch._replace(future=augment_future(batch.future, agent.config, generators[1])), views
 
 
 def observations(recordings: Sequence[Recording], config: Config) -> Iterator[Tensor]:
@@ -112,11 +97,10 @@ def observations(recordings: Sequence[Recording], config: Config) -> Iterator[Te
 
 
 @torch.no_grad()
-def encode(agent: Any, images: Tensor, config: Config) -> dict[str, Tensor]:
-    """Return features (n, d) and, where they are not the same, the flat convolutional map, of uncropped images."""
-    seen = center_fit(images, agent.image_size(config.agent, config.env.image_size))
-    conv = agent.encoder.conv(seen)
-    features = agent.encoder.head(conv)
+def encode(learner: Learner, images: Tensor) -> dict[str, Tensor]:
+    """Return features (n, d) and, where they are not the same, the flat convolutional map, of raw images."""
+    conv = learner.encoder.conv(learner.whole(images))
+    features = learner.encoder.head(conv)
     same = features.shape == conv.flatten(1).shape
     return {"features": features} if same else {"features": features, "conv": conv.flatten(1)}
 
@@ -143,11 +127,11 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     recordings, start, losses, seconds = _recordings(job.folder, job.frames), time.perf_counter(), [], 0.0
     look = shrink
     if job.name != PIXELS:
-        agent, replay = _make_parts(job.config, recordings)
+        learner, replay = _make_parts(job.config, recordings)
         start = time.perf_counter()
-        losses = train(agent, replay, job.config, job.updates)
+        losses = train(learner, replay, job.config, job.updates)
         seconds = time.perf_counter() - start
-        look = functools.partial(encode, agent, config=job.config)
+        look = functools.partial(encode, learner)
     tail = losses[-max(1, len(losses) // 10) :]
     told = {"loss": finite_mean(tail), "train_seconds": round(seconds, 1)}
     key = dict(zip(KEY, job.key, strict=True))
@@ -157,17 +141,17 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     ]
 
 
-def _make_parts(config: Config, recordings: Sequence[Recording]) -> tuple[Any, Replay]:
-    """Build the run's own agent and replay, and fill the replay."""
+def _make_parts(config: Config, recordings: Sequence[Recording]) -> tuple[Learner, Replay]:
+    """Build the run's own learner and replay, and fill the replay."""
     if config.objective.needs_labels and not all(recording.labels.size for recording in recordings):
         raise ConfigError(f"{config.task} was recorded without labels: move its recordings away and collect them anew")
     env = make_environment(config)
     try:
-        agent, replay = make_agent(config, env, _CPU), make_replay(config, env, _CPU)
+        learner, replay = make_learner(config, env, _CPU), make_replay(config, env, _CPU)
     finally:
         env.close()
     fill(replay, recordings, make_protocol(config).get("reward_clip", np.inf))
-    return agent, replay
+    return learner, replay
 
 
 def run(jobs: Sequence[Job], out: Path, made_by: dict[str, str], *, workers: int) -> int:

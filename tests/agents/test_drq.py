@@ -1,9 +1,9 @@
 """Agents that augment and nothing else: DrQ's averages written out, and RAD from the configuration to the export."""
 
 import copy
-import dataclasses
 import io
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -25,10 +25,11 @@ from tiny import (
 from torch import Tensor
 
 from curl_rl.adapters.sb3 import CurlFeatures
-from curl_rl.agents.rainbow import Rainbow, RainbowAugmentations
-from curl_rl.agents.sac import Sac, SacAugmentations
+from curl_rl.agents.rainbow import Rainbow, RainbowConfig
+from curl_rl.agents.sac import Sac, SacConfig
 from curl_rl.config.overrides import compose
-from curl_rl.nn.augmentations import center_fit
+from curl_rl.nn.augmentations import AUGMENTATIONS, Averaging
+from curl_rl.nn.images import center_fit
 from curl_rl.nn.losses import categorical_loss, project_distribution, soft_q_target, twin_q_loss
 from curl_rl.options import check
 from curl_rl.representation.export import export_run, load_encoder
@@ -41,17 +42,18 @@ UPDATES = ("joint", "sequential")
 
 
 def drq_sac(k: int = 1, m: int = 1, objective: str = "none", **fields) -> Sac:
-    return tiny_sac(objective, augmentations=SacAugmentations(k, m), **fields)
+    return tiny_sac(objective, averaging=Averaging(k, m), **fields)
 
 
-def drq_rainbow(k: int, m: int, objective: str = "none", **fields) -> Rainbow:
-    return tiny_rainbow(objective, augmentations=RainbowAugmentations(k, m), shift_pad=2, **fields)
+def drq_rainbow(k: int, m: int, objective: str = "none", *, augmentation: Any = None, **fields) -> Rainbow:
+    shown = augmentation or AUGMENTATIONS["crop_shift"].Config(pad=2)
+    return tiny_rainbow(objective, averaging=Averaging(k, m), augmentation=shown, **fields)
 
 
 def watch_views(agent: Sac | Rainbow) -> list[tuple[Batch, Views]]:
     """Return a list that grows by what the objective is given at each update."""
     seen = []
-    agent.objective.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
+    agent.learner.objective.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
     return seen
 
 
@@ -63,11 +65,11 @@ class Draws:
 
     def __init__(self, agent: Sac, batch: Batch):
         twin, size = copy.deepcopy(agent), len(batch.action)
-        k, m = agent.config.augmentations.k, agent.config.augmentations.m
-        first = twin._augment(batch.obs, twin.generator).images
-        self.next_obs = [twin._augment(batch.next_obs, twin.generator).images for _ in range(k)]
+        k, m = agent.config.averaging.k, agent.config.averaging.m
+        first = twin.learner.augmentation(batch.obs, twin.generator).images
+        self.next_obs = [twin.learner.augmentation(batch.next_obs, twin.generator).images for _ in range(k)]
         self.noise = torch.randn(((k + 1) * size, ACTIONS), generator=twin.generator).split(size)
-        self.obs = [first, *(twin._augment(batch.obs, twin.generator).images for _ in range(m - 1))]
+        self.obs = [first, *(twin.learner.augmentation(batch.obs, twin.generator).images for _ in range(m - 1))]
 
 
 def critic_loss(agent: Sac, batch: Batch, draws: Draws) -> Tensor:
@@ -75,13 +77,13 @@ def critic_loss(agent: Sac, batch: Batch, draws: Draws) -> Tensor:
     alpha, targets = agent.log_alpha.exp(), []
     with torch.no_grad():
         for images, noise in zip(draws.next_obs, draws.noise, strict=False):
-            action, log_prob = agent.actor(agent.encoder.conv(images), noise)
-            q1, q2 = agent.target_critic(agent.target_encoder(images), action)
+            action, log_prob = agent.actor(agent.learner.encoder.conv(images), noise)
+            q1, q2 = agent.target_critic(agent.learner.target_encoder(images), action)
             targets.append(batch.reward + batch.discount * (torch.minimum(q1, q2) - alpha * log_prob))
         y = sum(targets) / len(targets)
     losses = []
     for images in draws.obs:
-        q1, q2 = agent.critic(agent.encoder(images), batch.action)
+        q1, q2 = agent.critic(agent.learner.encoder(images), batch.action)
         losses.append((batch.weight * (q1 - y) ** 2).mean() + (batch.weight * (q2 - y) ** 2).mean())
     return torch.stack(losses).mean()
 
@@ -94,7 +96,7 @@ def test_sacs_target_is_a_mean_over_k_views_and_its_loss_over_m(update, k, m):
     batch = tiny_batch(7)._replace(weight=torch.rand(6))
     loss = critic_loss(twin := copy.deepcopy(agent), batch, Draws(agent, batch))
     twin.critic.zero_grad()
-    twin.encoder.zero_grad()
+    twin.learner.encoder.zero_grad()
     loss.backward()
     metrics = agent.update(batch).metrics
     torch.testing.assert_close(metrics["critic_loss"], loss.detach(), rtol=1e-5, atol=0)
@@ -110,31 +112,31 @@ def test_one_view_of_each_is_sac_bit_for_bit():
     batch, twin = tiny_batch(7), copy.deepcopy(agent)
     draws = Draws(agent, batch)
     with torch.no_grad():
-        action, log_prob = twin.actor(twin.encoder.conv(draws.next_obs[0]), draws.noise[0])
-        q = twin.target_critic(twin.target_encoder(draws.next_obs[0]), action)
+        action, log_prob = twin.actor(twin.learner.encoder.conv(draws.next_obs[0]), draws.noise[0])
+        q = twin.target_critic(twin.learner.target_encoder(draws.next_obs[0]), action)
         target = soft_q_target(batch.reward, batch.discount, q, log_prob, twin.log_alpha.exp())
-    loss = twin_q_loss(twin.critic(twin.encoder(draws.obs[0]), batch.action), target, batch.weight)
+    loss = twin_q_loss(twin.critic(twin.learner.encoder(draws.obs[0]), batch.action), target, batch.weight)
     twin.critic.zero_grad()
-    twin.encoder.zero_grad()
+    twin.learner.encoder.zero_grad()
     loss.backward()
     assert torch.equal(agent.update(batch).metrics["critic_loss"], loss.detach())
     expected, found = gradients(twin, "encoder", "critic"), gradients(agent, "encoder", "critic")
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
-    assert SacAugmentations() == SacAugmentations(1, 1) == agent.config.augmentations
+    assert SacConfig().averaging == Averaging(1, 1) == agent.config.averaging
 
 
 @pytest.mark.parametrize("update", UPDATES)
 def test_sac_encodes_every_view_and_the_actor_and_the_objective_take_the_first(update):
     agent, batch = drq_sac(2, 3, "curl", update=update), tiny_batch()
     draws, views = Draws(agent, batch), watch_views(agent)
-    online, target = watch_inputs(agent.encoder.convs), watch_inputs(agent.target_encoder.convs)
+    online, target = watch_inputs(agent.learner.encoder.convs), watch_inputs(agent.learner.target_encoder.convs)
     agent.update(batch)
     expected = [torch.cat(draws.next_obs), *draws.obs]
     expected += [draws.obs[0]] if update == "sequential" else []  # again once the critic's step has moved the encoder
     assert len(online) == len(expected)
     assert all(torch.equal(seen, images / 255) for seen, images in zip(online, expected, strict=True))
     ((given, (query, key)),) = views
-    assert query.images is given.obs
+    assert torch.equal(given.obs, batch.obs)
     assert torch.equal(query.images, draws.obs[0])
     assert len(target) == 2
     assert torch.equal(target[0], torch.cat(draws.next_obs) / 255)
@@ -146,7 +148,7 @@ def test_sacs_control_sees_the_same_views_and_noise(k, m):
     seen, agents = [], []
     for objective in ("curl", "none"):
         agents.append(agent := drq_sac(k, m, objective, update="joint"))
-        inputs = watch_inputs(agent.encoder.convs)
+        inputs = watch_inputs(agent.learner.encoder.convs)
         seen.append([])
         for i in range(3):
             inputs.clear()
@@ -155,8 +157,8 @@ def test_sacs_control_sees_the_same_views_and_noise(k, m):
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
     curl, none = agents
     assert torch.equal(curl.generator.get_state(), none.generator.get_state())
-    assert torch.equal(none.key_generator.get_state(), drq_sac().key_generator.get_state())
-    assert not torch.equal(curl.key_generator.get_state(), none.key_generator.get_state())
+    assert torch.equal(none.learner.generator.get_state(), drq_sac().learner.generator.get_state())
+    assert not torch.equal(curl.learner.generator.get_state(), none.learner.generator.get_state())
 
 
 def test_more_views_of_the_observation_change_no_earlier_draw():
@@ -172,19 +174,21 @@ def test_more_views_of_the_observation_change_no_earlier_draw():
 
 def value_losses(agent: Rainbow, batch: Batch) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Write each sample's loss out for what the next update will draw; return it with its views."""
-    k, m = agent.config.augmentations.k, agent.config.augmentations.m
+    k, m = agent.config.averaging.k, agent.config.averaging.m
     rows = torch.arange(len(batch.action))
-    obs = [agent._augment(batch.obs, agent.generator).images for _ in range(m)] or [batch.obs]
-    next_obs = [agent._augment(batch.next_obs, agent.generator).images for _ in range(k)] or [batch.next_obs]
+    obs = [agent.learner.augmentation(batch.obs, agent.generator).images for _ in range(m)] or [batch.obs]
+    next_obs = [agent.learner.augmentation(batch.next_obs, agent.generator).images for _ in range(k)] or [
+        batch.next_obs
+    ]
     agent.target_heads.draw(agent.generator)
     with torch.no_grad():
         targets = []
         for images in next_obs:
-            best = (agent.heads(agent.encoder(images)).softmax(-1) @ agent.support).argmax(1)
-            shares = agent.target_heads(agent.target_encoder(images))[rows, best].softmax(-1)
+            best = (agent.heads(agent.learner.encoder(images)).softmax(-1) @ agent.support).argmax(1)
+            shares = agent.target_heads(agent.target_network["encoder"](images))[rows, best].softmax(-1)
             targets.append(project_distribution(shares, batch.reward, batch.discount, agent.support))
         target = sum(targets) / len(targets)
-    logits = [agent.heads(agent.encoder(images))[rows, batch.action] for images in obs]
+    logits = [agent.heads(agent.learner.encoder(images))[rows, batch.action] for images in obs]
     return sum(categorical_loss(each, target) for each in logits) / len(logits), obs, next_obs
 
 
@@ -194,7 +198,7 @@ def test_rainbows_target_is_a_mean_over_k_views_and_its_losses_over_m(k, m):
     run(agent, range(3))
     batch, twin = atari_batch(7)._replace(weight=torch.rand(6)), copy.deepcopy(agent)
     losses, _, _ = value_losses(twin, batch)
-    twin.encoder.zero_grad()
+    twin.learner.encoder.zero_grad()
     twin.heads.zero_grad()
     (batch.weight * losses).mean().backward()
     metrics, priorities = agent.update(batch)
@@ -219,18 +223,19 @@ def test_views_that_are_all_alike_are_the_frames_themselves():
 @pytest.mark.parametrize(("k", "m"), COUNTS)
 def test_rainbows_query_is_the_value_losss_first_view(k, m):
     agent, batch = drq_rainbow(k, m, "curl"), atari_batch()
-    key_generator = agent.view_generator.clone_state()
+    key_generator = agent.learner.generator.clone_state()
     _, obs, next_obs = value_losses(copy.deepcopy(agent), batch)
     views = watch_views(agent)
-    online, target, key = (watch_maps(getattr(agent, name)) for name in ("encoder", "target_encoder", "key_encoder"))
+    encoders = agent.learner.encoder, agent.target_network["encoder"], agent.learner.target_encoder
+    online, target, key = (watch_maps(encoder) for encoder in encoders)
     agent.update(batch)
     (_, crops) = views[0]
     assert torch.equal(crops.query.images, obs[0])
-    expected_key = agent._augment(batch.obs, key_generator).images
+    expected_key = agent.learner.augmentation(batch.obs, key_generator).images
     assert torch.equal(crops.key.images, expected_key)
     for seen, images in ((online, [*obs, *next_obs]), (target, next_obs), (key, [expected_key])):
         assert len(seen) == len(images)  # the query costs no forward pass of its own
-        assert all(torch.equal(a, agent.encoder.scale(b)) for a, b in zip(seen, images, strict=True))
+        assert all(torch.equal(a, agent.learner.encoder.scale(b)) for a, b in zip(seen, images, strict=True))
 
 
 @pytest.mark.parametrize(("k", "m"), [(1, 0), (0, 1), (2, 2)])
@@ -238,7 +243,7 @@ def test_rainbows_control_sees_the_same_views_and_noise(k, m):
     seen, agents = [], []
     for objective in ("curl", "none"):
         agents.append(agent := drq_rainbow(k, m, objective))
-        maps = watch_maps(agent.encoder)
+        maps = watch_maps(agent.learner.encoder)
         seen.append([])
         for i in range(3):
             maps.clear()
@@ -249,7 +254,7 @@ def test_rainbows_control_sees_the_same_views_and_noise(k, m):
     assert torch.equal(curl.generator.get_state(), none.generator.get_state())
     for (name, a), (_, b) in zip(curl.target_heads.named_buffers(), none.target_heads.named_buffers(), strict=True):
         assert torch.equal(a, b), name
-    assert torch.equal(none.view_generator.get_state(), drq_rainbow(0, 0).view_generator.get_state())
+    assert torch.equal(none.learner.generator.get_state(), drq_rainbow(0, 0).learner.generator.get_state())
 
 
 # both
@@ -259,7 +264,7 @@ def test_rainbows_control_sees_the_same_views_and_noise(k, m):
 @pytest.mark.parametrize("augmentation", ["shift", "cutout", "color_jitter"])
 @pytest.mark.parametrize("make", [drq_sac, drq_rainbow])
 def test_a_restored_agent_goes_on_bit_for_bit(make, augmentation, objective):
-    fields = {"augmentation": augmentation, "cutout_min": 2, "cutout_max": 8}
+    fields: dict[str, Any] = {"augmentation": augmentation}
     if make is drq_sac:
         fields["obs_shape"] = (9, 24, 24)
     agent, other = (make(2, 2, objective, seed=seed, **fields) for seed in (0, 7))
@@ -272,25 +277,29 @@ def test_a_restored_agent_goes_on_bit_for_bit(make, augmentation, objective):
     assert_equal_states(agent, other)
 
 
-@pytest.mark.parametrize(("cls", "least"), [(SacAugmentations, 1), (RainbowAugmentations, 0)])
-def test_counts_that_cannot_be_averaged_are_refused(cls, least):
-    assert dataclasses.astuple(cls()) == (least, least)
+def test_counts_that_cannot_be_averaged_are_refused():
+    assert (SacConfig().averaging, RainbowConfig().averaging) == (Averaging(1, 1), Averaging(0, 0))
     for name in ("k", "m"):
-        message = rf"agent.augmentations.{name} must be at least {least} and at most 100, got {least - 1}"
-        with pytest.raises(ConfigError, match=message):
-            check(cls(**{name: least - 1}), "agent.augmentations.")
+        with pytest.raises(ConfigError, match=rf"agent.averaging.{name} must be at least 0 and at most 100, got -1"):
+            check(RainbowConfig(averaging=Averaging(**{name: -1})), "agent.")
 
 
 # whole runs
 
 REACH = (
     *("task=toy/reach", "device=cpu", "objective=none", "budget_frames=90", "random_steps=40", "batch_size=8"),
-    *("agent.augmentation=translate", "agent.augmentations.k=2", "agent.augmentations.m=2", "agent.hidden_dim=16"),
+    *(
+        "augmentation=translate",
+        "augmentation.pad=4",
+        "agent.averaging.k=2",
+        "agent.averaging.m=2",
+        "agent.hidden_dim=16",
+    ),
     *("evaluation.every_frames=90", "evaluation.episodes=2", "evaluation.workers=1", "log.every_updates=20"),
 )
 GRID = (
     *("task=toy/grid", "preset=rainbow", "device=cpu", "objective=none", "budget_frames=90", "random_steps=40"),
-    *("agent.augmentation=color_jitter", "agent.augmentations.k=1", "agent.augmentations.m=1", "batch_size=8"),
+    *("augmentation=color_jitter", "agent.averaging.k=1", "agent.averaging.m=1", "batch_size=8"),
     *("evaluation.every_frames=90", "evaluation.episodes=2", "evaluation.workers=1", "log.every_updates=20"),
 )
 
@@ -305,7 +314,7 @@ def exported(tmp_path_factory) -> tuple[Path, Path]:
 
 def test_a_run_of_translations_is_exported_as_it_acts(exported):
     run_dir, folder = exported
-    loaded, weights = load_encoder(folder), state(run_dir)["agent"]["encoder"]
+    loaded, weights = load_encoder(folder), state(run_dir)["agent"]["learner"]["encoder"]
     assert (loaded.obs_shape, loaded.encoder.obs_shape) == ((6, 28, 28), (6, 36, 36))
     assert all(torch.equal(weights[name], weight) for name, weight in loaded.encoder.state_dict().items())
     images = tiny_batch(obs_shape=(6, 28, 28)).obs
@@ -337,15 +346,15 @@ def test_rainbow_runs_on_augmentations_alone(tmp_path):
     ("overrides", "message"),
     [
         (
-            "task=toy/reach agent.augmentation=cutout",
-            "agent.cutout_max=30 leaves nothing of images of env.image_size=28: lower the one or raise the other",
+            "task=toy/reach augmentation=cutout",
+            "augmentation.most=30 leaves nothing of images of side 28: lower the one or enlarge the other",
         ),
-        ("task=toy/reach agent.augmentation=translate agent.translate_pad=28", "agent.translate_pad=28 makes mostly"),
-        ("task=toy/reach agent.shift_pad=28", "agent.shift_pad=28 leaves nothing of images of env.image_size=28"),
-        ("task=toy/reach agent.augmentation=crop", "agent.crop_size=84 does not fit in images of env.image_size=28"),
-        ("task=atari/pong agent.augmentation=cutout agent.cutout_max=84", "agent.cutout_max=84 leaves nothing of"),
-        ("task=atari/pong agent.augmentation=translate", "is none of crop_shift, shift, cutout, color_jitter, none"),
-        ("preset=state agent.augmentation=cutout", "env.obs=state has no pixels to crop"),
+        ("task=toy/reach augmentation=translate augmentation.pad=28", "augmentation.pad=28 makes mostly"),
+        ("task=toy/reach augmentation.pad=28", "augmentation.pad=28 leaves nothing of images of side 28"),
+        ("task=toy/reach augmentation=crop", "augmentation.size=84 does not fit in images of side 28"),
+        ("task=atari/pong augmentation=cutout augmentation.most=84", "augmentation.most=84 leaves nothing of"),
+        ("task=atari/pong augmentation=flip", "unknown augmentation 'flip'; there are color_jitter, crop, crop_shift"),
+        ("preset=state augmentation=cutout", "env.obs=state has no pixels to crop"),
     ],
     ids=lambda value: value if "=" in value and " of " not in value else "",
 )
@@ -356,9 +365,9 @@ def test_augmentations_that_do_not_go_with_the_images_are_refused(overrides, mes
 
 
 def test_augmentations_that_just_fit_are_taken():
-    assert compose(["task=atari/pong", "agent.augmentation=cutout"]).agent.augmentation == "cutout"
-    for overrides in ("agent.augmentation=cutout agent.cutout_max=27", "agent.augmentation=crop agent.crop_size=28"):
+    assert compose(["task=atari/pong", "augmentation=cutout"]).augmentation.name == "cutout"
+    for overrides in ("augmentation=cutout augmentation.most=27", "augmentation=crop augmentation.size=28"):
         config = compose(["task=toy/reach", *overrides.split(), "run_dir=x"])
-        assert Sac.image_size(config.agent, config.env.image_size) == 28
-    for overrides in ("agent.augmentation=translate", "agent.augmentation=color_jitter"):  # as their defaults are
+        assert config.augmentation.seen_size(config.env.image_size) == 28
+    for overrides in ("augmentation=translate", "augmentation=color_jitter"):  # as their defaults are
         compose(["task=toy/reach", overrides, "run_dir=x"])

@@ -27,13 +27,17 @@ from tiny import (
 from torch import Tensor
 
 from curl_rl.agents import AGENTS
-from curl_rl.agents.rainbow import DuellingHeads, Rainbow, RainbowConfig
-from curl_rl.nn.augmentations import random_color_jitter, random_crop_shift, random_cutout, random_shift, unmoved
+from curl_rl.agents.rainbow import Rainbow, RainbowConfig
+from curl_rl.nn.augmentations import AUGMENTATIONS as CLASSES
+from curl_rl.nn.augmentations import AugmentationConfig, NoAugmentation
 from curl_rl.nn.cudagraph import tensors
 from curl_rl.nn.encoders import encoder_config, make_encoder
+from curl_rl.nn.heads import DuellingHeads
+from curl_rl.nn.images import random_color_jitter, random_crop_shift, random_cutout, random_shift, unmoved
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.curl import Curl
+from curl_rl.objectives.learner import Learner
 from curl_rl.options import check
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes
 
@@ -45,7 +49,16 @@ AUGMENTATIONS = {
     "color_jitter": lambda frames, generator: random_color_jitter(frames, (0.3, 0.2, 0.0, 0.0), generator),
     "none": lambda frames, _: unmoved(frames),
 }
-SETTINGS = {"shift_pad": 3, "cutout_min": 5, "cutout_max": 9, "brightness": 0.3, "contrast": 0.2}
+SETTINGS = {
+    "crop_shift": {"pad": 3},
+    "shift": {"pad": 3},
+    "cutout": {"least": 5, "most": 9},
+    "color_jitter": {"brightness": 0.3, "contrast": 0.2, "saturation": 0.0, "hue": 0.0},
+}
+
+
+def augmenting(name: str) -> AugmentationConfig:
+    return CLASSES[name].Config(**SETTINGS.get(name, {}))
 
 
 def noise(heads: DuellingHeads) -> dict[str, Tensor]:
@@ -98,7 +111,7 @@ def test_every_trained_parameter_moves_and_no_other_has_a_gradient(objective):
     before = copies(agent)
     run(agent, range(1))
     for name, p in parameters(agent).items():
-        follows = objective == "curl" and name.startswith(("key_encoder.", "objective.target_head."))
+        follows = objective == "curl" and name.startswith(("target_encoder.", "objective.target_head."))
         assert torch.equal(p, before[name]) != (p.requires_grad or follows), name
         assert (p.grad is not None) == p.requires_grad, name
 
@@ -106,29 +119,29 @@ def test_every_trained_parameter_moves_and_no_other_has_a_gradient(objective):
 def test_the_target_is_copied_every_period_and_stays_in_between():
     agent = tiny_rainbow(target_period=3)
     for i in range(1, 8):
-        before = copies(agent, "target_encoder", "target_heads")
+        before = copies(agent, "target_network")
         run(agent, range(i, i + 1))
         online = copies(agent, "encoder", "heads")
-        expected = {f"target_{name}": p for name, p in online.items()} if i % 3 == 0 else before
-        assert same(copies(agent, "target_encoder", "target_heads"), expected), i
+        expected = {f"target_network.{name}": p for name, p in online.items()} if i % 3 == 0 else before
+        assert same(copies(agent, "target_network"), expected), i
 
 
-def test_the_keys_encoder_follows_every_update_by_its_tau():
+def test_the_target_encoder_follows_every_update_by_its_tau():
     agent = tiny_rainbow(encoder_tau=0.3)
     for i in range(3):
-        before = copies(agent, "key_encoder")
+        before = copies(agent, "target_encoder")
         run(agent, range(i, i + 1))
         for name, p in copies(agent, "encoder").items():
-            expected = 0.7 * before[f"key_{name}"] + 0.3 * p
-            torch.testing.assert_close(parameters(agent)[f"key_{name}"].detach(), expected, rtol=1e-5, atol=1e-7)
+            expected = 0.7 * before[f"target_{name}"] + 0.3 * p
+            torch.testing.assert_close(parameters(agent)[f"target_{name}"].detach(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_without_an_objective_the_keys_encoder_rests():
+def test_without_an_objective_the_target_encoder_rests():
     agent = tiny_rainbow("none", encoder_tau=0.3)
-    before = copies(agent, "key_encoder")
-    seen = watch_maps(agent.key_encoder)
+    before = copies(agent, "target_encoder")
+    seen = watch_maps(agent.learner.target_encoder)
     run(agent, range(3))
-    assert same(copies(agent, "key_encoder"), before)
+    assert same(copies(agent, "target_encoder"), before)
     assert seen == []
 
 
@@ -137,16 +150,17 @@ def test_without_an_objective_the_keys_encoder_rests():
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation):
-    agent, batch = tiny_rainbow(augmentation=augmentation, **SETTINGS), atari_batch()
-    kept, generator = copy.deepcopy(batch), agent.view_generator.clone_state()
-    online, target, key = (watch_maps(getattr(agent, m)) for m in ("encoder", "target_encoder", "key_encoder"))
+    agent, batch = tiny_rainbow(augmentation=augmenting(augmentation)), atari_batch()
+    kept, generator = copy.deepcopy(batch), agent.learner.generator.clone_state()
+    encoders = agent.learner.encoder, agent.target_network["encoder"], agent.learner.target_encoder
+    online, target, key = (watch_maps(encoder) for encoder in encoders)
     agent.update(batch)
     views = [AUGMENTATIONS[augmentation](batch.obs, generator).images for _ in range(2)]
     # Unmoved, the query is what the value loss saw already.
     expected = [batch.obs, batch.next_obs, *views[: augmentation != "none"]]
     for seen, frames in ((online, expected), (target, [batch.next_obs]), (key, [views[1]])):
         assert len(seen) == len(frames)
-        assert all(torch.equal(a, agent.encoder.scale(b)) for a, b in zip(seen, frames, strict=True))
+        assert all(torch.equal(a, agent.learner.encoder.scale(b)) for a, b in zip(seen, frames, strict=True))
     assert torch.equal(*views) == (augmentation == "none")
     assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(kept), strict=True))
 
@@ -157,12 +171,15 @@ def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation
 @pytest.mark.parametrize("explore", [True, False])
 def test_acting_pays_for_the_online_value_only(explore):
     agent, obs = tiny_rainbow(), atari_batch(size=3).obs
-    seen, *watched = (watch_maps(encoder) for encoder in (agent.encoder, agent.target_encoder, agent.key_encoder))
-    assert isinstance(agent.objective, Curl)
-    watched += [watch_inputs(module) for module in (agent.objective.head, agent.target_heads.value_hidden)]
+    seen, *watched = (
+        watch_maps(encoder)
+        for encoder in (agent.learner.encoder, agent.target_network["encoder"], agent.learner.target_encoder)
+    )
+    assert isinstance(agent.learner.objective, Curl)
+    watched += [watch_inputs(module) for module in (agent.learner.objective.head, agent.target_heads.value_hidden)]
     action = agent.act(obs.numpy(), explore=explore)
     assert len(seen) == 1
-    assert torch.equal(seen[0], agent.encoder.scale(obs))
+    assert torch.equal(seen[0], agent.learner.encoder.scale(obs))
     assert watched == [[]] * 4
     assert (action.shape, action.dtype) == ((3,), np.int64)
 
@@ -172,11 +189,11 @@ def test_acting_takes_the_action_of_the_greatest_mean(explore):
     agent, obs = tiny_rainbow(noise_std=0.5), atari_batch(size=64).obs
     agent.heads.advantage_hidden.weight.data.mul_(100)
     with torch.no_grad():  # no action is better on average, so that the frames decide
-        hidden = agent.heads.advantage_hidden(agent.encoder(obs), noisy=explore).relu()
+        hidden = agent.heads.advantage_hidden(agent.learner.encoder(obs), noisy=explore).relu()
         agent.heads.advantage.bias -= agent.heads.advantage(hidden, noisy=explore).mean(0)
     actions = agent.act(obs.numpy(), explore=explore)
     with torch.no_grad():
-        shares = agent.heads(agent.encoder(obs), noisy=explore).double().softmax(-1)
+        shares = agent.heads(agent.learner.encoder(obs), noisy=explore).double().softmax(-1)
     means = (shares * torch.linspace(-10, 10, 51).double()).sum(-1)
     assert shares.shape == (64, ACTIONS, 51)
     assert actions.tolist() == means.argmax(1).tolist()
@@ -230,10 +247,10 @@ def test_the_control_sees_the_same_noise():
     assert same(noise(curl.heads), noise(none.heads))
     assert same(noise(curl.target_heads), noise(none.target_heads))
     assert torch.equal(curl.generator.get_state(), none.generator.get_state())
-    views = [agent.view_generator.get_state() for agent in (curl, none, tiny_rainbow("none"))]
+    views = [agent.learner.generator.get_state() for agent in (curl, none, tiny_rainbow("none"))]
     assert torch.equal(views[1], views[2])
     assert not torch.equal(views[0], views[1])
-    assert curl.generator.initial_seed() != curl.view_generator.initial_seed()
+    assert curl.generator.initial_seed() != curl.learner.generator.initial_seed()
 
 
 # the target distribution
@@ -256,7 +273,7 @@ def certain() -> Rainbow:
 
 
 def target_of(agent: Rainbow, batch: Batch) -> Tensor:
-    return agent._target(batch, batch.next_obs, Remembering(agent.encoder))
+    return agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder))
 
 
 def test_the_online_network_chooses_and_the_target_evaluates(certain):
@@ -280,7 +297,7 @@ def test_what_terminates_does_not_bootstrap_and_what_is_truncated_does(certain):
 
 def test_duelling_streams_are_value_and_centred_advantage():
     agent = tiny_rainbow()
-    heads, x = agent.heads, torch.randn(4, agent.encoder.feature_dim)
+    heads, x = agent.heads, torch.randn(4, agent.learner.encoder.feature_dim)
     with torch.no_grad():
         value = heads.value(heads.value_hidden(x, noisy=True).clamp_min(0), noisy=True)
         advantage = heads.advantage(heads.advantage_hidden(x, noisy=True).clamp_min(0), noisy=True).view(4, ACTIONS, 51)
@@ -295,7 +312,9 @@ def test_a_two_state_problem_is_learned():
     encoder = make_encoder(encoder_config("small", filters=4, feature_dim=8), (1, 8, 8))
     objective = make_objective(OBJECTIVES["none"].Config(), Shapes(8, encoder.conv_shape, 2))
     config = RainbowConfig(hidden_dim=32, atoms=21, v_min=-1, v_max=2, learning_rate=5e-3, target_period=10)
-    agent = Rainbow(config, encoder=encoder, objective=objective, action_dim=2, device=torch.device("cpu"), seed=0)
+    cpu, still = torch.device("cpu"), NoAugmentation(NoAugmentation.Config())
+    learner = Learner(encoder, objective, still, pace=config.pace, device=cpu, seed=1)
+    agent = Rainbow(config, learner=learner, action_dim=2, device=cpu, seed=0)
     first, second = torch.zeros(1, 8, 8, dtype=torch.uint8), torch.full((1, 8, 8), 255, dtype=torch.uint8)
     batch = Batch(
         obs=torch.stack([first, first, second, second]),
@@ -311,7 +330,7 @@ def test_a_two_state_problem_is_learned():
         agent.act(first[None].numpy(), explore=True)
         agent.update(batch)
     with torch.no_grad():
-        q = agent._values(agent.heads(agent.encoder(torch.stack([first, second])), noisy=False))
+        q = agent._values(agent.heads(agent.learner.encoder(torch.stack([first, second])), noisy=False))
     torch.testing.assert_close(q, torch.tensor([[0.5 + 0.9 * 1.0, 0.0], [0.0, 1.0]]), rtol=0, atol=0.05)
     assert agent.act(torch.stack([first, second]).numpy(), explore=False).tolist() == [0, 1]
 
@@ -324,7 +343,7 @@ def value_losses(agent: Rainbow, batch: Batch) -> Tensor:
     agent = copy.deepcopy(agent)
     agent.target_heads.draw(agent.generator)
     with torch.no_grad():
-        log_shares = agent.heads(agent.encoder(batch.obs)).double().log_softmax(-1)
+        log_shares = agent.heads(agent.learner.encoder(batch.obs)).double().log_softmax(-1)
         target = target_of(agent, batch).double()
     return torch.stack([-(t @ rows[a]) for t, rows, a in zip(target, log_shares, batch.action, strict=True)]).float()
 
@@ -388,11 +407,11 @@ def test_the_objective_is_scaled_by_its_coefficient_and_the_mean_weight():
 
 def test_a_weight_of_zero_makes_the_objective_the_control():
     agent = tiny_rainbow(options={"coefficient": 0.0, "projection_dim": 8})
-    views, before = agent.view_generator.get_state(), copies(agent, "objective", "key_encoder")
+    views, before = agent.learner.generator.get_state(), copies(agent, "objective", "target_encoder")
     metrics = run(agent, range(2))
     assert "objective_loss" not in metrics[0]
-    assert torch.equal(agent.view_generator.get_state(), views)
-    assert same(copies(agent, "objective", "key_encoder"), before)
+    assert torch.equal(agent.learner.generator.get_state(), views)
+    assert same(copies(agent, "objective", "target_encoder"), before)
 
 
 # exact continuation
@@ -435,7 +454,7 @@ def test_one_seed_gives_one_agent_and_two_seeds_two():
 
 def test_bf16_touches_the_convolutions_only():
     low, exact = tiny_rainbow(bf16=True), tiny_rainbow()
-    maps = [agent.encoder.conv(atari_batch().obs) for agent in (low, exact)]
+    maps = [agent.learner.encoder.conv(atari_batch().obs) for agent in (low, exact)]
     assert [torch.equal(x, x.bfloat16()) for x in maps] == [True, False]
     (metrics, priorities), (expected, _) = update(low, atari_batch()), update(exact, atari_batch())
     assert {value.dtype for value in (priorities, *metrics.values())} == {torch.float32}
@@ -467,24 +486,19 @@ def test_entropy_and_q_are_those_of_the_distributions_seen():
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_a_snapshot_shows_two_views_and_disturbs_nothing(augmentation):
-    agent, batch = tiny_rainbow(augmentation=augmentation, **SETTINGS), atari_batch(size=10)
+    agent, batch = tiny_rainbow(augmentation=augmenting(augmentation)), atari_batch(size=10)
     before = copy.deepcopy(agent.state_dict())
-    images = agent.snapshot(batch)
+    images = agent.learner.snapshot(batch)
     assert {name: value.shape for name, value in images.items()} == dict.fromkeys(("query", "key"), (10, *ATARI))
     assert torch.equal(images["query"], images["key"]) == (augmentation == "none")
     assert_unchanged(agent, before)
-
-
-def test_the_encoder_sees_images_of_the_environments_size():
-    for augmentation in AUGMENTATIONS:
-        assert Rainbow.image_size(RainbowConfig(augmentation=augmentation), 84) == 84
 
 
 def test_targets_start_as_copies_and_are_networks_of_their_own():
     agent = tiny_rainbow()
     online = copies(agent, "encoder", "heads")
     for name, p in parameters(agent, *RAINBOW_TARGETS).items():
-        mine = name.removeprefix("target_").removeprefix("key_")
+        mine = name.removeprefix("target_network.").removeprefix("target_")
         assert torch.equal(p, online[mine])
         assert p.data_ptr() != parameters(agent)[mine].data_ptr()
         assert not p.requires_grad
@@ -493,16 +507,9 @@ def test_targets_start_as_copies_and_are_networks_of_their_own():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"augmentation": "crop"},
-            "agent.augmentation='crop' is none of crop_shift, shift, cutout, color_jitter, none",
-        ),
-        ({"cutout_min": 0}, "agent.cutout_min must be at least 1 and at most .*, got 0"),
-        ({"cutout_max": 9}, "agent.cutout_max=9 is below agent.cutout_min=10"),
-        ({"contrast": 2.0}, r"agent.contrast must be at least 0 and at most 1, got 2.0"),
         ({"priority": "td"}, "agent.priority='td' is none of value, total"),
         ({"precision": "fp16"}, "agent.precision='fp16' is none of float32, bf16"),
-        ({"shift_pad": -1}, "agent.shift_pad must be at least 0 and at most .*, got -1"),
+        ({"n_step": 0}, "agent.n_step must be at least 1 and at most .*, got 0"),
         ({"noise_std": math.nan}, "agent.noise_std must be at least 0 and at most .*, got nan"),
         ({"hidden_dim": 0}, "agent.hidden_dim must be at least 1 and at most .*, got 0"),
         ({"target_period": 0}, "agent.target_period must be at least 1 and at most .*, got 0"),

@@ -12,11 +12,13 @@ from tiny import gradients, parameters
 from torch import Tensor
 
 from curl_rl.agents.rainbow import DuellingHeads, Rainbow, RainbowConfig
+from curl_rl.nn.augmentations import NoAugmentation
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.nn.losses import bilinear_logits
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.curl import Curl
+from curl_rl.objectives.learner import Learner
 from curl_rl.types import Batch, Crop, Metrics, Shapes, Views
 
 Values = dict[str, Tensor]
@@ -69,10 +71,12 @@ def make_agent(original: Values, **fields: object) -> tuple[Rainbow, Curl]:
     curl = make_objective(OBJECTIVES["curl"].Config(**options), Shapes(576, encoder.conv_shape, 4))
     assert isinstance(curl, Curl)
     config = RainbowConfig(**{"hidden_dim": 16, **fields})
-    agent = Rainbow(config, encoder=encoder, objective=curl, action_dim=4, device=torch.device("cpu"), seed=0)
-    for prefix, module in (("online", "encoder"), ("target", "target_encoder"), ("momentum", "key_encoder")):
-        names = agent.encoder.state_dict()
-        getattr(agent, module).load_state_dict({name: original[f"{prefix}/{name}"] for name in names})
+    cpu, still = torch.device("cpu"), NoAugmentation(NoAugmentation.Config())
+    learner = Learner(encoder, curl, still, pace=config.pace, device=cpu, seed=1)
+    agent = Rainbow(config, learner=learner, action_dim=4, device=cpu, seed=0)
+    encoders = {"online": encoder, "target": agent.target_network["encoder"], "momentum": learner.target_encoder}
+    for prefix, module in encoders.items():
+        module.load_state_dict({name: original[f"{prefix}/{name}"] for name in encoder.state_dict()})
     load_heads(agent.heads, original, "online")
     load_heads(agent.target_heads, original, "target")
     for prefix, head in (("online", curl.head), ("momentum", curl.target_head)):
@@ -120,15 +124,15 @@ def test_settings_and_trainable_values_are_the_originals(original):
 def test_log_probabilities(original, batch):
     agent, _ = make_agent(original)
     with torch.no_grad():
-        log_probs = agent.heads(agent.encoder(batch.obs)).log_softmax(-1)
+        log_probs = agent.heads(agent.learner.encoder(batch.obs)).log_softmax(-1)
     torch.testing.assert_close(log_probs, original["log_probs"], rtol=1e-5, atol=1e-6)
 
 
 def test_contrastive_latents_logits_and_loss(original, batch):
     agent, curl = make_agent(original)
     with torch.no_grad():
-        anchor = curl.head(agent.encoder(original["batch/view_1"]))
-        positive = curl.target_head(agent.key_encoder(original["batch/view_2"]))
+        anchor = curl.head(agent.learner.encoder(original["batch/view_1"]))
+        positive = curl.target_head(agent.learner.target_encoder(original["batch/view_2"]))
         logits = curl.logit_scale * bilinear_logits(anchor, positive, curl.weight)
     torch.testing.assert_close(anchor, original["curl/anchor"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(positive, original["curl/positive"], rtol=1e-4, atol=1e-5)
@@ -149,7 +153,7 @@ def test_each_samples_loss_is_its_priority(original, batch, priority):
 
 def test_projected_targets_by_the_value_losses_alone(original, batch):
     agent, _ = make_agent(original)
-    target = agent._target(batch, batch.next_obs, Remembering(agent.encoder)).double()
+    target = agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder)).double()
     chosen = original["log_probs"][torch.arange(8), batch.action].double()
     expected = original["per_sample_loss"] - original["curl/coefficient"] * original["curl/loss"]
     torch.testing.assert_close(-(target * chosen).sum(1).float(), expected, rtol=1e-5, atol=0)

@@ -12,14 +12,17 @@ import pytest
 import torch
 from places import DATA
 from tiny import ACTIONS, CROP, parameters, tiny_batch, tiny_sac
+from tiny import part as module_of
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from curl_rl.agents.sac import Sac, SacConfig
+from curl_rl.nn.augmentations import NoAugmentation
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.nn.losses import bilinear_logits, soft_q_target
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives.learner import Learner
 from curl_rl.types import Batch, Crop, Shapes, Views
 
 Values = dict[str, Tensor]
@@ -52,21 +55,23 @@ def part(values: Values, prefix: str) -> Values:
 def agent(original: Values) -> Sac:
     encoder = make_encoder(encoder_config("paper", filters=4, feature_dim=16), (9, 84, 84))
     objective = make_objective(OBJECTIVES["curl"].Config(), Shapes(16, encoder.conv_shape, 6))
-    config = SacConfig(augmentation="none", hidden_dim=32, learning_rate=1e-3)
-    agent = Sac(config, encoder=encoder, objective=objective, action_dim=6, device=torch.device("cpu"), seed=0)
+    config = SacConfig(hidden_dim=32, learning_rate=1e-3)
+    cpu, still = torch.device("cpu"), NoAugmentation(NoAugmentation.Config())
+    learner = Learner(encoder, objective, still, pace=config.pace, device=cpu, seed=1)
+    agent = Sac(config, learner=learner, action_dim=6, device=cpu, seed=0)
     for source, encoder_name, critic_name in (
         ("critic", "encoder", "critic"),
         ("critic_target", "target_encoder", "target_critic"),
     ):
         values = under(original, f"init/{source}/")
-        getattr(agent, encoder_name).load_state_dict(part(values, "encoder."))
+        getattr(learner, encoder_name).load_state_dict(part(values, "encoder."))
         getattr(agent, critic_name).load_state_dict(part(values, "critic."))
     # The original's actor carries the critic's convolutions; ours only has its own head.
     actor = under(original, "init/actor/")
     agent.actor.load_state_dict(
         {k.removeprefix("encoder."): v for k, v in actor.items() if not k.startswith("encoder.convs.")}
     )
-    agent.objective.load_state_dict({"weight": original["init/W"]})
+    agent.learner.objective.load_state_dict({"weight": original["init/W"]})
     with torch.no_grad():
         agent.log_alpha.copy_(original["init/log_alpha"])
     return agent
@@ -99,17 +104,17 @@ def assert_gradients(module: nn.Module, expected: Values, prefix: str = "") -> N
 
 def test_every_trainable_value_of_the_original_has_its_place(original, agent):
     names = set(under(original, "init/critic/"))
-    assert names == {f"{m}.{n}" for m in ("encoder", "critic") for n, _ in getattr(agent, m).named_parameters()}
+    assert names == {f"{m}.{n}" for m in ("encoder", "critic") for n, _ in module_of(agent, m).named_parameters()}
     for key, value in under(original, "init/actor/").items():
         if key.startswith("encoder.convs."):
-            assert torch.equal(agent.encoder.state_dict()[key.removeprefix("encoder.")], value)
+            assert torch.equal(agent.learner.encoder.state_dict()[key.removeprefix("encoder.")], value)
 
 
 def test_next_action_and_target(original, agent, sample):
     batch, _ = sample
     with torch.no_grad():
-        action, log_prob = agent.actor(agent.encoder.conv(batch.next_obs), original["noise/next_action"])
-        next_q = agent.target_critic(agent.target_encoder(batch.next_obs), action)
+        action, log_prob = agent.actor(agent.learner.encoder.conv(batch.next_obs), original["noise/next_action"])
+        next_q = agent.target_critic(agent.learner.target_encoder(batch.next_obs), action)
         target = soft_q_target(batch.reward, batch.discount, next_q, log_prob, agent.log_alpha.exp())
     torch.testing.assert_close(action, original["critic/next_action"], rtol=1e-4, atol=1e-6)
     # The original's log(1 - a^2 + 1e-6) differs from the exact one by about 1e-6 / (1 - a^2) a dimension. No action
@@ -120,21 +125,21 @@ def test_next_action_and_target(original, agent, sample):
 
 def test_critic_values_loss_and_gradients(original, agent, sample):
     batch, _ = sample
-    q = agent.critic(agent.encoder(batch.obs), batch.action).detach()
+    q = agent.critic(agent.learner.encoder(batch.obs), batch.action).detach()
     torch.testing.assert_close(q[0], original["critic/q1"][:, 0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(q[1], original["critic/q2"][:, 0], rtol=1e-4, atol=1e-6)
-    online, target = Remembering(agent.encoder), Remembering(agent.target_encoder)
-    loss, _ = agent._critic_loss(batch, (), online, target, original["noise/next_action"])
+    online, noise = Remembering(agent.learner.encoder), original["noise/next_action"]
+    loss, _ = agent._critic_loss(batch, (batch.obs,), batch.next_obs, online, noise)
     torch.testing.assert_close(loss.detach(), original["critic/loss"], rtol=1e-5, atol=0)
     loss.backward()
     expected = under(original, "critic/grad/")
-    assert_gradients(agent.encoder, part(expected, "encoder."))
+    assert_gradients(agent.learner.encoder, part(expected, "encoder."))
     assert_gradients(agent.critic, part(expected, "critic."))
 
 
 def test_actor_and_temperature_losses_and_gradients(original, agent, sample):
     batch, _ = sample
-    conv = agent.encoder.conv(batch.obs).detach()
+    conv = agent.learner.encoder.conv(batch.obs).detach()
     action, log_prob = agent.actor(conv, original["noise/action"])
     torch.testing.assert_close(action.detach(), original["actor/action"], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(log_prob.detach(), original["actor/log_prob"][:, 0], rtol=1e-5, atol=0)
@@ -149,7 +154,7 @@ def test_actor_and_temperature_losses_and_gradients(original, agent, sample):
 
 def test_policy_log_std(original, agent, sample):
     """Zero noise leaves the mean; noise one then moves the pre-tanh action by the standard deviation."""
-    conv = agent.encoder.conv(sample[0].obs).detach()
+    conv = agent.learner.encoder.conv(sample[0].obs).detach()
     with torch.no_grad():
         mean, moved = (agent.actor(conv, torch.full((6, 6), n))[0].double().atanh() for n in (0.0, 1.0))
         torch.testing.assert_close(mean.tanh().float(), agent.actor.mode(conv))
@@ -159,24 +164,26 @@ def test_policy_log_std(original, agent, sample):
 def test_contrastive_latents_logits_loss_and_gradients(original, agent, sample):
     batch, views = sample
     with torch.no_grad():
-        anchor, positive = agent.encoder(views.query.images), agent.target_encoder(views.key.images)
-        logits = bilinear_logits(anchor, positive, agent.objective.weight)
+        anchor, positive = agent.learner.encoder(views.query.images), agent.learner.target_encoder(views.key.images)
+        logits = bilinear_logits(anchor, positive, agent.learner.objective.weight)
     torch.testing.assert_close(anchor, original["curl/anchor"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(positive, original["curl/positive"], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(logits, original["curl/logits"], rtol=1e-4, atol=1e-5)
-    loss, _ = agent.objective(batch, views, agent.encoder, agent.target_encoder)
+    loss, _ = agent.learner.objective(batch, views, agent.learner.encoder, agent.learner.target_encoder)
     torch.testing.assert_close(loss.detach(), original["curl/loss"], rtol=1e-5, atol=0)
     loss.backward()
     expected = under(original, "curl/grad/")
-    assert_gradients(agent.objective, {"weight": expected.pop("W")})
-    assert_gradients(agent.encoder, part(expected, "encoder."))
+    assert_gradients(agent.learner.objective, {"weight": expected.pop("W")})
+    assert_gradients(agent.learner.encoder, part(expected, "encoder."))
 
 
 def test_moving_averages_have_separate_taus(original, agent):
     assert (agent.config.critic_tau, agent.config.encoder_tau) == (0.01, 0.05)
     agent._average()
     expected = under(original, "ema/critic_target/")
-    averaged = agent.target_encoder.state_dict(prefix="encoder.") | agent.target_critic.state_dict(prefix="critic.")
+    averaged = agent.learner.target_encoder.state_dict(prefix="encoder.") | agent.target_critic.state_dict(
+        prefix="critic."
+    )
     assert set(averaged) == set(expected)
     for name, value in averaged.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-7)
@@ -190,7 +197,7 @@ class Plain:
 
     def __init__(self, agent: Sac):
         for name in ("encoder", "critic", "actor", "objective", "target_encoder", "target_critic"):
-            module = copy.deepcopy(getattr(agent, name)).to(memory_format=torch.contiguous_format)
+            module = copy.deepcopy(module_of(agent, name)).to(memory_format=torch.contiguous_format)
             setattr(self, name, module)
         self.log_alpha = agent.log_alpha.detach().clone().requires_grad_()
 
@@ -268,7 +275,7 @@ def test_updates_equal_those_of_a_plain_twin(update):
     """Two Adam optimisers on the encoder equal one at twice the rate; fused, channels-last steps equal plain ones."""
     agent = tiny_sac(update=update, augmentation="none")
     plain = Plain(agent)
-    assert agent.encoder.convs[0].weight.stride() != plain.encoder.convs[0].weight.stride()
+    assert agent.learner.encoder.convs[0].weight.stride() != plain.encoder.convs[0].weight.stride()
     start = {name: p.detach().clone() for name, p in parameters(agent).items()}
     for i in range(6):
         batch = tiny_batch(i, obs_shape=(9, CROP, CROP))._replace(weight=torch.rand(6) + 0.5)

@@ -25,7 +25,7 @@ seeds: 2
 settings: {budget_frames: 60, random_steps: 20, evaluation.every_frames: 30, evaluation.episodes: 2}
 methods:
   curl: {objective: curl}
-  shifted: {objective: none, agent.augmentations.k: 1, evaluation.video: true}
+  shifted: {objective: none, agent.averaging.k: 1, evaluation.video: true}
 """
 
 
@@ -65,7 +65,7 @@ def test_plans_are_the_public_command(tmp_path):
     line = plans[3].job.line()
     assert line == (
         "curl-rl train task=toy/reach budget_frames=80 random_steps=20 evaluation.every_frames=30 "
-        "evaluation.episodes=2 objective=none agent.augmentations.k=1 evaluation.video=true batch_size=8 seed=2 "
+        "evaluation.episodes=2 objective=none agent.averaging.k=1 evaluation.video=true batch_size=8 seed=2 "
         "run_dir=results/mine/toy_reach/shifted-seed2"
     )
     for plan in plans:

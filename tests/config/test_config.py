@@ -41,7 +41,8 @@ def test_the_paper_preset_is_the_published_table():
     assert (config.env.image_size, config.env.frame_stack, config.env.action_repeat) == (100, 3, 8)
     assert dataclasses.asdict(config.encoder) == {"name": "paper", "feature_dim": 50, "filters": 32, "depth": 4}
     agent = config.agent
-    assert (agent.augmentation, agent.crop_size, agent.hidden_dim, agent.discount) == ("crop", 84, 1024, 0.99)
+    assert (config.augmentation.name, config.augmentation.size) == ("crop", 84)
+    assert (agent.hidden_dim, agent.discount) == (1024, 0.99)
     assert (agent.learning_rate, agent.alpha_learning_rate, agent.init_temperature) == (1e-3, 1e-4, 0.1)
     assert (agent.critic_tau, agent.encoder_tau, agent.actor_period, agent.target_period) == (0.01, 0.05, 2, 2)
     assert config.objective.name == "curl"
@@ -86,7 +87,7 @@ def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
     assert capacity("replay.capacity=250", "budget_frames=1001") == 250
     assert capacity("budget_frames=1001") == 251
     assert (
-        capacity("budget_frames=32", "env.frame_stack=6", "replay.n_step=5") == 6 + 5
+        capacity("budget_frames=32", "env.frame_stack=6", "agent.n_step=5") == 6 + 5
     )  # a first transition always fits
 
 
@@ -102,16 +103,16 @@ def test_every_preset_composes_and_records_its_name():
 
 def test_the_command_line_beats_the_preset():
     config = compose(
-        ["preset=paper", "encoder=nature", "encoder.feature_dim=64", "agent.crop_size=64", "objective=none"]
+        ["preset=paper", "encoder=nature", "encoder.feature_dim=64", "augmentation.size=64", "objective=none"]
     )
     assert dataclasses.asdict(config.encoder) == {"name": "nature", "feature_dim": 64}
-    assert (config.agent.crop_size, config.agent.hidden_dim, config.objective.name) == (64, 1024, "none")
+    assert (config.augmentation.size, config.agent.hidden_dim, config.objective.name) == (64, 1024, "none")
 
 
 def test_states_have_a_preset_that_needs_no_pixels():
     config = compose(["preset=state"])
     assert (config.env.obs, config.env.frame_stack, config.encoder.name) == ("state", 1, "state")
-    assert (config.objective.name, config.agent.augmentation) == ("none", "none")
+    assert (config.objective.name, config.augmentation.name) == ("none", "none")
 
 
 @pytest.mark.parametrize(
@@ -200,7 +201,7 @@ def test_configurations_are_frozen_all_the_way():
         ("seed=null", ["seed must be a whole number, got null"]),
         ("env=3", ["env=3: env is a group of settings; set one of env.obs, env.image_size"]),
         ("run_dir=${nowhere}", ["nowhere"]),
-        ("agent.augmentation=crop", ["agent.crop_size=84", "env.image_size=64"]),
+        ("augmentation=crop", ["augmentation.size=84", "env.image_size=64"]),
         ("batch_size=0", ["batch_size must be at least 1 and at most 4096, got 0"]),
         ("budget_frames=-5", ["budget_frames must be at least 1"]),
         ("evaluation.episodes=0", ["evaluation.episodes must be at least 1"]),
@@ -209,7 +210,7 @@ def test_configurations_are_frozen_all_the_way():
         ("task=atari/pong env.frame_stack=3", ["env.frame_stack is always 4 in atari/pong, got 3"]),
         ("env.protocol=sticky", ["env.protocol is always '' in dmc/cartpole_swingup, got 'sticky'"]),
         ("task=atari/pong agent=sac", ["preset/atari/paper does not go with", "choose another preset or agent"]),
-        ("task=atari/pong agent.shift_pad=84", ["agent.shift_pad=84 leaves nothing of images of env.image_size=84"]),
+        ("task=atari/pong augmentation.pad=84", ["augmentation.pad=84 leaves nothing of images of env.image_size=84"]),
         ("task=atari/pong agent.priority=td", ["agent.priority='td' is none of value, total"]),
         ("task=atari/pong agent.v_min=10", ["agent.v_min=10.0 must be below agent.v_max=10.0"]),
         ("task=atari/pong replay.beta=2", ["replay.beta must be at least 0 and at most 1, got 2.0"]),
@@ -224,10 +225,10 @@ def test_configurations_are_frozen_all_the_way():
         ("env.obs=state", ["preset=state"]),
         ("encoder=state", ["preset=state"]),
         ("agent.update=both", ["joint, sequential"]),
-        ("random_steps=5 replay.n_step=5", ["random_steps=5", "replay.n_step + 1 = 6"]),
+        ("random_steps=5 agent.n_step=5", ["random_steps=5", "agent.n_step + 1 = 6"]),
         ("env.action_repeat=1000 budget_frames=80", ["env.action_repeat=1000 exceeds budget_frames=80"]),
         ("env.action_repeat=1001", ["env.action_repeat must be at least 0 and at most 1000, got 1001"]),
-        ("replay.n_step=14999", ["replay.n_step=14999 does not fit in the 15000 agent steps of budget_frames=120000"]),
+        ("agent.n_step=14999", ["agent.n_step=14999 does not fit in the 15000 agent steps of budget_frames=120000"]),
         ("random_steps=15000", ["random_steps=15000 leaves nothing of the 15000 agent steps of budget_frames=120000"]),
         ("threads=1025", ["threads must be at least 0 and at most 1024, got 1025"]),
         ("env.image_size=2147483648", ["env.image_size must be at least 1 and at most 1024, got 2147483648"]),
@@ -244,7 +245,7 @@ def test_configurations_are_frozen_all_the_way():
         ),
         ("agent.capture=true device=cpu", ["agent.capture=true", "on the CPU here: set agent.capture=false"]),
         ("preset=state agent.precision=bf16", ["agent.precision=bf16 has no effect with env.obs=state"]),
-        ("agent.augmentation=none agent.augmentations.m=2", ["agent.augmentations.m=2 averages over copies of one"]),
+        ("augmentation=none agent.averaging.m=2", ["agent.averaging.m=2 averages over copies of one"]),
         ("objective=byol objective.use_momentum=false objective.projection_tau=0.1", ["objective.use_momentum=false"]),
         (
             "objective.projection_hidden=64",
@@ -253,8 +254,8 @@ def test_configurations_are_frozen_all_the_way():
         ("objective=supcon objective.bins=3", ["objective.bins=3 has no effect with objective.labels=episode"]),
         ("objective=pixel_contrast objective.negatives=9", ["no effect with objective.labels=segmentation"]),
         (
-            "task=atari/pong agent.augmentation=color_jitter agent.hue=0.1",
-            ["agent.saturation and agent.hue have no effect on the grey images of atari/pong"],
+            "task=atari/pong augmentation=color_jitter augmentation.hue=0.1",
+            ["agent.saturation and augmentation.hue have no effect on the grey images of atari/pong"],
         ),
         ("run_dir='a\udcff'", [r"run_dir='a\udcff' holds what is no text: give another name"]),
         ("run_dir='a\x1b'", [r"run_dir='a\x1b' holds what is no text"]),
@@ -262,7 +263,7 @@ def test_configurations_are_frozen_all_the_way():
         ("agent.learning_rate=-1e-3", ["agent.learning_rate must be at least 0 and at most 1000000.0, got -0.001"]),
         ("agent.learning_rate=nan", ["agent.learning_rate must be at least 0", "got nan"]),
         ("agent.alpha_learning_rate=-1", ["agent.alpha_learning_rate must be at least 0"]),
-        ("agent.shift_pad=-1", ["agent.shift_pad must be at least 0 and at most 65536, got -1"]),
+        ("augmentation.pad=-1", ["augmentation.pad must be at least 0 and at most 65536, got -1"]),
         ("agent.init_temperature=0", ["agent.init_temperature must be above 0 and at most 1000000.0, got 0.0"]),
         ("agent.log_std_min=2", ["agent.log_std_min=2.0 must be below agent.log_std_max=2.0"]),
         ("agent.critic_tau=0", ["agent.critic_tau must be above 0 and at most 1, got 0.0"]),
@@ -276,8 +277,8 @@ def test_configurations_are_frozen_all_the_way():
             ["looks 500 steps ahead, and the replay keeps 500", "objective.steps"],
         ),
         (
-            "task=toy/grid preset=rainbow objective=none agent.augmentation=cutout",
-            ["would augment nothing", "agent.augmentations.k=1 agent.augmentations.m=1"],
+            "task=toy/grid preset=rainbow objective=none augmentation=cutout",
+            ["would augment nothing", "agent.averaging.k=1 agent.averaging.m=1"],
         ),
         (
             "task=toy/reach objective=wmse objective.projection_dim=64",
@@ -311,8 +312,8 @@ def test_mistakes_are_explained_in_one_line(overrides, words):
 def test_the_limits_themselves_are_allowed():
     config = compose(
         [
-            *(TOY, "seed=9223372036854775807", "random_steps=6", "replay.n_step=5", "objective.coefficient=0"),
-            *("agent.shift_pad=0", "agent.critic_tau=1", "encoder.filters=1", "encoder.feature_dim=1"),
+            *(TOY, "seed=9223372036854775807", "random_steps=6", "agent.n_step=5", "objective.coefficient=0"),
+            *("augmentation.pad=0", "agent.critic_tau=1", "encoder.filters=1", "encoder.feature_dim=1"),
         ]
     )
     torch.manual_seed(config.seed)

@@ -62,28 +62,28 @@ def test_features_all_alike_are_told():
 def test_watching_an_agent_changes_nothing_of_it(tiny, draw):
     agent, batch = tiny("none"), draw()
     before = copy.deepcopy(agent)
-    metrics = watch_features(agent, batch)
+    metrics = watch_features(agent.learner, batch)
     assert metrics.keys() == NAMES
     assert all(value.shape == () and torch.isfinite(value) and not value.requires_grad for value in metrics.values())
     assert_equal_states(agent, before)
-    query = agent.encoder(agent.snapshot(batch)["query"])
+    query = agent.learner.encoder(agent.learner.snapshot(batch)["query"])
     torch.testing.assert_close(metrics["feature_std"], query.std(0).mean().detach())
     with torch.no_grad():
-        for p in agent.encoder.parameters():
+        for p in agent.learner.encoder.parameters():
             p.zero_()
-    collapsed = watch_features(agent, batch)
+    collapsed = watch_features(agent.learner, batch)
     assert float(collapsed["feature_rank"]) == 1
     assert float(collapsed["feature_std"]) == float(collapsed["alignment"]) == 0
 
 
 def test_without_images_there_is_one_view_and_of_one_sample_nothing_to_say():
     agent = tiny_sac("none", obs_shape=(5,), augmentation="none")
-    assert watch_features(agent, tiny_batch(obs_shape=(5,))).keys() == NAMES - {"alignment", "view_accuracy"}
-    assert watch_features(agent, tiny_batch(obs_shape=(5,), size=1)) == {}
+    assert watch_features(agent.learner, tiny_batch(obs_shape=(5,))).keys() == NAMES - {"alignment", "view_accuracy"}
+    assert watch_features(agent.learner, tiny_batch(obs_shape=(5,), size=1)) == {}
 
 
 def test_features_that_are_not_finite_are_told_and_raise_nothing():
     agent = tiny_sac("none")
     with torch.no_grad():
-        agent.encoder.convs[0].weight.fill_(math.nan)
-    assert math.isnan(watch_features(agent, tiny_batch())["feature_rank"])
+        agent.learner.encoder.convs[0].weight.fill_(math.nan)
+    assert math.isnan(watch_features(agent.learner, tiny_batch())["feature_rank"])

@@ -280,8 +280,8 @@ def test_an_objective_of_weight_zero_costs_and_does_nothing(name, tiny):
     if name in ("pcl", "spcl"):
         options |= {"period": 1, "warmup": 0}
     agent = tiny(name, options=options)
-    before = copy.deepcopy(agent.objective.state_dict())
+    before = copy.deepcopy(agent.learner.objective.state_dict())
     metrics = run(agent, range(3))
     assert "objective_loss" not in metrics[0]
-    for key, value in agent.objective.state_dict().items():
+    for key, value in agent.learner.objective.state_dict().items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[key])), key

@@ -367,11 +367,11 @@ def test_both_agents_train_it_and_resume(name, options, build, monkeypatch):
     defaults = OBJECTIVES[name].Config
     monkeypatch.setattr(OBJECTIVES[name], "Config", lambda **fields: defaults(**{**options, **fields}))
     agent, resumed = build(name), build(name, seed=3)
-    start = copy.deepcopy(agent.objective)
+    start = copy.deepcopy(agent.learner.objective)
     metrics = run(agent, range(2))[-1]
     assert {"objective_loss", "accuracy"} <= set(metrics)
-    assert not torch.equal(start.head[0].weight, agent.objective.head[0].weight)
-    assert int(agent.objective.queue.filled) == 7
+    assert not torch.equal(start.head[0].weight, agent.learner.objective.head[0].weight)
+    assert int(agent.learner.objective.queue.filled) == 7
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     for each in (agent, resumed):
         run(each, range(2, 4))

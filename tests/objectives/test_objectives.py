@@ -157,53 +157,53 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("update", ["joint", "sequential"])
 def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
     agent, control = tiny_sac("brightness", update=update), tiny_sac("none", update=update)
-    steps, seen = watch_steps(agent), watch_inputs(agent.encoder.convs)
-    start = copy.deepcopy(agent.objective.head)
+    steps, seen = watch_steps(agent), watch_inputs(agent.learner.encoder.convs)
+    start = copy.deepcopy(agent.learner.objective.head)
     result = agent.update(tiny_batch())
     control.update(tiny_batch())
     name = "critic" if update == "joint" else "objective"
     assert {"encoder", "objective"} <= moved(*next(s[1:] for s in reversed(steps) if s[0] == name))
-    assert not torch.equal(start.weight, agent.objective.head.weight)
-    assert not torch.equal(agent.encoder.convs[0].weight, control.encoder.convs[0].weight)
+    assert not torch.equal(start.weight, agent.learner.objective.head.weight)
+    assert not torch.equal(agent.learner.encoder.convs[0].weight, control.learner.encoder.convs[0].weight)
     assert {"objective_loss", "goal"} <= set(result.metrics)
     assert len(seen) == (2 if update == "joint" else 3)  # what the critic computed is read, not computed again
-    assert int(agent.objective.steps) == 1
+    assert int(agent.learner.objective.steps) == 1
 
     resumed = tiny_sac("brightness", update=update, seed=3)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     run(agent, range(1, 4))
     run(resumed, range(1, 4))
-    assert int(resumed.objective.steps) == 4
+    assert int(resumed.learner.objective.steps) == 4
     assert_equal_states(agent, resumed)
 
 
 def test_a_new_objective_trains_under_rainbow_too(brightness):
     agent, control = tiny_rainbow("brightness"), tiny_rainbow("none")
-    seen = watch_maps(agent.encoder)
-    start = copy.deepcopy(agent.objective.head)
+    seen = watch_maps(agent.learner.encoder)
+    start = copy.deepcopy(agent.learner.objective.head)
     metrics = run(agent, range(2))
     run(control, range(2))
-    assert not torch.equal(start.weight, agent.objective.head.weight)
-    assert not torch.equal(agent.encoder.convs[0].weight, control.encoder.convs[0].weight)
+    assert not torch.equal(start.weight, agent.learner.objective.head.weight)
+    assert not torch.equal(agent.learner.encoder.convs[0].weight, control.learner.encoder.convs[0].weight)
     assert {"objective_loss", "goal"} <= set(metrics[0])
     assert len(seen) == 2 * 4  # acting, obs, next_obs, query
-    assert int(agent.objective.steps) == 2
+    assert int(agent.learner.objective.steps) == 2
 
     resumed = tiny_rainbow("brightness", seed=3)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     run(agent, range(2, 4))
     run(resumed, range(2, 4))
-    assert int(resumed.objective.steps) == 4
+    assert int(resumed.learner.objective.steps) == 4
     assert_equal_states(agent, resumed)
 
 
 def test_an_objectives_gradient_is_scaled_by_its_coefficient(brightness):
     agent, batch = tiny_sac("brightness", augmentation="none", update="joint"), tiny_batch(obs_shape=(9, CROP, CROP))
-    encoder, head = copy.deepcopy((agent.encoder, agent.objective.head))
+    encoder, head = copy.deepcopy((agent.learner.encoder, agent.learner.objective.head))
     agent.update(batch)
     goal = batch.obs.float().mean((1, 2, 3)) / 255
     (0.5 * (head(encoder(batch.obs))[:, 0] - goal).square().mean()).backward()
-    torch.testing.assert_close(agent.objective.head.weight.grad, head.weight.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(agent.learner.objective.head.weight.grad, head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def put_readmes_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

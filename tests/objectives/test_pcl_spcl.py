@@ -481,13 +481,13 @@ def test_state_is_kept_to_the_bit(make, encoders):
 @pytest.mark.parametrize("make", [tiny_sac, tiny_rainbow])
 def test_agents_train_with_it_and_resume_exactly(name, make):
     agent = make(name)
-    agent.objective.schedule.period = 2
-    object.__setattr__(agent.objective.config, "warmup", 2)
+    agent.learner.objective.schedule.period = 2
+    object.__setattr__(agent.learner.objective.config, "warmup", 2)
     metrics = run(agent, range(5))
     assert all(math.isfinite(float(m["objective_loss"])) for m in metrics)
     resumed = make(name, seed=3)
-    resumed.objective.schedule.period = 2
-    object.__setattr__(resumed.objective.config, "warmup", 2)
+    resumed.learner.objective.schedule.period = 2
+    object.__setattr__(resumed.learner.objective.config, "warmup", 2)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     run(agent, range(5, 9))
     run(resumed, range(5, 9))

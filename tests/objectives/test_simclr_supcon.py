@@ -315,10 +315,10 @@ def test_a_resume_goes_on_bit_for_bit(name, inputs):
 @pytest.mark.parametrize("build", [tiny_sac, tiny_rainbow])
 def test_both_agents_train_it_and_resume(name, build):
     agent, resumed = build(name), build(name, seed=3)
-    start = copy.deepcopy(agent.objective)
+    start = copy.deepcopy(agent.learner.objective)
     metrics = run(agent, range(2))[-1]
     assert {"objective_loss", "accuracy"} <= set(metrics)
-    assert not torch.equal(start.head[0].weight, agent.objective.head[0].weight)
+    assert not torch.equal(start.head[0].weight, agent.learner.objective.head[0].weight)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     for each in (agent, resumed):
         run(each, range(2, 4))

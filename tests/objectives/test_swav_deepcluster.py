@@ -316,11 +316,11 @@ def test_prototypes_are_frozen_at_first_and_always_on_the_sphere(encoders):
 @pytest.mark.parametrize("build", [tiny_sac, tiny_rainbow])
 def test_frozen_prototypes_do_not_move_under_adam(build):
     agent = build("swav", options={**SWAV, "freeze_updates": 3})
-    start = agent.objective.prototypes.detach().clone()
+    start = agent.learner.objective.prototypes.detach().clone()
     run(agent, range(3))
-    torch.testing.assert_close(agent.objective.prototypes.detach(), start, rtol=0, atol=1e-6)
+    torch.testing.assert_close(agent.learner.objective.prototypes.detach(), start, rtol=0, atol=1e-6)
     run(agent, range(3, 4))
-    assert float((agent.objective.prototypes.detach() - start).abs().max()) > 1e-5
+    assert float((agent.learner.objective.prototypes.detach() - start).abs().max()) > 1e-5
 
 
 def test_both_views_pass_gradient_to_the_online_encoder_alone(encoders):
@@ -492,10 +492,10 @@ def test_a_resume_goes_on_bit_for_bit(name, after, encoders):
 @pytest.mark.parametrize("build", [tiny_sac, tiny_rainbow])
 def test_both_agents_train_it_and_resume(name, options, build):
     agent, resumed = build(name, options=options), build(name, options=options, seed=3)
-    start = copy.deepcopy(agent.objective)
+    start = copy.deepcopy(agent.learner.objective)
     metrics = run(agent, range(3))[-1]
     assert {"objective_loss", "accuracy", "perplexity"} <= set(metrics)
-    assert not torch.equal(start.head[0].weight, agent.objective.head[0].weight)
+    assert not torch.equal(start.head[0].weight, agent.learner.objective.head[0].weight)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     for each in (agent, resumed):
         run(each, range(3, 6))

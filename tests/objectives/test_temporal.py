@@ -561,7 +561,7 @@ def test_agents_learn_from_it_and_resume_to_the_bit(name, kind):
     run(control, range(2))
     assert all(value.isfinite().all() for value in metrics.values())
     assert {"objective_loss", "cosine_similarity" if name == "spr" else "accuracy"} <= set(metrics)
-    assert not torch.equal(agent.encoder.convs[0].weight, control.encoder.convs[0].weight)
+    assert not torch.equal(agent.learner.encoder.convs[0].weight, control.learner.encoder.convs[0].weight)
     resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
     run(agent, range(2, 4))
     run(resumed, range(2, 4))

@@ -107,6 +107,17 @@ class Twin:
         return self.written - 1 - (self.written - 1 - slot) % self.capacity
 
 
+class Asking(Replay):
+    """A replay that is always asked for the same returns."""
+
+    def __init__(self, *, n_step, discount, **options):
+        super().__init__(n_step=n_step, **options)
+        self.returns = n_step, discount
+
+    def sample(self, batch_size, rng):
+        return super().sample(batch_size, rng, *self.returns)
+
+
 def small_replay(sampler=None, **changes):
     options = {
         "capacity": 20,
@@ -120,7 +131,7 @@ def small_replay(sampler=None, **changes):
         "discount": 0.5,
         "device": CPU,
     } | changes
-    return Replay(sampler=UniformSampler(options["capacity"]) if sampler is None else sampler, **options)
+    return Asking(sampler=UniformSampler(options["capacity"]) if sampler is None else sampler, **options)
 
 
 def numbered(number):
@@ -186,7 +197,7 @@ def test_every_batch_and_the_set_of_transitions_are_the_twins(stack, n_step, spa
 
 
 def test_types_and_shapes_of_a_batch():
-    replay = Replay(
+    replay = Asking(
         capacity=30, stack=3, padding="repeat", n_step=1, discount=0.99, device=CPU, sampler=UniformSampler(30), **DMC
     )
     frame = np.zeros((3, 100, 100), np.uint8)
@@ -276,7 +287,7 @@ def test_twenty_step_returns_over_lost_lives_by_hand(end, goes_on):
 def test_n_step_batches_of_the_original():
     data = np.load(DATA / "replay_n3.npz")
     sampler = Requested(300)
-    replay = Replay(
+    replay = Asking(
         capacity=300, obs_shape=(1, 1, 1), obs_dtype=torch.uint8, action_shape=(), action_dtype=torch.int64,
         stack=int(data["history"]), padding="zero", n_step=int(data["n_step"]), discount=float(data["discount"]),
         device=CPU, sampler=sampler,

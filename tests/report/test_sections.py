@@ -115,7 +115,7 @@ def test_settings_that_a_version_did_not_have_are_no_difference(tmp_path):
     write_run(tmp_path, "dmc/finger_spin", "curl", 1, RISING, agent__hue=0.1)
     assert len(read_sections([tmp_path])[0][0].runs) == 2
     write_run(tmp_path, TASK, "curl", 1, RISING, agent__hue=0.2)  # the first run says nothing of it
-    assert_refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "agent.hue 0.1 and 0.2")
+    assert_refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "augmentation.hue 0.1 and 0.2")
 
 
 def test_one_method_with_two_configurations_is_refused(tmp_path):

@@ -20,8 +20,8 @@ import torch
 from places import ROOT
 
 import curl_rl
-from curl_rl.nn.augmentations import center_crop, center_fit
 from curl_rl.nn.encoders import encoder_config, make_encoder
+from curl_rl.nn.images import center_crop, center_fit
 from curl_rl.representation.export import EncoderError, export_run, load_encoder, save_encoder
 from curl_rl.run.checkpoint import CheckpointError, Checkpoints
 from curl_rl.run.files import WriteError
@@ -403,12 +403,15 @@ def write_run(run_dir: Path, encoders, *, obs="pixels", augmentation="crop") -> 
         "evaluation": {"episodes": 1, "final_episodes": 0},
         "encoder": CONFIG if obs == "pixels" else {"name": "state", "feature_dim": 8},
         "env": {"image_size": 32, "frame_stack": 2, "obs": obs},
-        "agent": {"augmentation": augmentation, "crop_size": 28, "translate_pad": 2},
+        "agent": {},
+        "augmentation": {"name": augmentation} | {"crop": {"size": 28}, "translate": {"pad": 2}}.get(augmentation, {}),
     }
     (run_dir / "config.json").write_text(json.dumps(configuration))
     checkpoints = Checkpoints(run_dir / "checkpoints")
     for step, encoder in enumerate(encoders, 1):
-        checkpoints.save(step, {"agent": {"encoder": encoder.state_dict()}, "clock": [step, 4 * step, step]})
+        checkpoints.save(
+            step, {"agent": {"learner": {"encoder": encoder.state_dict()}}, "clock": [step, 4 * step, step]}
+        )
     return run_dir
 
 
@@ -485,10 +488,11 @@ def test_a_run_whose_checkpoints_are_gone_is_not_told_to_train(tmp_path):
         {"encoder": CONFIG | {"filters": 5}},
         {"encoder": {"name": "paper"}},
         {"encoder": {}},
-        {"env": {"image_size": 64, "obs": "pixels"}, "agent": {"augmentation": "none"}},
+        {"env": {"image_size": 64, "obs": "pixels"}, "augmentation": {"name": "none"}},
         {"env": {"obs": "state"}},
         {"env": {}},
-        {"agent": {}},
+        {"augmentation": {}},
+        {"augmentation": {"name": "crop", "pad": 2}},
     ],
 )
 def test_a_configuration_of_another_run_is_refused(tmp_path, changes):
