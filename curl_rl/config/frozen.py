@@ -26,7 +26,7 @@ def schema(cls: type) -> type:
         hint = hints[f.name]
         default = MISSING if f.default is dataclasses.MISSING else f.default
         if dataclasses.is_dataclass(hint):
-            make = hint if f.default_factory is dataclasses.MISSING else f.default_factory
+            make: Any = hint if f.default_factory is dataclasses.MISSING else f.default_factory
             twin = schema(typing.cast(type, hint))
             fields.append((f.name, twin, field(default_factory=lambda make=make: _thawed(make()))))
         elif typing.get_origin(hint) is tuple:

@@ -19,13 +19,14 @@ from curl_rl.config.suites import objective_defaults
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.options import LONGEST, WIDEST, Kind, kinds
 from curl_rl.run import memory
-from curl_rl.run.assembly import make_agent, make_replay
+from curl_rl.run.assembly import make_agent, make_learner, make_replay
 from curl_rl.run.memory import predict_activation_bytes, predict_training_bytes
 from curl_rl.types import ConfigError
 
 EXTREMES = (0, -1, 2**31, 2**63, 10**18, math.nan, math.inf, -math.inf, 1e308, 1e-308)
 CHOICES = [(group, name) for group, registry in GROUPS.items() for name in registry]
 WITHOUT = ("none", "state", "data_efficient", "canonical")  # a number to raise, or pixels
+SMALL = {"crop": {"size": 24}, "cutout": {"most": 20}}  # what fits in a toy task's images
 FIXED = ["env", "replay", "evaluation", "checkpoint", "log"]
 
 
@@ -38,7 +39,7 @@ def chosen(group: str, name: str) -> Config:
     """Return a run on a toy task with this agent, encoder or objective, as shipped."""
     if group == "agent" or name == "state":
         return compose(["preset=state"]) if name == "state" else base(name)
-    config = GROUPS[group][name].Config()
+    config = GROUPS[group][name].Config(**SMALL.get(name, {}))
     defaults = objective_defaults("toy/reach")
     config = dataclasses.replace(config, **{k: v for k, v in defaults.items() if getattr(config, k, "") is None})
     return dataclasses.replace(base("sac"), **{group: config})
@@ -115,7 +116,7 @@ def test_what_the_bounds_allow_is_built_or_refused_before_memory_is_taken(group,
 @pytest.mark.parametrize("tiny", [tiny_sac, tiny_rainbow])
 def test_networks_in_training_take_what_was_predicted(tiny):
     agent = tiny("none")
-    own = [agent.encoder, *([agent.critic, agent.actor] if tiny is tiny_sac else [agent.heads])]
+    own = [agent.learner.encoder, *([agent.critic, agent.actor] if tiny is tiny_sac else [agent.heads])]
     weights = [p for network in own for p in network.parameters()]
     noise = sum(b.nbytes for network in own for b in network.buffers())
     assert predict_training_bytes(own) == 5 * 4 * sum(p.numel() for p in weights) + noise
@@ -141,7 +142,7 @@ def test_a_batch_that_memory_cannot_hold_is_refused_with_its_size(change, monkey
 def test_capture_is_refused_where_the_device_is_chosen_to_train_and_not_to_evaluate():
     config = changed(base("sac"), "agent.capture", True)
     assert config.device == "auto"
-    assert make_agent(config, Spaces(config), CPU).encoder
+    assert make_agent(config, Spaces(config), CPU).learner.encoder
     with pytest.raises(ConfigError, match=r"agent\.capture=true .* on the CPU here"):
         make_replay(config, Spaces(config), CPU)
 
@@ -156,4 +157,4 @@ def test_an_objective_that_reads_its_tensors_while_it_is_built_is_built_all_the_
 
     monkeypatch.setitem(OBJECTIVES, "none", Reading)
     config = dataclasses.replace(base("sac"), objective=none.Config())
-    assert isinstance(make_agent(config, Spaces(config), CPU).objective, Reading)
+    assert isinstance(make_learner(config, Spaces(config), CPU).objective, Reading)
