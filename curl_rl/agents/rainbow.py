@@ -6,14 +6,14 @@ brings n-step returns and priorities; what is left is double, duelling, noisy, d
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.nn.augmentations import Averaging
+from curl_rl.agents.base import AgentConfig
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
@@ -26,15 +26,12 @@ from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 PRIORITIES = ("value", "total")
-PRECISIONS = ("float32", "bf16")
 Images = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class RainbowConfig:
+class RainbowConfig(AgentConfig):
     name: str = "rainbow"
-    averaging: Averaging = field(default_factory=Averaging)
-    n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
     hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
     atoms: int = option(51, "atoms of the value distribution", at_least=2, at_most=1001)
     v_min: float = option(-10.0, "lowest return of the value distribution")
@@ -43,20 +40,12 @@ class RainbowConfig:
     learning_rate: float = option(1e-4, "of encoder, value distribution and objective", above=0)
     adam_epsilon: float = option(1.5e-4, "Adam's epsilon", above=0)
     max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
-    discount: float = option(0.99, "per agent step", above=0, at_most=1)
     target_period: int = option(
         2000, "updates from one copy of the target network to the next", at_least=1, at_most=LONGEST
-    )
-    encoder_tau: float = option(
-        0.001, "weight of the new parameters in the target encoder, at each update", above=0, at_most=1
     )
     priority: str = option(
         "value", "what becomes a priority: the value loss, or the total of both losses", one_of=PRIORITIES
     )
-    precision: str = option(
-        "float32", "of the convolutions: float32 or bf16; losses are always float32", one_of=PRECISIONS
-    )
-    capture: bool = option(False, "replay the update as a CUDA graph")
 
     def __post_init__(self) -> None:
         if self.v_min >= self.v_max:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from curl_rl.agents.base import AgentConfig
 from curl_rl.nn.augmentations import Averaging
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
@@ -25,21 +26,18 @@ from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 UPDATES = ("joint", "sequential")
-PRECISIONS = ("float32", "bf16")
 Images = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class SacConfig:
+class SacConfig(AgentConfig):
     name: str = "sac"
     averaging: Averaging = field(default_factory=lambda: Averaging(k=1, m=1))
-    n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
     hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers", at_least=1)
     learning_rate: float = option(
         0.0, "of encoder, critic, actor and objective; 0: the paper's value for the task", at_least=0
     )
     alpha_learning_rate: float = option(1e-4, "of the temperature", at_least=0)
-    discount: float = option(0.99, "per agent step", above=0, at_most=1)
     init_temperature: float = option(0.1, "temperature at the start", above=0)
     critic_tau: float = option(0.01, "weight of the new parameters in the target critic", above=0, at_most=1)
     encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
@@ -52,10 +50,6 @@ class SacConfig:
     update: str = option(
         "sequential", "sequential: the original's order; joint: one backward pass, see README", one_of=UPDATES
     )
-    precision: str = option(
-        "float32", "of the convolutions: float32 or bf16; losses are always float32", one_of=PRECISIONS
-    )
-    capture: bool = option(False, "replay the update as a CUDA graph")
 
     def __post_init__(self) -> None:
         if self.log_std_min >= self.log_std_max:

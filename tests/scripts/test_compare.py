@@ -195,7 +195,7 @@ def test_the_replay_is_filled_as_a_run_would(folder):
     _, replay = probe._make_parts(config, episodes)
     assert len(replay) == FRAMES - EPISODES  # every step is a transition
     stacked = torch.cat(list(probe.observations(episodes, config)))
-    batch = replay.sample(64, np.random.default_rng(0))
+    batch = replay.sample(64, np.random.default_rng(0), n_step=1, discount=0.99)
     assert torch.equal(batch.obs, stacked[batch.index])  # slots are frames in order
 
 
@@ -204,7 +204,7 @@ def test_rewards_are_clipped_and_ends_kept(folder):
     (episode,) = recordings.read(folder, 21)
     episode = episode._replace(reward=np.full(20, 5.0), terminated=np.array(True), life_lost=np.arange(20) == 3)
     probe.fill(replay, [episode], reward_clip=1.0)
-    batch = replay.sample(256, np.random.default_rng(0))
+    batch = replay.sample(256, np.random.default_rng(0), n_step=1, discount=0.99)
     assert (batch.reward == 1).all()
     assert set(batch.index[batch.discount == 0].tolist()) == {3, 19}
 
