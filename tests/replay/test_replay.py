@@ -196,6 +196,41 @@ def test_every_batch_and_the_set_of_transitions_are_the_twins(stack, n_step, spa
     feed([replay, twin], episodes, check)
 
 
+@settings(max_examples=80, deadline=None)
+@given(
+    longest=st.integers(2, 5),
+    asked=st.integers(1, 5),
+    discount=st.sampled_from([0.25, 0.5, 1.0]),
+    padding=st.sampled_from(["repeat", "zero"]),
+    episodes=st.lists(EPISODE.map(lambda drawn: (*drawn[:2], *drawn[2])), min_size=1, max_size=8),
+)
+def test_shorter_returns_and_another_discount_are_those_of_a_twin_built_for_them(
+    longest, asked, discount, padding, episodes
+):
+    asked = min(asked, longest)
+    shape = {"capacity": 12 + longest, "stack": 2, "padding": padding}
+    sampler = Requested(shape["capacity"])
+    replay = small_replay(sampler, n_step=longest, **shape)
+    twin = Twin(n_step=asked, discount=discount, **shape)
+
+    def check():
+        expected, sampler.request = twin.transitions(), sorted(sampler.members)
+        if sampler.request:
+            assert sampler.members <= expected.keys()
+            batch = Replay.sample(replay, len(sampler.request), np.random.default_rng(0), asked, discount)
+            assert_rows(batch, [expected[slot] for slot in sampler.request])
+
+    feed([replay, twin], episodes, check)
+
+
+@pytest.mark.parametrize("n_step", [0, 4])
+def test_returns_longer_than_it_was_built_for_are_refused(n_step):
+    replay = small_replay(n_step=3)
+    feed([replay], [(6, "terminated")])
+    with pytest.raises(ValueError, match=f"built for returns of 1 to 3 steps, asked for {n_step}"):
+        Replay.sample(replay, 2, np.random.default_rng(0), n_step, 0.5)
+
+
 def test_types_and_shapes_of_a_batch():
     replay = Asking(
         capacity=30, stack=3, padding="repeat", n_step=1, discount=0.99, device=CPU, sampler=UniformSampler(30), **DMC
