@@ -20,8 +20,8 @@ from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import RunEnv, make_agent, make_environment, make_replay, make_stack
 from curl_rl.run.device import choose_device, prepare_torch
-from curl_rl.run.evaluate import random_action
 from curl_rl.run.provenance import make_origin, surroundings
+from curl_rl.run.rollout import random_action
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
 

@@ -2,14 +2,12 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import nn
 
 from curl_rl import envs
 from curl_rl.agents import AGENTS
@@ -19,20 +17,13 @@ from curl_rl.config.schema import Config, check_capture
 from curl_rl.envs import LocalEnv, RemoteEnv
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, make_encoder
-from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives import make_objective
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
-from curl_rl.run.evaluate import Environment, FrameStack
 from curl_rl.run.machine import usable_cores
-from curl_rl.run.memory import (
-    check_fits,
-    choose_storage,
-    predict_activation_bytes,
-    predict_batch_bytes,
-    predict_bytes,
-    predict_training_bytes,
-)
+from curl_rl.run.memory import check_batch, check_networks, choose_storage, predict_bytes
+from curl_rl.run.rollout import Environment, FrameStack
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import FILE
 from curl_rl.types import Agent, ConfigError, Shapes
@@ -124,7 +115,8 @@ def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
 def make_learner(config: Config, env: Environment, device: torch.device) -> Learner:
     """Build what learns to see in a run of this configuration; seeds torch's own generator."""
     shape, actions = _input_shape(config, env.observation_space), _count_actions(config, env.action_space)
-    _check_networks(config, shape, actions, device)
+    with torch.device("meta"):
+        check_networks(config, *_make_encoder(config, shape, actions), device)
     torch.manual_seed(config.seed)
     encoder, shapes = _make_encoder(config, shape, actions)
     with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
@@ -148,21 +140,6 @@ def _make_encoder(config: Config, shape: tuple[int, ...], actions: int) -> tuple
     encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
     discrete, image_size = AGENTS[config.agent.name].discrete, config.env.image_size
     return encoder, Shapes(encoder.feature_dim, encoder.conv_shape, actions, discrete, image_size, encoder.cells)
-
-
-def _check_networks(config: Config, shape: tuple[int, ...], actions: int, device: torch.device) -> None:
-    """Refuse networks that memory cannot hold before any of it is taken."""
-    agent, parts = config.agent, dict[str, list[nn.Module]]()
-    with torch.device("meta"):
-        encoder, shapes = _make_encoder(config, shape, actions)
-        parts[(first := f"encoder={config.encoder.name}")] = [encoder]
-        parts[f"agent={agent.name}"] = list(AGENTS[agent.name].networks(agent, encoder, actions))
-        with suppress(RuntimeError, TypeError):  # one that reads its tensors while it is built tells nothing here
-            parts[f"objective={config.objective.name}"] = [OBJECTIVES[config.objective.name](config.objective, shapes)]
-    needed = {part: predict_training_bytes(networks) for part, networks in parts.items()}
-    largest = max(needed, key=lambda part: needed[part])
-    mend = f"the sizes of {largest}" + f" or {first}" * (largest != first)
-    check_fits("the networks in training", sum(needed.values()), device, mend)
 
 
 def _count_actions(config: Config, space: gym.Space) -> int:
@@ -189,7 +166,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
-    _check_batch(config, frames, layout, device)
+    check_batch(config, layout, _input_shape(config, frames), _horizon(config), device)
     needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
     storage = choose_storage(config.replay.device, device, needed)
     print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
@@ -203,21 +180,6 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         horizon=_horizon(config),
         sampler=_make_sampler(config, layout["capacity"]),
     )
-
-
-def _check_batch(config: Config, frames: gym.Space, layout: dict[str, Any], device: torch.device) -> None:
-    """Refuse batches that memory cannot hold, as observations or on their way through the encoder."""
-    averaged, horizon = config.agent.averaging, _horizon(config)
-    observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
-    needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
-    shape = _input_shape(config, frames)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        layers = make_encoder(config.encoder, shape).convs
-        needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *shape))
-    mend = f"batch_size, env.image_size, the sizes of encoder={config.encoder.name}" + ", objective.steps" * bool(
-        horizon
-    )
-    check_fits(f"{config.batch_size} transitions of a batch", needed, device, mend)
 
 
 def _horizon(config: Config) -> int:

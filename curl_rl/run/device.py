@@ -43,3 +43,9 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
         trim_threshold, top_pad, mmap_max = -1, -2, -4
         for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
             libc.mallopt(parameter, value)
+
+
+def describe(device: torch.device) -> str:
+    """Return what an update runs on, for people."""
+    threads = torch.get_num_threads()
+    return f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)

@@ -213,7 +213,7 @@ class _Events(_File):
 
 
 class MetricMeans:
-    """Average metrics on their device; only `take` waits for it."""
+    """Average metrics on their device; only `peek` and `take` wait for it."""
 
     def __init__(self) -> None:
         # Metrics that are reported together share one sum, so an update costs two small kernels, not two a metric.
@@ -230,8 +230,8 @@ class MetricMeans:
         self._device = values.device
         self._sums[tuple(metrics)] = (total.to(self._device) + values, count + 1)
 
-    def take(self) -> dict[str, float]:
-        """Return the means by name, sorted, and start again."""
+    def peek(self) -> dict[str, float]:
+        """Return the means by name, sorted."""
         if not self._sums:
             return {}
         flat = torch.cat([total.to(self._device) for total, _ in self._sums.values()]).tolist()
@@ -240,8 +240,12 @@ class MetricMeans:
         for (name, count), value in zip(cells, flat, strict=True):
             total, seen = totals.get(name, (0.0, 0))
             totals[name] = (total + value, seen + count)
-        self._sums = {}
         return {name: total / count for name, (total, count) in sorted(totals.items())}
+
+    def take(self) -> dict[str, float]:
+        """Return the means and start again."""
+        means, self._sums = self.peek(), {}
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         return {"groups": [(list(names), total.cpu(), count) for names, (total, count) in self._sums.items()]}

@@ -1,14 +1,20 @@
 """How much memory a replay, a batch and networks take, how much is free, and so where frames live."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from curl_rl.agents import AGENTS
+from curl_rl.config.schema import Config
+from curl_rl.nn.encoders import Encoder, make_encoder
+from curl_rl.objectives import OBJECTIVES
 from curl_rl.replay.samplers import Sampler
 from curl_rl.run.machine import free_main_memory
-from curl_rl.types import ConfigError
+from curl_rl.types import ConfigError, Shapes
 
 _CUDA_RESERVE = 4 << 30  # left on the accelerator for networks, activations and captured graphs
 
@@ -54,6 +60,39 @@ def predict_activation_bytes(layers: nn.Module, batch: Tensor) -> int:
 def predict_batch_bytes(observations: int, *, obs_shape: Sequence[int], obs_dtype: torch.dtype) -> int:
     """Return the bytes of a batch's observations: as sampled, as augmented, and as the float32 that encoders read."""
     return observations * math.prod(obs_shape) * (2 * obs_dtype.itemsize + 4)
+
+
+def check_networks(config: Config, encoder: Encoder, shapes: Shapes, device: torch.device) -> None:
+    """Refuse networks that memory cannot hold before any of it is taken; the encoder is on the meta device."""
+    agent, first = config.agent, f"encoder={config.encoder.name}"
+    parts: dict[str, list[nn.Module]] = {first: [encoder]}
+    with torch.device("meta"):
+        parts[f"agent={agent.name}"] = list(AGENTS[agent.name].networks(agent, encoder, shapes.action_dim))
+        with suppress(RuntimeError, TypeError):  # one that reads its tensors while it is built tells nothing here
+            parts[f"objective={config.objective.name}"] = [OBJECTIVES[config.objective.name](config.objective, shapes)]
+    needed = {part: predict_training_bytes(networks) for part, networks in parts.items()}
+    largest = max(needed, key=lambda part: needed[part])
+    mend = f"the sizes of {largest}" + f" or {first}" * (largest != first)
+    check_fits("the networks in training", sum(needed.values()), device, mend)
+
+
+def check_batch(
+    config: Config, layout: Mapping[str, Any], seen: tuple[int, ...], horizon: int, device: torch.device
+) -> None:
+    """Refuse batches that memory cannot hold, as observations or on their way through the encoder.
+
+    Args: layout, of the replay; seen, the shape of what the encoder sees of an observation.
+    """
+    averaged = config.agent.averaging
+    observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
+    needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        layers = make_encoder(config.encoder, seen).convs
+        needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *seen))
+    mend = f"batch_size, env.image_size, the sizes of encoder={config.encoder.name}" + ", objective.steps" * (
+        horizon > 0
+    )
+    check_fits(f"{config.batch_size} transitions of a batch", needed, device, mend)
 
 
 def check_fits(what: str, needed: int, device: torch.device, mend: str) -> None:

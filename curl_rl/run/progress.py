@@ -62,6 +62,23 @@ class Progress:
         self._printed = (now, self._done)
 
 
+class Stopwatch:
+    """The seconds of a run over all its starts, and its speed from one question to the next."""
+
+    def __init__(self, seconds: float = 0.0, frame: int = 0):
+        self._before, self._began = seconds, time.monotonic()
+        self._asked = frame, self._began
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._began
+
+    def speed(self, frame: int) -> float:
+        """Return the frames a second since this was last asked."""
+        (last, then), now = self._asked, time.monotonic()
+        self._asked = frame, now
+        return (frame - last) / (now - then)
+
+
 class Forecast:
     """How long a run will take on this machine, by the time of its own first steps; told once."""
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
@@ -23,19 +22,21 @@ from curl_rl.run.assembly import (
     make_stack,
 )
 from curl_rl.run.checkpoint import Checkpoints
-from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
-from curl_rl.run.evaluate import Environment, Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.files import WriteError
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, image_grid, raise_on_nonfinite
-from curl_rl.run.progress import Forecast, Progress
+from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
+from curl_rl.run.rollout import Environment, Rollout, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import FILE, check_resumable, save_config
 from curl_rl.run.streams import unfailing_stderr
+from curl_rl.run.video import Film
 from curl_rl.types import Batch, Clock
 
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
@@ -44,29 +45,25 @@ _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can 
 class Trainer:
     """One run: its agent, environment, replay and clock, all of which a checkpoint keeps."""
 
-    def __init__(self, config: Config, stack: ExitStack):
+    def __init__(self, config: Config, cleanup: ExitStack):
         self.config, self.run_dir = config, Path(config.run_dir)
         self.device = choose_device(config.device)
         prepare_torch(config.threads, spare_core=config.env.overlap and self.device.type == "cpu")
         self.env = make_environment(config)
-        stack.callback(self.env.close)
-        self.protocol = make_protocol(config)
+        cleanup.callback(self.env.close)
         self.judges: Sequence[Environment] = ()
-        stack.callback(lambda: [env.close() for env in self.judges])
+        cleanup.callback(lambda: [env.close() for env in self.judges])
         self.agent = make_agent(config, self.env, self.device)
         self.replay = make_replay(config, self.env, self.device)
+        self.protocol = make_protocol(config)
+        clip = self.protocol.get("reward_clip", np.inf)
+        self.rollout = Rollout(self.env, make_stack(config), self.replay, seed=config.seed, reward_clip=clip)
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
-        self.means = MetricMeans()
-        self.stack = self._make_stack()
-        self.clock = Clock()
-        self.evaluated = self.saved = 0  # frames at the last evaluation and the last checkpoint
-        self._kept = 0, 0  # both, as the last checkpoint has them
-        self.seconds, self._resumed_at = 0.0, time.monotonic()
-        self._logged = 0, self._resumed_at
-        self.episode, self.score, self.actions = 0, 0.0, list[np.ndarray]()
-        self._episode_state: dict[str, Any] | None = None  # of the episode that a checkpoint left running
+        self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
+        self.evaluated = 0  # frames at the last evaluation
+        self.saved = 0, 0  # frames at the last checkpoint, and at the last evaluation that it knows of
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
-        self.forecast = Forecast(_place(self.device))
+        self.forecast = Forecast(describe(self.device))
         self.stop = StopRequest("stopping after this step; once more stops at once")
 
     def run(self) -> int:
@@ -82,7 +79,7 @@ class Trainer:
             write_metadata(self.run_dir, start)
             progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
             with self.stop.listening(), closing(progress) as self.progress:
-                self._begin_or_replay_episode()
+                self.rollout.start(state and state["episode"])
                 if state is None:
                     self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
                 self._loop()
@@ -90,6 +87,10 @@ class Trainer:
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
         return 0
+
+    @property
+    def learning(self) -> bool:
+        return self.clock.agent_step >= self.config.random_steps
 
     @property
     def _last(self) -> bool:
@@ -104,7 +105,7 @@ class Trainer:
         while True:
             if not self._last and self._due(self.config.evaluation.every_frames, self.evaluated):
                 self._evaluate()
-            if self._due(self.config.checkpoint.every_frames, self.saved):
+            if self._due(self.config.checkpoint.every_frames, self.saved[0]):
                 self._save()
             if self._last:
                 self._evaluate()  # after its checkpoint: these rows say that the run is finished
@@ -113,78 +114,59 @@ class Trainer:
             if self.stop():
                 break
             self._timed_step()
-        if self._kept != (self.saved, self.evaluated) or self.saved < self.clock.frame:
+        if self.saved != (self.clock.frame, self.evaluated):
             self._save()
-
-    def _timed_step(self) -> None:
-        learns, began = self.clock.agent_step >= self.config.random_steps, time.monotonic()
-        self._step()
-        repeat = self.config.env.action_repeat
-        left = -(-(self.config.budget_frames - self.clock.frame) // repeat)
-        told = self.forecast.add(time.monotonic() - began, learns=learns, steps_left=left, repeat=repeat)
-        if told:
-            self.progress.note(told)
 
     def _due(self, every: int, last: int) -> bool:
         frame = self.clock.frame
         return frame // every > last // every or (self._last and last < frame)
 
+    def _timed_step(self) -> None:
+        learns, began = self.learning, time.monotonic()
+        self._step()
+        repeat = self.config.env.action_repeat
+        left = -(-(self.config.budget_frames - self.clock.frame) // repeat)
+        if told := self.forecast.add(time.monotonic() - began, learns=learns, steps_left=left, repeat=repeat):
+            self.progress.note(told)
+
     def _step(self) -> None:
         """Send an action, learn while the environment steps and renders, and store what it answers."""
-        action = self._choose_action()
-        self.env.send(action)
-        if self.clock.agent_step >= self.config.random_steps:
+        self.rollout.send(self._choose_action())
+        if self.learning:
             for _ in range(self.config.updates_per_step):
                 self._update()
-        frame, reward, terminated, truncated, info = self.env.receive()
-        clip = self.protocol.get("reward_clip", np.inf)
-        kept = float(np.clip(reward, -clip, clip))
-        marks = {"life_lost": info.get("life_lost", False), "labels": info.get("labels")}
-        self.replay.add(action, kept, terminated, truncated, frame, **marks)
-        self.stack.push(frame)
-        self.actions.append(action)
-        self.score += reward
-        step = self.clock.agent_step + 1
+        over, step = self.rollout.receive().over, self.clock.agent_step + 1
         self.clock = self.clock._replace(agent_step=step, frame=step * self.config.env.action_repeat)
         self.progress.update(self.clock.frame)
-        if terminated or truncated:
-            self.progress.update(self.clock.frame, self.score)
-            self.logger.scalars(self.clock, {"return": self.score, "length": len(self.actions)})
-            self.episode += 1
-            self._begin_episode()
+        if over:
+            score, length = self.rollout.score, len(self.rollout.actions)
+            self.progress.update(self.clock.frame, score)
+            self.logger.scalars(self.clock, {"return": score, "length": length})
+            self.rollout.begin(self.rollout.index + 1)
 
     def _choose_action(self) -> np.ndarray:
-        if self.clock.agent_step < self.config.random_steps:
+        if not self.learning:
             return random_action(self.env.action_space, self.rng)
-        action = self.agent.act(self.stack.observation()[None], explore=True)[0]
+        action = self.agent.act(self.rollout.stack.observation()[None], explore=True)[0]
         if not np.isfinite(action).all():
-            raise_on_nonfinite({**self.means.take(), "action": float(action.sum())}, self.clock)
+            raise_on_nonfinite({**self.means.peek(), "action": float(action.sum())}, self.clock)
         return action
 
+    def _sample(self, size: int, rng: np.random.Generator) -> Batch:
+        return self.replay.sample(size, rng, self.agent.n_step, self.agent.discount)
+
     def _update(self) -> None:
-        batch = self.replay.sample(self.config.batch_size, self.rng, self.agent.n_step, self.agent.discount)
+        batch = self._sample(self.config.batch_size, self.rng)
         result = self.agent.update(batch)
         if result.priorities is not None:
             self.replay.update_priorities(batch.index, result.priorities)
         self.means.add(result.metrics)
         self.clock = self.clock._replace(update=self.clock.update + 1)
         if self.clock.update % self.config.log.every_updates == 0:
-            self._log_means(batch)
-
-    def _log_means(self, batch: Batch) -> None:
-        self.means.add(watch_features(self.agent.learner, batch))
-        means = self.means.take()
-        raise_on_nonfinite(means, self.clock)
-        now = time.monotonic()
-        speed = (self.clock.frame - self._logged[0]) / (now - self._logged[1])
-        self._logged = self.clock.frame, now
-        self.logger.scalars(self.clock, {**means, "frames_per_second": speed})
-
-    def _begin_episode(self) -> None:
-        frame, info = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
-        self.replay.begin(frame, labels=info.get("labels"))
-        self.stack.reset(frame)
-        self.score, self.actions = 0.0, []
+            self.means.add(watch_features(self.agent.learner, batch))
+            means = self.means.take()
+            raise_on_nonfinite(means, self.clock)
+            self.logger.scalars(self.clock, {**means, "frames_per_second": self.watch.speed(self.clock.frame)})
 
     def _evaluate(self) -> None:
         """Play evaluation episodes in environments of their own, with seeds of their own."""
@@ -192,14 +174,14 @@ class Trainer:
         count = (settings.final_episodes if self._last else 0) or settings.episodes
         seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
         self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
-        options: dict[str, Any] = {"epsilon": settings.epsilon, "interrupted": self.stop}
         film = Film(limit=_SHOWN_FRAMES) if settings.video else None
+        options: dict[str, Any] = {"epsilon": settings.epsilon, "film": film, "interrupted": self.stop}
         try:
-            episodes = evaluate(self.agent, self.judges, seeds, self._make_stack, film=film, **options)
+            episodes = evaluate(self.agent, self.judges, seeds, lambda: make_stack(self.config), **options)
         except Interrupted:
             return
         self.evaluated = frame
-        self.logger.evaluation(self.clock, episodes, self._elapsed())
+        self.logger.evaluation(self.clock, episodes, self.watch.seconds())
         mean = np.mean([episode.score for episode in episodes])
         self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film is not None and film.frames:
@@ -209,26 +191,17 @@ class Trainer:
     def _show_views(self) -> None:
         if not len(self.replay):
             return
-        batch = self.replay.sample(8, np.random.default_rng(self.clock.frame), self.agent.n_step, self.agent.discount)
+        batch = self._sample(8, np.random.default_rng(self.clock.frame))
         for name, images in self.agent.learner.snapshot(batch).items():
             newest = images[:, -images.shape[1] // self.config.env.frame_stack :]
             self.logger.images(self.clock, f"crops/{name}", image_grid(newest.expand(-1, 3, -1, -1).cpu(), 4))
 
-    def _make_stack(self) -> FrameStack:
-        return make_stack(self.config)
-
-    def _elapsed(self) -> float:
-        return self.seconds + time.monotonic() - self._resumed_at
-
     def _save(self) -> None:
-        seen = MetricMeans()
-        seen.load_state_dict(self.means.state_dict())
-        raise_on_nonfinite(seen.take(), self.clock)  # no broken weights replace good ones
+        raise_on_nonfinite(self.means.peek(), self.clock)  # no broken weights replace good ones
         self.logger.flush()
         if not (self.run_dir / FILE).exists():
             save_config(self.config, self.run_dir)
-        self.saved = self.clock.frame
-        self._kept = self.saved, self.evaluated
+        self.saved = self.clock.frame, self.evaluated
         self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
 
     def state_dict(self) -> dict[str, Any]:
@@ -241,13 +214,9 @@ class Trainer:
             "means": self.means.state_dict(),
             "rng": self.rng.bit_generator.state,
             "clock": list(self.clock),
-            "marks": {"evaluated": self.evaluated, "saved": self.saved, "seconds": self._elapsed()},
-            "episode": {
-                "index": self.episode,
-                "score": self.score,
-                "actions": torch.from_numpy(np.array(self.actions)),
-                "frame": torch.from_numpy(self.stack.frames[-1].copy()),
-            },
+            "evaluated": self.evaluated,
+            "seconds": self.watch.seconds(),
+            "episode": self.rollout.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -256,38 +225,9 @@ class Trainer:
         self.replay.load_state_dict(state["replay"])
         self.means.load_state_dict(state["means"])
         self.rng.bit_generator.state = state["rng"]
-        self.clock = Clock(*state["clock"])
-        marks = state["marks"]
-        self.evaluated, self.saved, self.seconds = marks["evaluated"], marks["saved"], marks["seconds"]
-        self._kept = self.saved, self.evaluated
-        self._resumed_at = time.monotonic()
-        self._logged = self.clock.frame, self._resumed_at
-        self.episode = state["episode"]["index"]
-        self._episode_state = state["episode"]
-
-    def _begin_or_replay_episode(self) -> None:
-        """Start the first episode, or bring the environment back to where the checkpoint left it.
-
-        An environment is exact in its seed and actions, so the checkpoint keeps those and not its inner state.
-        """
-        saved = self._episode_state
-        if saved is None:
-            self._begin_episode()
-            return
-        frame, _ = self.env.reset(derive_seed(self.config.seed, Purpose.TRAINING, self.episode))
-        self.stack.reset(frame)
-        for action in saved["actions"].numpy():
-            self.env.send(action)
-            frame, reward, *_ = self.env.receive()
-            self.stack.push(frame)
-            self.score += reward
-            self.actions.append(action)
-        if self.score != saved["score"] or not np.array_equal(frame, saved["frame"].numpy()):
-            print(
-                "warning: the environment did not repeat the interrupted episode bit for bit (another renderer or "
-                "machine?); training goes on, but not exactly as it would have",
-                file=sys.stderr,
-            )
+        self.clock, self.evaluated = Clock(*state["clock"]), state["evaluated"]
+        self.watch = Stopwatch(state["seconds"], self.clock.frame)
+        self.saved = self.clock.frame, self.evaluated
 
 
 def train(config: Config) -> int:
@@ -322,9 +262,3 @@ def _restore_config(config: Config) -> None:
     if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
         check_state(state, config)
         save_config(config, run_dir)
-
-
-def _place(device: torch.device) -> str:
-    """Return what an update runs on, for people."""
-    threads = torch.get_num_threads()
-    return f"{threads} thread{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)

@@ -7,17 +7,41 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from curl_rl.run.evaluate import Camera, Film
 from curl_rl.run.files import check_folder, check_target, writing
 from curl_rl.types import ConfigError
 
 _SIDE = 256  # pixels of a film's smaller side, at least
 _GIF_PICTURES = 512  # at most, since all of them are kept until the end: of a longer episode every second, fourth, ...
 _GIF_HUNDREDTHS = 2  # of a second for a picture: browsers slow down anything faster
+
+
+class Camera(Protocol):
+    """What takes the pictures of an episode."""
+
+    def add(self, picture: Callable[[], np.ndarray], /) -> None:
+        """Take the next step's picture (H, W, 3) uint8, or do not ask for it."""
+        ...
+
+
+class Film:
+    """Pictures (H, W, 3) of an episode: all, or between half of `limit` and `limit` of them, `stride` steps apart."""
+
+    def __init__(self, limit: int | None = None):
+        self.frames: list[np.ndarray] = []
+        self.stride = 1
+        self._limit, self._seen = limit, 0
+
+    def add(self, picture: Callable[[], np.ndarray]) -> None:
+        """Take the next step's picture, if it is one to keep."""
+        if self._seen % self.stride == 0:
+            self.frames.append(picture())
+            if len(self.frames) == self._limit:
+                self.frames, self.stride = self.frames[::2], 2 * self.stride
+        self._seen += 1
 
 
 class Mp4:

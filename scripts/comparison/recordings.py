@@ -14,7 +14,7 @@ import numpy as np
 from curl_rl import envs
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import SUITES, longest_steps, suite_of
-from curl_rl.run.evaluate import random_action
+from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.types import ConfigError
 

@@ -11,7 +11,7 @@ from curl_rl.config.suites import SUITES
 from curl_rl.envs import LocalEnv, RemoteEnv, atari, dmc, remote, toy
 from curl_rl.envs.spaces import CUT, AgentSpaces
 from curl_rl.run.assembly import make_environment
-from curl_rl.run.evaluate import random_action
+from curl_rl.run.rollout import random_action
 from curl_rl.run.trainer import train
 from curl_rl.types import ConfigError
 

@@ -4,7 +4,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from curl_rl.run.evaluate import Film, FrameStack, Interrupted, evaluate, random_action
+from curl_rl.run.evaluate import Interrupted, evaluate
+from curl_rl.run.rollout import FrameStack, random_action
+from curl_rl.run.video import Film
 from curl_rl.types import Episode
 
 

@@ -215,12 +215,12 @@ def test_a_signal_in_the_last_save_does_not_undo_the_end(whole, tmp_path, monkey
     assert_equals(tmp_path, whole)
 
 
-@pytest.mark.parametrize("moment", ["_kept", "write_metadata", "save_config", "_begin_or_replay_episode", "save"])
+@pytest.mark.parametrize("moment", ["_kept", "write_metadata", "save_config", "start", "save"])
 def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(tmp_path, monkeypatch, moment):
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    place = {"_kept": "curl_rl.run.logger", "_begin_or_replay_episode": "curl_rl.run.trainer.Trainer"}
+    place = {"_kept": "curl_rl.run.logger", "start": "curl_rl.run.rollout.Rollout"}
     place["save"] = "curl_rl.run.checkpoint.Checkpoints"
     with monkeypatch.context() as patch:
         patch.setattr(f"{place.get(moment, 'curl_rl.run.trainer')}.{moment}", die)

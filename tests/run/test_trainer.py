@@ -16,8 +16,8 @@ from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.run import trainer
-from curl_rl.run.evaluate import random_action
 from curl_rl.run.locks import alone
+from curl_rl.run.rollout import Rollout, random_action
 from curl_rl.types import ConfigError
 
 # Two of them always, all of them with -m learning.
@@ -110,16 +110,16 @@ def test_rows_of_an_evaluation_that_no_checkpoint_knows_are_written_once(finishe
 
 
 def test_a_signal_before_the_first_step_loses_and_doubles_nothing(finished, tmp_path, monkeypatch):
-    run_dir, begin = tmp_path / "run", trainer.Trainer._begin_or_replay_episode
+    run_dir, begin = tmp_path / "run", Rollout.start
 
-    def interrupted(self):
-        begin(self)
+    def interrupted(self, saved):
+        begin(self, saved)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(trainer.Trainer, "_begin_or_replay_episode", interrupted)
+    monkeypatch.setattr(Rollout, "start", interrupted)
     assert trainer.train(small(run_dir)) == 128 + signal.SIGTERM
     assert state(run_dir)["clock"][0] == 0
-    monkeypatch.setattr(trainer.Trainer, "_begin_or_replay_episode", begin)
+    monkeypatch.setattr(Rollout, "start", begin)
     assert trainer.train(small(run_dir)) == 0
     assert_equals(run_dir, finished)
 
@@ -154,7 +154,7 @@ def test_one_seed_repeats_and_another_differs(finished, tmp_path):
     assert trainer.train(small(tmp_path / "other", "seed=2")) == 0
     assert_same(state(tmp_path / "again"), state(finished))
     assert rows(tmp_path / "other") != rows(finished)
-    weights = [state(run_dir)["agent"]["encoder"]["convs.0.weight"] for run_dir in (finished, tmp_path / "other")]
+    weights = [state(run_dir)["agent"]["learner"]["encoder"]["convs.0.weight"] for run_dir in (finished, tmp_path / "other")]
     assert not torch.equal(*weights)
 
 
