@@ -154,8 +154,8 @@ def test_one_seed_repeats_and_another_differs(finished, tmp_path):
     assert trainer.train(small(tmp_path / "other", "seed=2")) == 0
     assert_same(state(tmp_path / "again"), state(finished))
     assert rows(tmp_path / "other") != rows(finished)
-    weights = [state(run_dir)["agent"]["learner"]["encoder"]["convs.0.weight"] for run_dir in (finished, tmp_path / "other")]
-    assert not torch.equal(*weights)
+    learners = [state(run_dir)["agent"]["learner"] for run_dir in (finished, tmp_path / "other")]
+    assert not torch.equal(*(learner["encoder"]["convs.0.weight"] for learner in learners))
 
 
 def test_a_broken_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, monkeypatch):
