@@ -1,21 +1,22 @@
-"""Options of a configuration: what one means and what it may be stand with its default, and one check holds for all."""
+"""Options, whose meaning and bounds stand with their default, and the classes that have them, found by name."""
 
 import dataclasses
 import functools
+import importlib
 import math
+import pkgutil
 import re
+import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from curl_rl.types import ConfigError
 
 WIDEST = 65_536  # the most of a whole number that says no other: one layer of that width takes 16 GiB
 LONGEST = 10**9  # of frames, updates and what is kept of them: five times the longest published run's frames
 LARGEST = 1e6  # the most of a real number that says no other: losses scaled by more lose float32's digits
-
-Class = TypeVar("Class", bound=type)
 
 
 def option(
@@ -60,21 +61,122 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> None
         _check_effect(values, prefix, field)
 
 
-def by_name(kind: str, classes: Iterable[Class]) -> dict[str, Class]:
-    """Return classes by the name that their `Config` has. Raises ConfigError where two share one, or one has none."""
-    found: dict[str, Class] = {}
-    for cls in classes:
-        name = typing.cast(Any, cls).Config().name
-        if not name:
-            raise ConfigError(f"{_place(cls)} has no name: give its Config a field name: str = ...")
-        if name in found:
-            raise ConfigError(f"{kind}={name} is both {_place(found[name])} and {_place(cls)}: rename one of them")
-        found[name] = cls
-    return found
+class OwnClassError(ConfigError):
+    """A class of the user's own, `package.module:Class`, that cannot be used here."""
 
 
-def _place(cls: type) -> str:
+class Registry(Mapping[str, Any]):
+    """The classes of one kind by the names in their `Config`: all that the modules of a package define, or one module.
+
+    `registry["package.module:Class"]` is a class of the user's own, which joins them when it is first asked for; its
+    module is looked for in the current folder last of all. Raises ConfigError for an unknown name, a module that
+    cannot be imported, and a class that has not what its kind needs.
+
+    Args: kind, as in `kind=name`; place, the package or module; base, of which all are; gives and options, what a class
+    has besides, and what its `Config` has.
+    """
+
+    def __init__(
+        self, kind: str, place: str, base: type = object, *, gives: Sequence[str] = (), options: Sequence[str] = ()
+    ):
+        self.kind, self._place, self._base = kind, place, base
+        self._gives, self._options = ("Config", *gives), options
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.found:
+            self.found[name] = self._own(name)
+        return self.found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    @functools.cached_property
+    def found(self) -> dict[str, Any]:
+        """What was found when a class was first asked for, by name."""
+        found: dict[str, Any] = {}
+        for cls in self._defined():
+            name = self._checked(cls).name
+            if not name:
+                raise ConfigError(f"{_title(cls)} has no name: give its Config a field name: str = ...")
+            if name in found:
+                both = f"{_title(found[name])} and {_title(cls)}"
+                raise ConfigError(f"{self.kind}={name} is both {both}: rename one of them")
+            found[name] = cls
+        return found
+
+    def _defined(self) -> Iterator[type]:
+        """Yield every class that has options of its own; one that others derive from has none."""
+        inside = pkgutil.iter_modules(getattr(sys.modules[self._place], "__path__", ()))
+        for name in (self._place, *(f"{self._place}.{module.name}" for module in inside)):
+            for value in vars(_imported(name, "mend it or move it out of the folder")).values():
+                own = isinstance(value, type) and issubclass(value, self._base) and value.__module__ == name
+                if own and "Config" in vars(value):
+                    yield value
+
+    def _own(self, name: str) -> type:
+        module, colon, title = str(name).partition(":")
+        if not colon:
+            known = f"there are {', '.join(sorted(self))}, and package.module:Class for one of your own"
+            raise ConfigError(f"unknown {self.kind} {name!r}; {known}")
+        if "" not in sys.path:
+            sys.path.append("")
+        try:
+            members = vars(_imported(module, f"mend it, or start where {module.partition('.')[0]} lies"))
+            if not isinstance(cls := members.get(title), type):
+                raise ConfigError(f"{members.get('__file__', module)} has no class {title!r}")
+            self._checked(cls)
+        except ConfigError as error:
+            raise OwnClassError(f"{self.kind}={name} cannot be used: {error}") from error
+        return cls
+
+    def _checked(self, cls: type) -> Any:
+        """Return a class's default options. Raises ConfigError where it has not what its kind needs."""
+        if not issubclass(cls, self._base):
+            raise ConfigError(f"{_title(cls)} is no {self.kind}: derive it from {_title(self._base)}")
+        if lacking := [name for name in self._gives if getattr(cls, name, None) is getattr(self._base, name, None)]:
+            raise ConfigError(f"{_title(cls)} has no {', '.join(lacking)}: every {self.kind} gives that")
+        try:
+            options = _defaults(typing.cast(Any, cls).Config)
+        except Exception as error:
+            wanted = "must be a frozen dataclass of options, each with a default"
+            raise ConfigError(f"{_title(cls)}.Config {wanted} ({_told(error)})") from error
+        if lacking := [name for name in self._options if not hasattr(options, name)]:
+            raise ConfigError(f"{_title(cls)}.Config has no {', '.join(lacking)}: every {self.kind}'s does")
+        return options
+
+
+def _imported(name: str, mend: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{name} cannot be imported ({_told(error)}): {mend}") from error
+
+
+def _defaults(config: Any) -> Any:
+    """Return what a class of options makes of nothing. Raises TypeError where no schema can be made of it."""
+    found = kinds(config)
+    if not config.__dataclass_params__.frozen:
+        raise TypeError("it is not frozen")
+    if "name" not in found:
+        raise TypeError("it has no field name: str = ...")
+    for name, kind in found.items():
+        if not isinstance(kind, Kind) and not dataclasses.is_dataclass(kind):
+            raise TypeError(f"{name} is of type {kind}, which no option can be")
+    return config()
+
+
+def _title(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
 class Kind(NamedTuple):

@@ -1,14 +1,19 @@
-"""Options: what a bound lets pass, what is refused, and that the refusal says what may stand there."""
+"""Options: what a bound lets pass, what is refused and with which words; and how classes are found by name."""
 
 import dataclasses
+import importlib
 import math
+import sys
+import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from curl_rl.config.schema import GROUPS, Config
-from curl_rl.options import by_name, check, option
+from curl_rl.options import OwnClassError, Registry, check, option
 from curl_rl.types import ConfigError
 
 
@@ -101,17 +106,161 @@ def test_a_value_that_has_no_effect_is_refused():
         assert str(error.value).startswith(message)
 
 
-def test_two_classes_of_one_name_are_both_named():
-    def of(name: str, title: str) -> Any:
-        config = dataclasses.make_dataclass("Config", [("name", str, field(default=name))])
-        return type(title, (), {"Config": config})
+class Thing:
+    """What the classes of the tests' own registry are."""
 
-    one, two, nameless = of("one", "One"), of("one", "Two"), of("", "Nameless")
-    assert by_name("agent", [one]) == {"one": one}
-    with pytest.raises(ConfigError, match=r"agent=one is both test_options\.One and test_options\.Two: rename one"):
-        by_name("agent", [one, two])
-    with pytest.raises(ConfigError, match=r"test_options\.Nameless has no name"):
-        by_name("agent", [nameless])
+    def act(self) -> str:
+        raise TypeError("a thing does nothing")
+
+
+MODULE = """
+from dataclasses import dataclass
+from test_options import Thing
+
+@dataclass(frozen=True)
+class OneConfig:
+    name: str = "one"
+    size: int = 3
+
+class Between(Thing):
+    pass
+
+class One(Between):
+    Config = OneConfig
+
+    def act(self):
+        return "one"
+"""
+
+
+WANTED = "things.two.One.Config must be a frozen dataclass of options, each with a default"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a package, `things`, with one module that defines a class."""
+    path, modules = list(sys.path), set(sys.modules)
+    monkeypatch.setitem(sys.modules, "test_options", sys.modules[__name__])
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "things"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "one.py").write_text(MODULE)
+    yield package
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+def registry(place: str = "things") -> Registry:
+    importlib.import_module(place)
+    return Registry("thing", place, Thing, gives=("act",), options=("size",))
+
+
+def test_what_a_package_defines_is_found_by_the_name_of_its_options(folder):
+    things = registry()
+    assert list(things) == ["one"]
+    assert (things["one"]().act(), things["one"].Config().size, len(things)) == ("one", 3, 1)
+    assert "one" in things
+    assert "two" not in things
+    assert dict(registry("things.one")) == {"one": things["one"]}  # one module is a place too
+
+
+def test_a_module_that_is_put_beside_the_others_needs_no_other_edit(folder):
+    (folder / "two.py").write_text(MODULE.replace('"one"', '"two"'))
+    (folder / "__init__.py").write_text(MODULE.replace('"one"', '"three"'))
+    things = registry()
+    assert {name: things[name]().act() for name in things} == {"one": "one", "two": "two", "three": "three"}
+    assert things["two"].__module__ == "things.two"
+
+
+def test_an_unknown_name_names_the_known_ones(folder):
+    (folder / "two.py").write_text(MODULE.replace('"one"', '"two"'))
+    for name in ("on", "things.one", None):
+        with pytest.raises(ConfigError) as error:
+            registry()[typing.cast(str, name)]
+        assert str(error.value) == (
+            f"unknown thing {name!r}; there are one, two, and package.module:Class for one of your own"
+        )
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("", "", "thing=one is both things.one.One and things.two.One: rename one of them"),
+        ('name: str = "one"', 'name: str = ""', "things.two.One has no name: give its Config a field name: str = ..."),
+        ('name: str = "one"', "title: str = ''", f"{WANTED} (TypeError: it has no field name: str = ...)"),
+        ("size: int = 3", "wide: int = 3", "things.two.One.Config has no size: every thing's does"),
+        ('name: str = "one"', "name: str", f"{WANTED} (TypeError: "),
+        ("(frozen=True)", "", f"{WANTED} (TypeError: it is not frozen)"),
+        ("@dataclass(frozen=True)", "", f"{WANTED} (TypeError: "),
+        (
+            "size: int = 3",
+            "size: dict = None",
+            f"{WANTED} (TypeError: size is of type <class 'dict'>, which no option can",
+        ),
+        ("size: int = 3", "size: 'Size' = 3", f"{WANTED} (NameError: name 'Size' is not defined)"),
+        ("def act", "def do", "things.two.One has no act: every thing gives that"),
+        ("from", "1 / 0\nfrom", "things.two cannot be imported (ZeroDivisionError: division by zero): mend it or move"),
+        (
+            "from",
+            "exit(3)\nfrom",
+            "things.two cannot be imported (SystemExit: 3): mend it or move it out of the folder",
+        ),
+        ("class One(", "class One)", "things.two cannot be imported (SyntaxError: "),
+    ],
+)
+def test_what_is_no_thing_is_one_clear_error(folder, before, after, message):
+    (folder / "two.py").write_text(MODULE.replace(before, after, 1))
+    with pytest.raises(ConfigError) as error:
+        dict(registry())
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_of_ones_own_joins_when_it_is_asked_for(folder, tmp_path, monkeypatch):
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "own.py").write_text(MODULE)
+    (there / "things.py").write_text("1 / 0")  # hides nothing that is found elsewhere
+    things = registry()
+    monkeypatch.chdir(there)
+    assert "own:One" not in things
+    own = things["own:One"]
+    assert (own.__module__, own().act(), sys.path[-1]) == ("own", "one", "")
+    assert list(things) == ["one", "own:One"]
+    assert things["own:One"] is own
+    assert things["things.one:One"] is things["one"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("own:Two", "own.py has no class 'Two'"),
+        ("own:act", "own.py has no class 'act'"),
+        ("own:", "own.py has no class ''"),
+        ("sys:Two", "sys has no class 'Two'"),
+        ("owns:One", "owns cannot be imported (ModuleNotFoundError: No module named 'owns'): mend it, or start where"),
+        ("own.one:One", "own.one cannot be imported (ModuleNotFoundError: No module named 'own.one'; 'own' is not a"),
+        (
+            "broken:One",
+            "broken cannot be imported (NameError: name 'nothing' is not defined): mend it, or start where ",
+        ),
+        (":One", " cannot be imported (ValueError: Empty module name)"),
+        (".own:One", ".own cannot be imported (TypeError: "),
+        ("own:OneConfig", "own.OneConfig is no thing: derive it from test_options.Thing"),
+        ("own:Between", "own.Between has no Config, act: every thing gives that"),
+    ],
+)
+def test_a_class_of_ones_own_that_cannot_be_used_is_one_clear_error(folder, tmp_path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(MODULE)
+    (tmp_path / "broken.py").write_text("nothing\n")
+    with pytest.raises(OwnClassError) as error:
+        registry()[name]
+    assert str(error.value).startswith(f"thing={name} cannot be used: ")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def every_config() -> list[type]:

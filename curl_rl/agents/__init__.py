@@ -1,7 +1,10 @@
-"""Agents, found by name."""
+"""Agents, found by name: a class in any module of this folder is an option of `agent=`."""
 
-from curl_rl.agents.rainbow import Rainbow
-from curl_rl.agents.sac import Sac
-from curl_rl.options import by_name
+from curl_rl.options import Registry
 
-AGENTS: dict[str, type[Sac] | type[Rainbow]] = by_name("agent", (Sac, Rainbow))
+AGENTS = Registry(
+    "agent",
+    __name__,
+    gives=("discrete", "reports_priorities", "networks", "act", "update", "state_dict", "load_state_dict"),
+    options=("averaging", "n_step", "discount", "learning_rate", "pace", "precision", "capture"),
+)

@@ -128,14 +128,14 @@ def hydra_job(node: DictConfig, launched: Any) -> tuple[Config, list[str]]:
 
 
 def register() -> None:
-    """Tell Hydra the schema, and every registered agent, encoder and objective as an option of its group."""
+    """Tell Hydra the schema, and every class that is found by name as an option of its group."""
     store = ConfigStore.instance()
     store.store(name="schema", node=schema(Config))
     for group, registry in GROUPS.items():
         for name, cls in registry.items():
             # Plain, so that a preset may set an option that only its own choice has.
-            node = OmegaConf.to_container(OmegaConf.structured(schema(cls.Config)))  # pyright: ignore[reportAttributeAccessIssue]
-            store.store(group=group, name=name, node=node)
+            node = OmegaConf.to_container(OmegaConf.structured(schema(cls.Config)))
+            store.store(group=group, name=name, node={**typing.cast(dict[str, Any], node), "name": name})
 
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     (suite,) = entry_points
     for key, names in chosen.items():
         for name in names if key != "task" else ():
-            _known(name, GROUPS.get(key) or presets(suite), key)
+            GROUPS[key][name] if key in GROUPS else _check_preset(name, suite)
     translated = {
         "preset": lambda o: f"preset/{suite}={o.get_value_string()}",
         "task": lambda _: f"task={','.join(tasks)}",
@@ -215,10 +215,9 @@ def _canonical(task: str) -> str:
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 
 
-def _known(name: str, known: Iterable[str], kind: str) -> str:
-    if name not in (names := sorted(known)):
-        raise ConfigError(f"unknown {kind} {name!r}; there are {', '.join(names)}")
-    return name
+def _check_preset(name: str, suite: str) -> None:
+    if name not in (names := presets(suite)):
+        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(names)}")
 
 
 def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:

@@ -18,16 +18,11 @@ from curl_rl.config.frozen import REFUSALS, explained, frozen, schema
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.options import LONGEST, check, kinds, option
+from curl_rl.options import LONGEST, Registry, check, kinds, option
 from curl_rl.replay.samplers import SAMPLERS
 from curl_rl.types import ConfigError
 
-GROUPS: dict[str, dict[str, type]] = {
-    "agent": AGENTS,
-    "augmentation": AUGMENTATIONS,
-    "encoder": ENCODERS,
-    "objective": OBJECTIVES,
-}
+GROUPS: dict[str, Registry] = {registry.kind: registry for registry in (AGENTS, AUGMENTATIONS, ENCODERS, OBJECTIVES)}
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. What `GROUPS` names holds the `Config` of the registered class that its name picks."""
+    """One run. What `GROUPS` names holds the `Config` of the class that its name picks."""
 
     task: str = option("dmc/cartpole_swingup", "what to learn, as suite/name")
     preset: str = option("quick", "the suite's preset that the other values start from")
@@ -209,8 +204,9 @@ def check_capture(config: Config, device: str) -> None:
 
 def _check_views(config: Config) -> None:
     """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
+    pixels = ENCODERS[config.encoder.name].pixels
     if config.env.obs == "state":
-        if (config.augmentation.name, config.objective.name, config.encoder.name) != ("none", "none", "state"):
+        if pixels or (config.augmentation.name, config.objective.name) != ("none", "none"):
             raise ConfigError(
                 "env.obs=state has no pixels to crop: it needs encoder=state objective=none augmentation=none; "
                 "preset=state gives all of them"
@@ -221,7 +217,7 @@ def _check_views(config: Config) -> None:
                 "convolved: leave it out"
             )
         return
-    if config.encoder.name == "state":
+    if not pixels:
         raise ConfigError("encoder=state reads joint angles, not pixels: add env.obs=state, or take preset=state")
     _check_augmentation(config)
 
@@ -272,7 +268,7 @@ def from_node(node: DictConfig) -> Config:
     node = to_node(typing.cast(dict[str, Any], OmegaConf.to_container(fitting(node))))
     data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
     for group, registry in GROUPS.items():
-        data[group] = frozen(_option(registry, group, data[group]["name"]), data[group], f"{group}.")
+        data[group] = frozen(registry[data[group]["name"]].Config, data[group], f"{group}.")
     return _resolved(frozen(Config, data))
 
 
@@ -280,7 +276,7 @@ def fitting(node: DictConfig) -> DictConfig:
     """Return a composed configuration without the options that a preset sets and the chosen classes do not have."""
     kept = OmegaConf.masked_copy(node, list(node))
     for group, registry in GROUPS.items():
-        known = kinds(_option(registry, group, node[group].name))
+        known = kinds(registry[node[group].name].Config)
         kept[group] = OmegaConf.masked_copy(node[group], [key for key in node[group] if key in known])
     return kept
 
@@ -289,14 +285,8 @@ def to_node(data: Mapping[str, Any]) -> DictConfig:
     """Return plain data as a node that refuses unknown keys and wrong types, as a composed one does."""
     node = OmegaConf.structured(schema(Config))
     for group, registry in GROUPS.items():
-        node[group] = OmegaConf.structured(schema(_option(registry, group, data.get(group, {}).get("name"))))
+        node[group] = OmegaConf.structured(schema(registry[data.get(group, {}).get("name")].Config))
     return typing.cast(DictConfig, OmegaConf.merge(node, dict(data)))
-
-
-def _option(registry: Mapping[str, Any], group: str, name: Any) -> type:
-    if name not in registry:
-        raise ConfigError(f"unknown {group} {name!r}; there are {', '.join(sorted(registry))}")
-    return registry[name].Config
 
 
 def _resolved(config: Config) -> Config:
@@ -310,7 +300,7 @@ def _resolved(config: Config) -> Config:
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
-    name = f"{config.preset}-{config.objective.name}-seed{config.seed}"
+    name = f"{config.preset}-{config.objective.name.replace(':', '.')}-seed{config.seed}"
     resolved = dataclasses.replace(
         config,
         env=dataclasses.replace(env, action_repeat=repeat, frame_stack=stack),

@@ -16,7 +16,7 @@ from curl_rl.nn.images import (
     random_translate,
     unmoved,
 )
-from curl_rl.options import by_name, option
+from curl_rl.options import Registry, option
 from curl_rl.types import ConfigError, Crop
 
 
@@ -195,7 +195,4 @@ class Averaging:
     )
 
 
-AUGMENTATIONS: dict[str, type[Augmentation]] = by_name(
-    "augmentation",
-    (NoAugmentation, RandomCrop, RandomShift, RandomCropShift, RandomTranslate, RandomCutout, ColorJitter),
-)
+AUGMENTATIONS = Registry("augmentation", __name__, Augmentation, gives=("__call__",), options=("seen_size",))

@@ -9,7 +9,6 @@ import torch
 from omegaconf import OmegaConf
 
 from curl_rl import envs
-from curl_rl.config import schema as config_module
 from curl_rl.config import suites
 from curl_rl.config.difference import LOCAL, differing, told
 from curl_rl.config.frozen import frozen, schema
@@ -137,7 +136,7 @@ def test_an_objectives_own_null_is_its_own_business(monkeypatch):
         name: str = "probe"
         temperature: float | None = None
 
-    monkeypatch.setitem(OBJECTIVES, "probe", type("Probe", (Objective,), {"Config": ProbeConfig}))
+    monkeypatch.setitem(OBJECTIVES.found, "probe", type("Probe", (Objective,), {"Config": ProbeConfig}))
     assert compose([TOY, "objective=probe"]).objective.temperature is None
 
 
@@ -333,7 +332,7 @@ def test_a_new_objective_is_an_option_without_a_file(monkeypatch):
     class Guess:
         Config = GuessConfig
 
-    monkeypatch.setitem(config_module.OBJECTIVES, "guess", Guess)
+    monkeypatch.setitem(OBJECTIVES.found, "guess", Guess)
     config = compose([TOY, "objective=guess", "objective.scales=[3,4]", "objective.coefficient=2"])
     assert config.objective == GuessConfig(coefficient=2.0, scales=(3, 4))
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config

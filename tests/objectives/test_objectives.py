@@ -60,6 +60,8 @@ def test_an_unknown_objective_names_the_known_ones():
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Give an empty folder in which objectives are looked for besides their own, while one test lasts."""
+    monkeypatch.setitem(vars(OBJECTIVES), "found", OBJECTIVES.found)
+    monkeypatch.delitem(vars(OBJECTIVES), "found")  # looked for anew
     monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
     before = set(sys.modules)
     yield tmp_path
@@ -69,6 +71,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 
 
 def test_objectives_are_found_at_any_depth_of_inheritance(folder):
+    curl = sys.modules["curl_rl.objectives.curl"].Curl
     (folder / "deep.py").write_text(
         "from dataclasses import dataclass\n"
         "from curl_rl.objectives.curl import Curl, CurlConfig\n"
@@ -76,9 +79,8 @@ def test_objectives_are_found_at_any_depth_of_inheritance(folder):
         "@dataclass(frozen=True)\nclass DeepConfig(CurlConfig):\n    name: str = 'deep'\n"
         "class Deep(Between):\n    Config = DeepConfig\n"
     )
-    found = objectives._discover()
-    assert found["deep"].__name__ == "Deep"
-    assert found["curl"] is OBJECTIVES["curl"]  # and not the class between, which inherits its Config
+    assert OBJECTIVES["deep"].__name__ == "Deep"
+    assert OBJECTIVES["curl"] is curl  # and not the class between, which inherits its Config
 
 
 def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(folder):
@@ -89,7 +91,7 @@ def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(fold
     )
     both = r"objective=moco is both curl_rl\.objectives\.\w+\.\w+ and curl_rl\.objectives\.\w+\.\w+: rename one of them"
     with pytest.raises(ConfigError, match=both) as error:
-        objectives._discover()
+        list(OBJECTIVES)
     for place in ("curl_rl.objectives.mine.Mine", "curl_rl.objectives.moco_mochi.Moco"):
         assert place in str(error.value)
 
@@ -100,7 +102,7 @@ def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(fold
 def test_a_broken_module_is_named_with_its_error(folder, text, problem):
     (folder / "broken.py").write_text(text)
     with pytest.raises(ConfigError, match=rf"curl_rl\.objectives\.broken cannot be imported \({problem}") as error:
-        objectives._discover()
+        list(OBJECTIVES)
     assert type(error.value.__cause__).__name__ == problem.split(":")[0]
 
 
@@ -151,7 +153,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
         def after_step(self):
             self.steps += 1
 
-    monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
+    monkeypatch.setitem(OBJECTIVES.found, "brightness", Brightness)
 
 
 @pytest.mark.parametrize("update", ["joint", "sequential"])
@@ -206,17 +208,16 @@ def test_an_objectives_gradient_is_scaled_by_its_coefficient(brightness):
     torch.testing.assert_close(agent.learner.objective.head.weight.grad, head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
-def put_readmes_objective(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def put_readmes_objective(folder: Path) -> None:
     """Follow the README's section on adding an objective."""
     readme = ROOT.joinpath("README.md").read_text()
     section = readme.split("## Adding an objective")[1].split("\n## ")[0]
     (folder / "agree.py").write_text(section.split("```python\n")[1].split("```")[0])
-    monkeypatch.setitem(OBJECTIVES, "agree", objectives._discover()["agree"])
 
 
 @pytest.mark.parametrize(("task", "preset"), [("toy/reach", "quick"), ("toy/grid", "rainbow")])
-def test_the_readmes_objective_trains_by_its_name(folder, tmp_path_factory, monkeypatch, task, preset):
-    put_readmes_objective(folder, monkeypatch)
+def test_the_readmes_objective_trains_by_its_name(folder, tmp_path_factory, task, preset):
+    put_readmes_objective(folder)
     run_dir = tmp_path_factory.mktemp("agree") / "run"
     wanted = [f"task={task}", f"preset={preset}", "objective=agree", "objective.spread=2"]
     config = compose([*wanted, "device=cpu", "budget_frames=60", "random_steps=40", "log.every_updates=10"])
@@ -229,8 +230,8 @@ def test_the_readmes_objective_trains_by_its_name(folder, tmp_path_factory, monk
 
 
 @pytest.mark.parametrize("kind", ["sac", "rainbow"])
-def test_the_readmes_objective_keeps_the_contract(folder, monkeypatch, kind):
-    put_readmes_objective(folder, monkeypatch)
+def test_the_readmes_objective_keeps_the_contract(folder, kind):
+    put_readmes_objective(folder)
     contract.test_a_loss_is_a_finite_scalar_whose_gradient_reaches_the_online_side_alone("agree", contract.make(kind))
     learned, mixed, constant = contract.trained_losses("agree", contract.make(kind))
     assert min(mixed, constant) > 1.05 * learned > 0
