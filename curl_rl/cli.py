@@ -70,17 +70,11 @@ def _status(error: Exception) -> int | None:
     if isinstance(error, ConfigError):
         return 2
     known = isinstance(error, OSError | FloatingPointError | MemoryError) or _lacks_memory(error)
-    # envs shares no error class with us, but what it raises itself names the mend: install OpenGL, another camera.
-    ours = isinstance(error, RuntimeError | ValueError) and _raised_in(error) == "envs"
-    return 1 if str(error) and (known or ours) else None
+    if not known:
+        from curl_rl.envs import EnvError
 
-
-def _raised_in(error: Exception) -> str:
-    """Return the top-level package that raised an error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return str(trace.tb_frame.f_globals["__name__"]).partition(".")[0] if trace else ""
+        known = isinstance(error, EnvError)
+    return 1 if known and str(error) else None
 
 
 def _parser() -> argparse.ArgumentParser:

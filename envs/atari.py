@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from curl_rl.envs.errors import EnvError
+
 Transition = tuple[np.ndarray, float, bool, bool, dict[str, Any]]
 
 _NEEDS_TWO = {"combat", "joust", "maze_craze", "warlords"}  # ale-py ends the whole process when it loads one alone
@@ -41,13 +43,13 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.resize not in ("area", "linear"):
-            raise ValueError(f"resize must be 'area' or 'linear', not {self.resize!r}")
+            raise EnvError(f"resize must be 'area' or 'linear', not {self.resize!r}")
         if self.padding not in ("zero", "repeat"):
-            raise ValueError(f"padding must be 'zero' or 'repeat', not {self.padding!r}")
+            raise EnvError(f"padding must be 'zero' or 'repeat', not {self.padding!r}")
         if not 0 <= self.sticky < 1:
-            raise ValueError(f"sticky must be at least 0 and below 1, not {self.sticky}")
+            raise EnvError(f"sticky must be at least 0 and below 1, not {self.sticky}")
         if min(self.action_repeat, self.screen, self.frame_stack, self.max_frames) < 1 or self.noop_max < 0:
-            raise ValueError(f"action_repeat, screen, frame_stack, max_frames must be 1 or more, noop_max 0: {self}")
+            raise EnvError(f"action_repeat, screen, frame_stack, max_frames must be 1 or more, noop_max 0: {self}")
 
 
 # "atari100k": Kaiser et al. 2020 (SimPLe) with the preprocessing of van Hasselt et al. 2019, as its successors measure.
@@ -81,11 +83,11 @@ def find_game(spelling: str) -> str | None:
 
 
 def find_protocol(protocol: str | Protocol) -> Protocol:
-    """Return the protocol of that name, or the one given. Raises ValueError for an unknown name."""
+    """Return the protocol of that name, or the one given. Raises EnvError for an unknown name."""
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+        raise EnvError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
     return PROTOCOLS[protocol]
 
 
@@ -112,14 +114,12 @@ class AtariEnv(gym.Env[np.ndarray, Any]):
     ):
         name = find_game(game)
         if name is None:
-            raise ValueError(f"{game!r} is no single-player game of ale-py: envs.list_tasks() lists them")
+            raise EnvError(f"{game!r} is no single-player game of ale-py: envs.list_tasks() lists them")
         self.protocol = find_protocol(protocol)
         if obs != "pixels":
-            raise ValueError(f"Atari games give obs='pixels' only, not {obs!r}")
+            raise EnvError(f"Atari games give obs='pixels' only, not {obs!r}")
         if image_size != self.protocol.screen:
-            raise ValueError(
-                f"protocol {self.protocol.name!r} fixes image_size={self.protocol.screen}, not {image_size}"
-            )
+            raise EnvError(f"protocol {self.protocol.name!r} fixes image_size={self.protocol.screen}, not {image_size}")
         self.render_mode = render_mode
         self._game = name
         self._native, self._start_frames = _console(name)

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from curl_rl.envs.errors import EnvError
+from curl_rl.envs.registry import make_env
 from curl_rl.envs.spaces import AgentSpaces
 
 Task = str | Callable[..., gym.Env]  # a name for make_env, or a picklable factory
@@ -211,17 +213,15 @@ def _attempt(action: Callable[[], Any]) -> Any:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            error = RuntimeError("".join(traceback.format_exception(error)))
+            error = EnvError("".join(traceback.format_exception(error)))
         return _Failure(error)
 
 
 def make(task: Task | gym.Env, kwargs: Mapping[str, Any], longest: int | None) -> gym.Env:
     """Make an environment, or take one that is made, whose spaces are those of an agent here."""
-    if isinstance(task, str):
-        from curl_rl.envs import make_env
-
-        task = make_env(task, **kwargs)
-    return AgentSpaces(task if isinstance(task, gym.Env) else task(**kwargs), longest)
+    if not isinstance(task, gym.Env):
+        task = make_env(task, **kwargs) if isinstance(task, str) else task(**kwargs)
+    return AgentSpaces(task, longest)
 
 
 def render(env: gym.Env, size: tuple[int, int] | None) -> np.ndarray:

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from curl_rl.envs import gl
+from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import check_labels, label_side
 
 # Written down so that listing and registering tasks imports no simulator; a test holds it equal to suite.ALL_TASKS.
@@ -67,10 +68,10 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         labels: bool = False,
     ):
         if obs not in ("pixels", "state"):
-            raise ValueError(f"obs must be 'pixels' or 'state', not {obs!r}")
+            raise EnvError(f"obs must be 'pixels' or 'state', not {obs!r}")
         check_labels(labels, obs, image_size)
         if image_size < 1 or action_repeat < 1:
-            raise ValueError(f"image_size ({image_size}) and action_repeat ({action_repeat}) must be at least 1")
+            raise EnvError(f"image_size ({image_size}) and action_repeat ({action_repeat}) must be at least 1")
         self._name, self._obs, self._size, self._repeat = task, obs, (image_size, image_size), action_repeat
         self._label_side = label_side(image_size) if labels else 0
         self._limit = {} if time_limit is None else {"time_limit": time_limit}
@@ -152,7 +153,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
             return names.index(camera)
         if isinstance(camera, int) and -1 <= camera < model.ncam:
             return camera
-        raise ValueError(f"{self._name} has cameras 0 to {model.ncam - 1} ({', '.join(names)}), not {camera!r}")
+        raise EnvError(f"{self._name} has cameras 0 to {model.ncam - 1} ({', '.join(names)}), not {camera!r}")
 
     def _observation_space(self) -> gym.spaces.Box:
         if self._obs == "pixels":
@@ -205,7 +206,7 @@ class _Renderer:
             self._gl: Any = _render.Renderer(max_width=size[1], max_height=size[0])
             self._context = wrapper.MjrContext(physics.model, self._gl)
         except Exception as error:
-            raise RuntimeError(f"OpenGL ({_render.BACKEND}) cannot render here ({error!r}): {gl.MEND}") from error
+            raise EnvError(f"OpenGL ({_render.BACKEND}) cannot render here ({error!r}): {gl.MEND}") from error
         finally:
             offscreen.offheight, offscreen.offwidth = usual
         self._scene = wrapper.MjvScene(model=physics.model)
@@ -268,7 +269,7 @@ def _suite() -> Any:
     try:
         from dm_control import suite
     except (ImportError, AttributeError) as error:  # PyOpenGL fails with either when a library is missing
-        raise RuntimeError(f"dm_control cannot be imported ({error!r}). If OpenGL is the cause: {gl.MEND}") from error
+        raise EnvError(f"dm_control cannot be imported ({error!r}). If OpenGL is the cause: {gl.MEND}") from error
     return suite
 
 

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import Any
 
+from curl_rl.envs.errors import EnvError
+
 BACKENDS = ("egl", "osmesa", "glfw")
 MEND = (
     "install a software renderer with `apt-get install libegl1 libgl1-mesa-dri libopengl0` (or `libosmesa6`), name "
@@ -18,17 +20,17 @@ def choose(*, required: bool = True) -> str:
     """Set MUJOCO_GL, unless it is set, to the first backend that can start here, and return it.
 
     Must run before dm_control or mujoco is imported: both read the variable once, at import. Without a backend raises
-    RuntimeError, or turns rendering off (`MUJOCO_GL=off`) where it is not `required`.
+    EnvError, or turns rendering off (`MUJOCO_GL=off`) where it is not `required`.
     """
     backend = os.environ.get("MUJOCO_GL", "")
     if not backend:
         backend = "egl" if _egl_starts() else "osmesa" if _loads("libOSMesa.so.8", "libOSMesa.so.6") else "off"
     if required and backend == "off":
-        raise RuntimeError(f"no OpenGL library can render here: {MEND}")
+        raise EnvError(f"no OpenGL library can render here: {MEND}")
     # Without a display GLFW fails late, under a heap of messages from what it leaves half made.
     headless = sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     if required and backend.lower() == "glfw" and headless:
-        raise RuntimeError(f"MUJOCO_GL=glfw needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: {MEND}")
+        raise EnvError(f"MUJOCO_GL=glfw needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set: {MEND}")
     os.environ["MUJOCO_GL"] = backend
     return backend
 

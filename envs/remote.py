@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from curl_rl.envs.child import CLOSE_SECONDS, Child, LostError, Task, make, render, render_info
+from curl_rl.envs.errors import EnvError
 from curl_rl.envs.spaces import CUT
 
 Transition = tuple[Any, float, bool, bool, dict[str, Any]]
@@ -57,7 +58,7 @@ class RemoteEnv:
     The running episode's seed and actions are kept. When the process dies or leaves a request unanswered for `timeout`
     seconds (`start_timeout` for its start), it is killed and a new one plays the episode again up to the same step,
     which gives the same observations for an environment that is exact in its seed. After `restarts` times in one
-    episode RuntimeError says what to try. An exception of the environment itself is raised here as it is.
+    episode EnvError says what to try. An exception of the environment itself is raised here as it is.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class RemoteEnv:
         self._failures += 1
         if self._failures > self._restarts:
             self.close()
-            raise RuntimeError(
+            raise EnvError(
                 f"{reason}, {self._failures} times in one episode. Try another renderer (MUJOCO_GL=osmesa or egl; "
                 "`curl-rl doctor` tests each), or give a slow machine a longer timeout than "
                 f"{self._timeout:g} s (start: {self._start_timeout:g} s)"

@@ -7,6 +7,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from curl_rl.envs.errors import EnvError
+
 CUT = "cut"  # in `info`: the steps after which an episode without an end was truncated
 _CHANNELS = (1, 3)  # grey and colour: what films and logged images can show
 
@@ -18,7 +20,7 @@ class AgentSpaces(gym.Wrapper):
 
     Continuous actions are float32 in [-1, 1], one dimension each, scaled to the environment's own bounds; discrete ones
     count from 0. Frames (H, W) and (H, W, C) are turned round, and other floating-point vectors become float32. An
-    episode of `longest` steps is truncated, which `info[CUT]` tells. Raises ValueError for any other space, for an
+    episode of `longest` steps is truncated, which `info[CUT]` tells. Raises EnvError for any other space, for an
     observation that is not of the space that was declared, and for states and rewards that are not finite.
     """
 
@@ -42,15 +44,13 @@ class AgentSpaces(gym.Wrapper):
             truncated, info = True, {**info, CUT: self._age}
         reward = float(reward)  # a NumPy scalar's precision would go into their sum, and no checkpoint holds one
         if not math.isfinite(reward):
-            raise ValueError(
-                f"the environment gave the reward {reward}: only finite ones can be learned from and summed"
-            )
+            raise EnvError(f"the environment gave the reward {reward}: only finite ones can be learned from and summed")
         return self._observe(observation), reward, terminated, truncated, info
 
     def _observe(self, observation: Any) -> np.ndarray:
         array, space = np.asarray(observation), self._declared
         if array.shape != space.shape or array.dtype != space.dtype:
-            raise ValueError(
+            raise EnvError(
                 f"the environment returned an observation {array.shape} {array.dtype} and declares {space.shape} "
                 f"{space.dtype}: let its observation_space say what it returns"
             )
@@ -68,7 +68,7 @@ def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
             with np.errstate(over="ignore"):  # a bound of float64 may be infinite in float32
                 low, high = space.low.astype(np.float32), space.high.astype(np.float32)
             return gym.spaces.Box(low, high, dtype=np.float32), _state
-    raise ValueError(
+    raise EnvError(
         "an agent here sees square frames uint8 from 0 to 255 of 1 or 3 channels, or vectors of floats, and the "
         f"environment's observations are {space}: wrap it, e.g. by gymnasium.wrappers.ResizeObservation or "
         "FlattenObservation"
@@ -79,7 +79,7 @@ def _state(observation: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         state = np.array(observation, np.float32)
     if not np.isfinite(state).all():
-        raise ValueError(f"the environment's state {observation} is not finite in float32: no agent can learn from it")
+        raise EnvError(f"the environment's state {observation} is not finite in float32: no agent can learn from it")
     return state
 
 
@@ -103,7 +103,7 @@ def _acted(space: gym.Space) -> tuple[gym.Space, Convert]:
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         if np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all():
             return gym.spaces.Box(-1, 1, (low.size,), np.float32), _scaling(space, low, high)
-    raise ValueError(
+    raise EnvError(
         f"an agent here acts by one Discrete number, or by floats each between two finite bounds, and the "
         f"environment's actions are {space}: wrap it, e.g. by gymnasium.wrappers.TransformAction"
     )

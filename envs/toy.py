@@ -1,10 +1,12 @@
 """Small tasks without a simulator, which an agent learns from pixels in seconds: for tests and first trials."""
 
+import copy
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import check_labels, label_side
 
 _POINT, _TARGET = (255, 64, 64), (64, 255, 64)
@@ -21,6 +23,7 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 (Gymnasium declares it so)
     length = 20  # steps after which an episode is truncated
+    actions: gym.Space[Any]
 
     def __init__(
         self,
@@ -31,9 +34,9 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
         labels: bool = False,
     ):
         if obs not in ("pixels", "state"):
-            raise ValueError(f"obs must be 'pixels' or 'state', not {obs!r}")
+            raise EnvError(f"obs must be 'pixels' or 'state', not {obs!r}")
         if image_size < 8:
-            raise ValueError(f"image_size must be at least 8, not {image_size}")
+            raise EnvError(f"image_size must be at least 8, not {image_size}")
         check_labels(labels, obs, image_size)
         self.render_mode = render_mode
         self._obs, self._size, self._labels = obs, image_size, labels
@@ -42,6 +45,7 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
             self.observation_space = gym.spaces.Box(0, 255, (3, image_size, image_size), np.uint8)
         else:
             self.observation_space = gym.spaces.Box(-1, 1, (4,), np.float32)
+        self.action_space = copy.deepcopy(self.actions)  # which may be seeded
 
     def render(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the square (H, W, 3) uint8, `size` = (H, W) if not that of the observations."""
@@ -85,11 +89,8 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
 class ReachEnv(ToyEnv):
     """`toy/reach`: a two-dimensional action moves the point; the reward is 1 on the target and falls with distance."""
 
+    actions = gym.spaces.Box(-1, 1, (2,), np.float32)
     speed = 0.25  # of the square's half side, in one step
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Draw point and target."""
@@ -113,12 +114,9 @@ class ReachEnv(ToyEnv):
 class GridEnv(ToyEnv):
     """`toy/grid`: four discrete moves on a 5x5 grid; reaching the target pays 1 and terminates."""
 
+    actions = gym.spaces.Discrete(4)
     cells = 5
     moves = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)])  # up, right, down, left in (column, row)
-
-    def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.action_space = gym.spaces.Discrete(4)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Draw two different cells."""

@@ -16,7 +16,7 @@ from curl_rl.benchmark.board import Standing
 from curl_rl.benchmark.engines.base import Engine, Job
 from curl_rl.benchmark.schedule import Schedule
 from curl_rl.config.difference import LOCAL, differing, told
-from curl_rl.config.overrides import canonical_task, compose, config_dir
+from curl_rl.config.overrides import canonical, compose, config_dir
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import suite_of
 from curl_rl.run.locks import alone
@@ -86,7 +86,7 @@ def _read(path: Path, data: Any) -> Benchmark:
     if isinstance(seeds, bool) or not isinstance(seeds, int) or not 1 <= seeds <= 1000:
         raise ValueError(f"seeds is a number from 1 to 1000, not {seeds!r}")
     settings = _mapping("settings", data.get("settings"))
-    return Benchmark(path.stem, tuple(_task(task) for task in tasks), methods, seeds, settings)
+    return Benchmark(path.stem, tuple(canonical(str(task)) for task in tasks), methods, seeds, settings)
 
 
 def _mapping(name: str, value: Any) -> dict[str, Any]:
@@ -95,13 +95,6 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     if fixed := _FIXED & (value or {}).keys():
         raise ValueError(f"{name} sets {', '.join(sorted(fixed))}, which tasks, seeds and --out do")
     return value or {}
-
-
-def _task(name: str) -> str:
-    try:
-        return canonical_task(str(name))
-    except ValueError as error:
-        raise ConfigError(f"unknown task {name!r}: {error}") from None
 
 
 def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
@@ -120,8 +113,8 @@ def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
 def _spelled(name: str) -> list[str]:
     """Return the task that a name means, if any."""
     try:
-        return [canonical_task(name)]
-    except ValueError:
+        return [canonical(name)]
+    except ConfigError:
         return []
 
 

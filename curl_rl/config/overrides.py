@@ -22,7 +22,7 @@ from curl_rl.config import suites
 from curl_rl.config.difference import flat
 from curl_rl.config.frozen import REFUSALS, explained, schema
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
-from curl_rl.envs import canonical_task, list_tasks, protocol
+from curl_rl.envs import EnvError, canonical_task, list_tasks, protocol
 from curl_rl.options import Kind, kinds, quoted
 from curl_rl.types import ConfigError
 
@@ -62,7 +62,7 @@ def _check_protocol(config: Config) -> None:
     if "protocol" in suites.SUITES[suites.suite_of(config.task)].settings:
         try:
             protocol(config.task, protocol=config.env.protocol)
-        except ValueError as error:
+        except EnvError as error:
             raise ConfigError(f"env.{error}") from None
 
 
@@ -191,7 +191,7 @@ def _values(override: Override) -> list[str]:
 def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
     chosen = {override.key_or_group: _values(override) for override in parsed if override.key_or_group in _CHOICES}
-    tasks = [_canonical(task) for task in chosen.get("task", [Config.task])]
+    tasks = [canonical(task) for task in chosen.get("task", [Config.task])]
     entry_points = {suites.suite_of(task) for task in tasks}
     if len(entry_points) > 1:
         raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
@@ -206,11 +206,11 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     return suite, [str(translated.get(o.key_or_group, lambda o: o.input_line)(o)) for o in parsed]
 
 
-def _canonical(task: str) -> str:
-    """Return the task's own name for any accepted spelling."""
+def canonical(task: str) -> str:
+    """Return the task's own name for any accepted spelling. Raises ConfigError for what is no task."""
     try:
         return canonical_task(task)
-    except ValueError:
+    except EnvError:
         hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 

@@ -14,6 +14,7 @@ import numpy as np
 from curl_rl import envs
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import SUITES, longest_steps, suite_of
+from curl_rl.envs.atari import find_protocol
 from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.types import ConfigError
@@ -115,7 +116,7 @@ def check_task(task: str) -> None:
 @functools.lru_cache(maxsize=1)
 def _make_world(config: Config) -> Any:
     if suite_of(config.task) == "atari":
-        return _Console(config.task, envs.atari.find_protocol(config.env.protocol))
+        return _Console(config.task, find_protocol(config.env.protocol))
     settings = {name: getattr(config.env, name) for name in SUITES[suite_of(config.task)].settings}
     return _Twins(config.task, settings, longest_steps(config.task, config.env.action_repeat))
 

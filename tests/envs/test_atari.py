@@ -14,7 +14,7 @@ from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation
 from test_envs import words_printed_by
 
 from curl_rl import envs
-from curl_rl.envs import RemoteEnv, atari
+from curl_rl.envs import EnvError, RemoteEnv, atari
 from curl_rl.envs.atari import PROTOCOLS, AtariEnv, Protocol
 from curl_rl.run.rollout import FrameStack
 
@@ -445,8 +445,8 @@ def test_the_26_games_in_both_spellings():
 
 
 def test_names_and_protocols_import_no_simulator():
-    code = "import sys, envs; envs.protocol('atari/MsPacman'); print(*sys.modules)"
-    assert not {"ale_py", "torch", "curl_rl"} & set(words_printed_by(code))
+    code = "import sys; from curl_rl import envs; envs.protocol('atari/MsPacman'); print(*sys.modules)"
+    assert not {"ale_py", "torch"} & set(words_printed_by(code))
 
 
 def test_without_ale_py_there_are_no_games(monkeypatch):
@@ -470,7 +470,7 @@ def test_without_ale_py_there_are_no_games(monkeypatch):
 )
 def test_unknown_games_are_refused_with_the_nearest(task, message):
     for function in (envs.canonical_task, envs.make_env, envs.protocol):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(EnvError, match=message):
             function(task)
 
 
@@ -483,9 +483,9 @@ def test_unknown_games_are_refused_with_the_nearest(task, message):
     ],
 )
 def test_bad_settings_are_refused(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EnvError, match=message):
         envs.make_env("atari/pong", **kwargs)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EnvError, match=message):
         envs.make_lanes("atari/pong", 2, 1, **kwargs)
 
 
@@ -500,7 +500,7 @@ def test_bad_settings_are_refused(kwargs, message):
     ],
 )
 def test_bad_protocols_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EnvError, match=message):
         Protocol("bad", **fields)
 
 
@@ -515,8 +515,7 @@ def test_bad_seeds_actions_and_lanes_are_refused():
     env.step(np.array(5))
     with pytest.raises(ValueError, match="at least 1"):
         envs.make_lanes("atari/pong", 0, 1)
-    with pytest.raises(ValueError, match="Atari games only"):
-        envs.make_lanes("toy/reach", 2, 1)
+    assert envs.make_lanes("toy/reach", 2, 1) == []
 
 
 def test_passes_gymnasiums_check():

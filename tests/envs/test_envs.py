@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -14,7 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from places import ROOT
 
 from curl_rl import envs
-from curl_rl.envs import dmc, gl, toy
+from curl_rl.envs import EnvError, dmc, gl, toy
 
 # Tasks that differ in what they draw: states only, model fields, the whole model at load (lqr), terrain (quadruped).
 RANDOMISED = (
@@ -31,7 +32,8 @@ RANDOMISED = (
 
 def words_printed_by(code: str) -> list[str]:
     """Run code in a fresh process."""
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    folders = (ROOT, ROOT / "tests", Path(__file__).parent)
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
     assert done.returncode == 0, done.stderr
@@ -62,11 +64,11 @@ def test_every_task_is_registered_with_gymnasium():
         assert env.observation_space.shape == (3, 16, 16)
 
 
-def test_importing_envs_imports_no_simulator_and_nothing_of_curl_rl():
-    code = "import sys, envs; envs.list_tasks(); print(*{name.partition('.')[0] for name in sys.modules})"
-    modules = set(words_printed_by(code))
+def test_importing_envs_imports_no_simulator_and_nothing_else_of_curl_rl():
+    modules = words_printed_by("import sys; from curl_rl import envs; envs.list_tasks(); print(*sys.modules)")
     assert "gymnasium" in modules
-    assert not modules & {"dm_control", "mujoco", "OpenGL", "torch", "curl_rl"}
+    assert not {name.partition(".")[0] for name in modules} & {"dm_control", "mujoco", "OpenGL", "torch", "envs"}
+    assert {name for name in modules if name.startswith("curl_rl.") and not name.startswith("curl_rl.envs")} == set()
 
 
 @pytest.mark.parametrize(
@@ -80,13 +82,13 @@ def test_importing_envs_imports_no_simulator_and_nothing_of_curl_rl():
     ],
 )
 def test_unknown_task_names_the_nearest(task, meant):
-    with pytest.raises(ValueError, match="unknown task") as error:
+    with pytest.raises(EnvError, match="unknown task") as error:
         envs.make_env(task)
     assert meant in str(error.value)
 
 
 def test_unknown_task_that_resembles_none():
-    with pytest.raises(ValueError, match="list_tasks") as error:
+    with pytest.raises(EnvError, match="list_tasks") as error:
         envs.make_env("zzzz")
     assert "nearest" not in str(error.value)
 
@@ -188,7 +190,7 @@ def test_toy_episode_follows_from_its_seed_alone(name):
 
 @pytest.mark.parametrize("kwargs", [{"obs": "pixel"}, {"image_size": 2}])
 def test_toy_refuses_bad_settings(kwargs):
-    with pytest.raises(ValueError, match=next(iter(kwargs))):
+    with pytest.raises(EnvError, match=next(iter(kwargs))):
         toy.ReachEnv(**kwargs)
 
 
@@ -315,7 +317,7 @@ def test_actions_of_actuators_without_a_range_pass_as_they_are():
     ],
 )
 def test_dmc_refuses_bad_settings(kwargs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(EnvError, match=message):
         envs.make_env("dmc/cartpole_swingup", **{"obs": "state", **kwargs})
 
 
@@ -514,10 +516,10 @@ def test_labels_do_not_change_what_is_measured():
 
 @pytest.mark.parametrize("task", ["dmc/cartpole_swingup", "toy/reach"])
 def test_labels_need_pixels(task):
-    with pytest.raises(ValueError, match="labels need obs='pixels'"):
+    with pytest.raises(EnvError, match="labels need obs='pixels'"):
         envs.make_env(task, obs="state", labels=True)
 
 
 def test_labels_need_a_whole_cell():
-    with pytest.raises(ValueError, match="image_size of at least 4"):
+    with pytest.raises(EnvError, match="image_size of at least 4"):
         envs.make_env("dmc/cartpole_swingup", image_size=3, labels=True)

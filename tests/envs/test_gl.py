@@ -8,7 +8,7 @@ import sys
 import pytest
 from places import ROOT
 
-from curl_rl.envs import gl
+from curl_rl.envs import EnvError, gl
 
 
 def probe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -25,7 +25,7 @@ def test_choice_of_a_backend(monkeypatch, libraries, egl, chosen):
     monkeypatch.setattr(gl, "_egl_starts", lambda: egl)
     monkeypatch.setattr(gl, "_loads", lambda *names: bool(set(names) & set(libraries)))
     if chosen == "off":
-        with pytest.raises(RuntimeError, match=r"apt-get install libegl1 .*libosmesa6.*MUJOCO_GL.*preset=state"):
+        with pytest.raises(EnvError, match=r"apt-get install libegl1 .*libosmesa6.*MUJOCO_GL.*preset=state"):
             gl.choose()
     assert gl.choose(required=False) == chosen
     assert os.environ["MUJOCO_GL"] == chosen
@@ -42,7 +42,7 @@ def test_glfw_needs_a_display(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "glfw")
     monkeypatch.setenv("DISPLAY", "")
     monkeypatch.setenv("WAYLAND_DISPLAY", "")
-    with pytest.raises(RuntimeError, match=r"MUJOCO_GL=glfw needs a display.*MUJOCO_GL=egl"):
+    with pytest.raises(EnvError, match=r"MUJOCO_GL=glfw needs a display.*MUJOCO_GL=egl"):
         gl.choose()
     assert gl.choose(required=False) == "glfw"
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from curl_rl.envs import LocalEnv, RemoteEnv, make_env
+from curl_rl.envs import EnvError, LocalEnv, RemoteEnv, make_env
 from curl_rl.envs.toy import ReachEnv
 
 STEPS = 6
@@ -152,7 +152,7 @@ def test_trouble_in_a_step_is_replayed(tmp_path, kind):
 def test_trouble_that_stays_ends_in_a_clear_error(kind, timeout, said):
     env = RemoteEnv(Trouble, {"kind": kind, "at": 2}, timeout=timeout, restarts=1)
     start = time.monotonic()
-    with pytest.raises(RuntimeError, match=f"{said}.*2 times in one episode.*MUJOCO_GL=osmesa"):
+    with pytest.raises(EnvError, match=f"{said}.*2 times in one episode.*MUJOCO_GL=osmesa"):
         play(env)
     assert time.monotonic() - start < 20
     with pytest.raises(RuntimeError, match="closed"):
@@ -166,15 +166,15 @@ class NeverStarts(ReachEnv):
 
 
 def test_a_start_that_hangs_ends_in_a_clear_error():
-    with pytest.raises(RuntimeError, match=r"did not answer within 0\.7 s"):
+    with pytest.raises(EnvError, match=r"did not answer within 0\.7 s"):
         RemoteEnv(NeverStarts, start_timeout=0.7, restarts=0)
 
 
 @pytest.mark.parametrize(
     ("task", "kwargs", "error", "message"),
     [
-        ("dmc/cartpole_swingupp", {}, ValueError, "nearest: dmc/cartpole_swingup"),
-        ("toy/reach", {"image_size": 1}, ValueError, "at least 8"),
+        ("dmc/cartpole_swingupp", {}, EnvError, "nearest: dmc/cartpole_swingup"),
+        ("toy/reach", {"image_size": 1}, EnvError, "at least 8"),
         ("toy/reach", {"camera": 1}, TypeError, "camera"),
     ],
 )
@@ -190,7 +190,7 @@ def test_exceptions_of_a_step_come_through_and_the_next_episode_runs():
             play(env)
         assert "test_remote" in "".join(raised.value.__notes__)  # the traceback in the child
         assert_same(play(env, steps=1), play(LocalEnv("toy/reach"), steps=1))
-    with RemoteEnv(Trouble, {"kind": "unpicklable", "at": 1}) as env, pytest.raises(RuntimeError, match="odd"):
+    with RemoteEnv(Trouble, {"kind": "unpicklable", "at": 1}) as env, pytest.raises(EnvError, match="odd"):
         play(env)
 
 
@@ -264,7 +264,8 @@ time.sleep(600)
 
 
 def test_children_end_with_a_parent_that_is_killed():
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    folders = (ROOT, ROOT / "tests", Path(__file__).parent)
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, env=variables) as parent:
         assert parent.stdout is not None
         children = list(map(int, parent.stdout.readline().split()))

@@ -8,7 +8,7 @@ from runs import SMALL, rows
 
 from curl_rl.config.overrides import compose
 from curl_rl.config.suites import SUITES
-from curl_rl.envs import LocalEnv, RemoteEnv, atari, dmc, remote, toy
+from curl_rl.envs import EnvError, LocalEnv, RemoteEnv, atari, dmc, remote, toy
 from curl_rl.envs.spaces import CUT, AgentSpaces
 from curl_rl.run.assembly import make_environment
 from curl_rl.run.rollout import random_action
@@ -93,7 +93,7 @@ def test_discrete_actions_begin_at_the_environments_own_start():
     ids=str,
 )
 def test_other_action_spaces_are_refused_with_what_was_seen_and_what_is_needed(space):
-    with pytest.raises(ValueError, match=r"^an agent here acts by one Discrete number, .*\.wrappers") as refusal:
+    with pytest.raises(EnvError, match=r"^an agent here acts by one Discrete number, .*\.wrappers") as refusal:
         AgentSpaces(Mirror(action_space=space))
     assert str(space).splitlines()[0] in str(refusal.value)
 
@@ -158,27 +158,27 @@ def test_states_become_float32(dtype):
     ids=str,
 )
 def test_other_observation_spaces_are_refused_with_what_was_seen_and_what_is_needed(space):
-    with pytest.raises(ValueError, match=r"^an agent here sees square frames uint8 .*\.wrappers") as refusal:
+    with pytest.raises(EnvError, match=r"^an agent here sees square frames uint8 .*\.wrappers") as refusal:
         AgentSpaces(Mirror(observation_space=space))
     assert str(space).splitlines()[0] in str(refusal.value)
 
 
 @pytest.mark.parametrize("observation", [np.zeros((3, 8, 8), np.float32), np.zeros((8, 8, 3), np.uint8)])
 def test_an_observation_of_another_space_than_was_declared_is_refused(observation):
-    with pytest.raises(ValueError, match=r"returned an observation .* and declares \(3, 8, 8\) uint8"):
+    with pytest.raises(EnvError, match=r"returned an observation .* and declares \(3, 8, 8\) uint8"):
         AgentSpaces(Mirror(observation=observation)).reset(seed=0)
 
 
 @pytest.mark.parametrize("state", [[0, np.nan], [np.inf, 0], [1e300, 0]])
 def test_a_state_that_is_not_finite_is_refused(state):
     env = AgentSpaces(Mirror(spaces.Box(-np.inf, np.inf, (2,), np.float64), observation=np.array(state)))
-    with pytest.raises(ValueError, match="is not finite in float32"):
+    with pytest.raises(EnvError, match="is not finite in float32"):
         env.reset(seed=0)
 
 
 def test_a_reward_that_is_not_finite_is_refused(monkeypatch):
     monkeypatch.setattr(Mirror, "reward", np.float64(np.nan))
-    with pytest.raises(ValueError, match="gave the reward nan"):
+    with pytest.raises(EnvError, match="gave the reward nan"):
         AgentSpaces(Mirror()).step(np.float32([0, 0]))
 
 
@@ -198,7 +198,7 @@ def test_local_and_remote_environments_show_the_same_spaces():
 
 
 def test_a_refusal_comes_out_of_the_environments_process():
-    with pytest.raises(ValueError, match="an agent here sees"):
+    with pytest.raises(EnvError, match="an agent here sees"):
         RemoteEnv(make_refused)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from curl_rl.config.overrides import compose
-from curl_rl.run import assembly, machine
+from curl_rl.run import assembly, device, machine
 from curl_rl.run.machine import affinity, cpu_quota, free_main_memory, usable_cores
 
 
@@ -88,10 +88,11 @@ def test_a_system_without_affinity_has_all_its_cores(monkeypatch):
 def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
     monkeypatch.setattr(assembly, "usable_cores", lambda: 3)
     monkeypatch.setattr(assembly, "make_environment", lambda config, judge: judge)
+    monkeypatch.setattr(device, "usable_cores", lambda: 3)
     assert len(assembly.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
     before = torch.get_num_threads()
     try:
-        assembly.prepare_torch(0, spare_core=True)
+        device.prepare_torch(0, spare_core=True)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -104,12 +105,12 @@ def test_asking_the_machine_loads_no_torch():
 
 def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
     before = torch.get_num_threads()
-    monkeypatch.setattr(assembly, "usable_cores", lambda: 3)
+    monkeypatch.setattr(device, "usable_cores", lambda: 3)
     try:
-        assembly.prepare_torch(1000, spare_core=False)
+        device.prepare_torch(1000, spare_core=False)
         assert torch.get_num_threads() == 3
         assert capsys.readouterr().err == "threads=1000, and 3 usable cores here: 3 threads are used\n"
-        assembly.prepare_torch(2, spare_core=True)
+        device.prepare_torch(2, spare_core=True)
         assert (torch.get_num_threads(), capsys.readouterr().err) == (2, "")
     finally:
         torch.set_num_threads(before)

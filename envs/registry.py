@@ -1,0 +1,114 @@
+"""Tasks by name: the table of suites, and what is asked of a task without its simulator."""
+
+import dataclasses
+import difflib
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+
+from curl_rl.envs import atari, dmc, toy
+from curl_rl.envs.errors import EnvError
+
+
+class Suite(NamedTuple):
+    """What a suite's module gives; none of it imports a simulator before an environment is made."""
+
+    tasks: Callable[[], Iterable[str]]
+    makes: Callable[[str], Callable[..., gym.Env]]  # of a task's name, what takes settings by keyword
+    find: Callable[[str], str | None] = str  # the listed name for any accepted spelling
+    measured: Callable[[str], Any] | None = None  # the dataclass of a named protocol that decides what is measured
+    make_lanes: Callable[..., list[atari.AtariLane]] | None = None
+
+
+SUITES: dict[str, Suite] = {
+    "atari": Suite(
+        atari.games,
+        lambda game: partial(atari.AtariEnv, game),
+        find=atari.find_game,
+        measured=atari.find_protocol,
+        make_lanes=atari.make_lanes,
+    ),
+    "dmc": Suite(lambda: dmc.TASKS, lambda task: partial(dmc.DmcEnv, task)),
+    "toy": Suite(lambda: toy.TASKS, lambda task: toy.TASKS[task]),
+}
+
+
+def list_tasks() -> list[str]:
+    """Return every task that `make_env` knows; imports no simulator."""
+    return [f"{name}/{task}" for name, suite in SUITES.items() for task in suite.tasks()]
+
+
+def canonical_task(task: str) -> str:
+    """Return the listed name of a task: "atari/ms_pacman" for "atari/MsPacman", every other name as it is.
+
+    Raises EnvError with the nearest names for an unknown task.
+    """
+    suite, name = _find(task)
+    return f"{suite}/{name}"
+
+
+def make_env(task: str, **settings: Any) -> gym.Env:
+    """Create the environment of `task`, e.g. "dmc/ball_in_cup_catch", "atari/ms_pacman" or "toy/reach".
+
+    All take `obs="pixels"|"state"` (Atari only pixels) and `image_size`; `dmc` also `camera`, `action_repeat` and
+    `time_limit`, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label map into `info`.
+    Pixels are one frame uint8: (1, 84, 84) of Atari, else (3, H, W). Raises EnvError for an unknown task, with the
+    nearest names, and for settings that the environment cannot have.
+    """
+    suite, name = _find(task)
+    return SUITES[suite].makes(name)(**settings)
+
+
+def make_lanes(task: str, count: int, threads: int, **settings: Any) -> list[atari.AtariLane]:
+    """Create `count` environments in this process, of which `threads` step at once; each is used like a LocalEnv.
+
+    An empty list where the suite has none that can.
+    """
+    suite, name = _find(task)
+    make = SUITES[suite].make_lanes
+    return make(name, count, threads, **settings) if make else []
+
+
+def protocol(task: str, **settings: Any) -> dict[str, Any]:
+    """Return what an environment made with these settings measures, as plain JSON values; imports no simulator.
+
+    The fields of the suite's named protocol where it has such, else the suite's name and its settings, each that is
+    left out at its default. "hash" is the first 12 hex digits of the SHA-256 of the rest as JSON with sorted keys.
+    Raises TypeError for a setting that the environment does not take.
+    """
+    suite, name = _find(task)
+    parameters = inspect.signature(SUITES[suite].makes(name)).parameters.values()
+    known = {each.name: each.default for each in parameters if each.kind == each.KEYWORD_ONLY}
+    if unknown := sorted(settings.keys() - known):
+        raise TypeError(f"{task} takes {', '.join(known)}, not {', '.join(unknown)}")
+    fields = {"name": suite, **known, **settings}
+    for unmeasured in ("render_mode", "labels"):
+        fields.pop(unmeasured, None)
+    if measured := SUITES[suite].measured:
+        fields = dataclasses.asdict(measured(fields["protocol"]))
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return {**fields, "hash": hashlib.sha256(text.encode()).hexdigest()[:12]}
+
+
+def _find(task: str) -> tuple[str, str]:
+    """Return a task's suite and its listed name there."""
+    suite, _, spelling = str(task).partition("/")
+    name = SUITES[suite].find(spelling) if suite in SUITES else None
+    if name is None or name not in SUITES[suite].tasks():
+        raise EnvError(_unknown(task))
+    return suite, name
+
+
+def _unknown(task: str) -> str:
+    tasks = list_tasks()
+    # Compared without case and with the suite left out too: "cartpole-swingup" should find "dmc/cartpole_swingup".
+    keys = {key.lower(): name for name in tasks for key in (name, name.split("/")[1])}
+    near = difflib.get_close_matches(str(task).lower(), keys, n=5, cutoff=0.5)
+    names = list(dict.fromkeys(keys[key] for key in near))
+    hint = f"; nearest: {', '.join(names[:3])}" if names else ""
+    return f"unknown task {task!r}{hint} (envs.list_tasks() lists all {len(tasks)})"
