@@ -89,19 +89,17 @@ def _check_package(requirement: Requirement, *, needed: bool) -> Check:
 
 
 def check_shadows() -> Iterator[Check]:
-    """Look for modules of others that Python would take for ours: found earlier, or in the current folder."""
-    root = Path(__file__).resolve().parents[1]
-    for name in ("curl_rl", "envs"):
-        spec = importlib.util.find_spec(name)
-        found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if found != root / name:
-            mend = f"take the folder that holds it off PYTHONPATH, so that {root / name} is found"
-            yield Check("fail", f"module {name}", f"is {found}, not this project's", mend)
-        elif (here := Path.cwd().resolve() / name) != root / name and (
-            here.is_dir() or here.with_suffix(".py").exists()
-        ):
-            mend = "start `curl-rl` itself, not Python or a notebook, in this folder"
-            yield Check("warn", f"module {name}", "the current folder has another", mend)
+    """Look for another package that Python would take for ours: found earlier, or in the current folder."""
+    ours = Path(__file__).resolve().parent
+    spec = importlib.util.find_spec("curl_rl")
+    found = Path(spec.origin).resolve().parent if spec and spec.origin else None
+    here = Path.cwd().resolve() / "curl_rl"
+    if found != ours:
+        mend = f"take the folder that holds it off PYTHONPATH, so that {ours} is found"
+        yield Check("fail", "module curl_rl", f"is {found}, not this project's", mend)
+    elif here != ours and (here.is_dir() or here.with_suffix(".py").exists()):
+        mend = "start `curl-rl` itself, not Python or a notebook, in this folder"
+        yield Check("warn", "module curl_rl", "the current folder has another", mend)
 
 
 def check_devices() -> Iterator[Check]:
@@ -153,7 +151,7 @@ def check_gl() -> Iterator[Check]:
 
 
 def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
-    """Return what `python -m envs.gl BACKEND` reports, or {"error": why it reports nothing}."""
+    """Return what `python -m curl_rl.envs.probe BACKEND` reports, or {"error": why it reports nothing}."""
     command = [*python(), "-m", "curl_rl.envs.probe", backend]
     try:
         done = subprocess.run(

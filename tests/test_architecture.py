@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,18 @@ def test_environments_know_nothing_of_the_learner():
         own = {name for name in names if name.startswith("curl_rl") and not name.startswith("curl_rl.envs")}
         assert not own, f"{path.name} imports {own}"
         assert not {name for name in names if name.partition(".")[0] in ("torch", "envs")}
+
+
+def test_nothing_takes_the_environments_for_a_package_of_their_own():
+    places = ("curl_rl", "envs", "scripts", "tests", "configs", "docs", "examples")
+    paths = [path for place in places for path in (ROOT / place).rglob("*") if path.suffix in (".py", ".yaml", ".md")]
+    assert len(paths) > 100
+    foreign = re.compile(r"(?<!curl_rl )\bimport (\w+, )*envs\b|\bfrom envs\b|-m envs\b")
+    assert all(map(foreign.search, ("import envs", "import sys, envs", "from envs import x", "from envs.gl import x")))
+    assert not foreign.search("from curl_rl import cli, envs")
+    assert [
+        str(path) for path in paths if path.name != "test_architecture.py" and foreign.search(path.read_text())
+    ] == []
 
 
 def test_simulators_are_imported_inside_functions():

@@ -178,23 +178,21 @@ def test_a_cpu_quota_is_told_with_what_it_leaves(monkeypatch):
         assert bool(cpu.mend) == (quota < 8)
 
 
-def test_another_envs_in_the_current_folder_is_told(tmp_path, monkeypatch):
+def test_another_package_of_our_name_in_the_current_folder_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "envs").mkdir()  # nobody else's business
     assert list(doctor.check_shadows()) == []
-    (tmp_path / "envs").mkdir()
+    (tmp_path / "curl_rl").mkdir()
     (check,) = doctor.check_shadows()
-    assert check[:3] == ("warn", "module envs", "the current folder has another")
+    assert check[:3] == ("warn", "module curl_rl", "the current folder has another")
     assert "start `curl-rl` itself" in check.mend
 
 
-def test_another_envs_that_python_finds_before_ours_is_a_failure(tmp_path, monkeypatch):
-    (tmp_path / "envs").mkdir()
-    (tmp_path / "envs" / "__init__.py").touch()
-    other = SimpleNamespace(origin=str(tmp_path / "envs" / "__init__.py"))
-    real = doctor.importlib.util.find_spec
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: other if name == "envs" else real(name))
+def test_another_package_of_our_name_that_python_finds_before_ours_is_a_failure(tmp_path, monkeypatch):
+    other = SimpleNamespace(origin=str(tmp_path / "curl_rl" / "__init__.py"))
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: other)
     (check,) = doctor.check_shadows()
-    assert check[:3] == ("fail", "module envs", f"is {tmp_path / 'envs'}, not this project's")
+    assert check[:3] == ("fail", "module curl_rl", f"is {tmp_path / 'curl_rl'}, not this project's")
     assert "PYTHONPATH" in check.mend
 
 

@@ -8,7 +8,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -521,15 +520,3 @@ def test_the_package_has_no_other_names():
     assert curl_rl.load_encoder is load_encoder
     with pytest.raises(AttributeError, match="no attribute 'load_encoders'"):
         curl_rl.load_encoders  # noqa: B018
-
-
-def test_the_wheel_holds_the_packages_and_the_presets(tmp_path):
-    code = f"import hatchling.build as b; print(b.build_wheel({str(tmp_path)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    names = set(zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist())
-    presets = {f"curl_rl/configs/{path.relative_to(ROOT / 'configs')}" for path in (ROOT / "configs").rglob("*.yaml")}
-    modules = {str(path.relative_to(ROOT)) for top in ("curl_rl", "envs") for path in (ROOT / top).rglob("*.py")}
-    assert presets
-    assert presets | modules <= names
-    assert not [name for name in names if name.startswith(("tests/", "results/", "scripts/"))]
