@@ -23,7 +23,7 @@ from curl_rl.config.schema import Config
 from curl_rl.config.suites import action_repeat
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.run.device import choose_device, prepare_torch
-from curl_rl.run.files import write_atomically
+from curl_rl.run.files import write_whole
 from curl_rl.types import ConfigError
 
 _PROBED = ("dmc/cartpole_swingup", "dmc/cheetah_run", "atari/breakout")
@@ -192,7 +192,7 @@ def _made_by() -> dict[str, str]:
 def _write(path: Path, told: str, table: str, rows: Sequence[dict[str, str]]) -> None:
     """Print a table and leave it, with what made its rows, in a file."""
     text = f"{told}\n\n{table}\n{tables.makers(rows)}"
-    write_atomically(path, text)
+    write_whole({path: text})
     print(f"\n{text}")
 
 

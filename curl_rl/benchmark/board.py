@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from curl_rl.benchmark.engines.base import Handle, Job
 from curl_rl.benchmark.jobs import JOB_COLUMNS, jobs_text, read_jobs
-from curl_rl.run.files import write_atomically
+from curl_rl.run.files import write_whole
 from curl_rl.types import ConfigError
 
 _TABLE_SECONDS, _LINE_SECONDS = 2.0, 60.0
@@ -90,7 +90,7 @@ class Board:
         rows = {place: row for place, row in self._former.items() if place not in rows} | rows
         text = jobs_text(rows.values())
         if isinstance(self._files, LocalFileSystem):
-            write_atomically(Path(self._place) / "jobs.csv", text)
+            write_whole({Path(self._place) / "jobs.csv": text})
             return
         self._files.makedirs(self._place, exist_ok=True)
         self._files.pipe_file(f"{self._place}/.part-jobs.csv", text.encode())

@@ -12,7 +12,7 @@ from curl_rl.report.page.comparison import compare
 from curl_rl.report.page.figures import Drawing
 from curl_rl.report.page.tables import Table
 from curl_rl.report.read.sections import TITLES, Absent, read, read_sections
-from curl_rl.run.files import WriteError, check_folder, check_target, replacing, writing
+from curl_rl.run.files import WriteError, check_folder, check_target, write_whole, writing
 
 _SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
 _NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
@@ -107,9 +107,7 @@ def _write_all(contents: Mapping[Path, str | bytes], folders: Iterable[Path]) ->
     for folder in folders:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    for path, content in contents.items():
-        with replacing(path) as temporary:
-            temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    write_whole(contents)
 
 
 def _remove_old(folder: Path, names: Container[str]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, explain_missing, read_settings
-from curl_rl.run.files import check_folder, replacing
+from curl_rl.run.files import check_folder, write_whole
 from curl_rl.types import Clock, ConfigError
 
 WEIGHTS = "model.safetensors"
@@ -113,10 +112,8 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
         "weights": hashlib.sha256(weights).hexdigest(),
     }
     described["checksum"] = _checksum(described)
-    # Both are on the disk before either takes its place, the description last: of two exports it fits one's weights.
-    with replacing(out / CONFIG) as text, replacing(out / WEIGHTS) as binary:
-        _write(binary, weights)
-        _write(text, f"{json.dumps(described, indent=2)}\n".encode())
+    # The description last: of two exports it fits one's weights.
+    write_whole({out / WEIGHTS: weights, out / CONFIG: f"{json.dumps(described, indent=2)}\n"})
     return out
 
 
@@ -203,13 +200,6 @@ def _read(path: Path, name: str) -> bytes:
         return file.read_bytes()
     except OSError as error:
         raise OSError(f"cannot read {file}: {error.strerror}; make it readable") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _damaged(path: Path, name: str, fault: str) -> EncoderError:

@@ -11,9 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from curl_rl.run.files import WriteError, replacing, write_whole, writing
 from curl_rl.run.manifest import BrokenError, Chunk, Manifest, OtherVersionError, read_manifest, read_tensors, verify
 
-_PREFIXES = ("manifest-", "state-", "journal-", "tmp-")
+_LASTING = ("manifest-", "state-", "journal-")
+_PREFIXES = (*_LASTING, "tmp-")
 
 
 class CheckpointError(OSError):
@@ -63,23 +65,20 @@ class Checkpoints:
         """
         plain = _plain(state, "state")
         chain = self._present(self._known())
-        created: list[Path] = []
+        before = {path.name for path in self._own_files(_LASTING)}
         try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            manifest = self._write(step, plain, journal, chain, created)
-        except OSError as error:
-            self._discard(created, chain)
+            with writing(self._directory):
+                manifest = self._write(step, plain, journal, chain)
+        except BaseException as error:
+            with suppress(OSError):  # the failure being reported matters more
+                self._keep_only(before)
+            if not isinstance(error, WriteError):
+                raise
             kept = f"checkpoint {chain[-1].step} is intact" if chain else "there is no earlier one"
-            raise CheckpointError(
-                f"cannot write checkpoint {step} in {self._directory}: {error.strerror or error} ({kept}); "
-                "free space or make the directory writable, then run the same command again"
-            ) from error
-        except BaseException:
-            self._discard(created, chain)
-            raise
+            raise CheckpointError(f"cannot write checkpoint {step} ({kept}): {error}") from error
         older = [kept for kept in chain if kept.step < step]
         self._chain = [*older, manifest][-self._keep :]
-        self._prune()
+        self._keep_only({name for kept in self._chain for name in (kept.name, *kept.files)})
 
     def load(
         self, journal: Journaled | None = None, *, check: Callable[[dict[str, Any]], None] | None = None
@@ -133,22 +132,18 @@ class Checkpoints:
             )
         return present
 
-    def _write(
-        self, step: int, state: Any, journal: Journaled | None, chain: list[Manifest], created: list[Path]
-    ) -> Manifest:
+    def _write(self, step: int, state: Any, journal: Journaled | None, chain: list[Manifest]) -> Manifest:
         manifest = Manifest(step, "", {})
         if journal is not None:
-            manifest = self._write_journal(manifest, journal, chain[-1] if chain else None, created)
-        name, entry = self._write_tensors(f"state-{step:012d}", state, created)
+            manifest = self._write_journal(manifest, journal, chain[-1] if chain else None)
+        name, entry = self._write_tensors(f"state-{step:012d}", state)
         manifest = manifest._replace(state=name, files={**manifest.files, name: entry})
         self._sync()  # the files must be on disk before a manifest says so
-        self._write_manifest(manifest, created)
+        write_whole({self._directory / manifest.name: manifest.to_json()})
         self._sync()
         return manifest
 
-    def _write_journal(
-        self, manifest: Manifest, journal: Journaled, last: Manifest | None, created: list[Path]
-    ) -> Manifest:
+    def _write_journal(self, manifest: Manifest, journal: Journaled, last: Manifest | None) -> Manifest:
         """Add the slots that `last` has not, and the chunks of `last` that are still live."""
         written, first = journal.written, max(0, journal.written - journal.capacity)
         since = 0 if last is None or last.written is None else last.written
@@ -161,38 +156,16 @@ class Checkpoints:
         if written > start:
             rows = _plain(journal.journal(start), "journal")
             _check_rows(rows, written - start)
-            name, files[name] = self._write_tensors(f"journal-{start:012d}-{written:012d}", rows, created)
+            name, files[name] = self._write_tensors(f"journal-{start:012d}-{written:012d}", rows)
             chunks.append(Chunk(start, written, name))
         return manifest._replace(files=files, first=first, written=written, chunks=tuple(chunks))
 
-    def _write_tensors(self, stem: str, content: Any, created: list[Path]) -> tuple[str, tuple[int, int]]:
-        temporary = self._directory / f"tmp-{stem}"
-        with open(temporary, "wb") as file:
-            sink = _Sink(file)
-            try:
-                torch.save(content, sink)  # pyright: ignore[reportArgumentType]
-            except RuntimeError:
-                # torch hides the cause of a failed write behind "unexpected pos".
-                if sink.error is None:
-                    raise
-            if sink.error is not None:
-                raise sink.error
-            _commit(file)
-        final = self._directory / f"{stem}-{sink.crc:08x}.pt"
-        if not final.exists():
-            created.append(final)
-        os.replace(temporary, final)  # also over an equal name: that file may be the damaged one
-        return final.name, (sink.size, sink.crc)
-
-    def _write_manifest(self, manifest: Manifest, created: list[Path]) -> None:
-        final = self._directory / manifest.name
-        temporary = self._directory / f"tmp-{final.name}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(manifest.to_json())
-            _commit(file)
-        if not final.exists():
-            created.append(final)
-        os.replace(temporary, final)
+    def _write_tensors(self, stem: str, content: Any) -> tuple[str, tuple[int, int]]:
+        sink = _Sink()
+        # Also over an equal name: that file may be the damaged one.
+        with replacing(self._directory / stem, named=lambda path: path.with_name(stem + sink.ending)) as (temporary,):
+            sink.save(content, temporary)
+        return stem + sink.ending, (sink.size, sink.crc)
 
     def _restore(
         self, manifest: Manifest, journal: Journaled | None, check: Callable[[dict[str, Any]], None] | None
@@ -244,23 +217,12 @@ class Checkpoints:
                 "make it a readable directory, or choose another run_dir"
             ) from error
 
-    def _prune(self) -> None:
-        """Delete what no kept checkpoint needs, whatever a kill or a fallback left behind included."""
-        chain = self._chain or []
-        needed = {manifest.name for manifest in chain}
-        needed.update(name for manifest in chain for name in manifest.files)
-        # Manifests go first: one must not outlive its files.
+    def _keep_only(self, names: set[str]) -> None:
+        """Delete this class's other files, manifests first: one must not outlive its files."""
         for path in [*self._own_files("manifest-"), *self._own_files()]:
-            if path.name not in needed:
-                _remove(path)
-
-    def _discard(self, created: list[Path], chain: list[Manifest]) -> None:
-        needed = {name for manifest in chain for name in manifest.files}
-        leftovers = [path for path in reversed(created) if path.name not in needed]
-        with suppress(OSError):  # the failure being reported matters more
-            leftovers += self._own_files("tmp-")
-        for path in leftovers:
-            _remove(path)
+            if path.name not in names:
+                with suppress(OSError):  # what cannot be deleted now is tried again at the next save
+                    path.unlink(missing_ok=True)
 
     def _sync(self) -> None:
         descriptor = os.open(self._directory, os.O_RDONLY)
@@ -273,19 +235,34 @@ class Checkpoints:
 class _Sink:
     """Count and checksum what torch writes into a file."""
 
-    def __init__(self, file: Any):
-        self._file = file
-        self.size = 0
-        self.crc = 0
-        self.error: BaseException | None = None
+    def __init__(self) -> None:
+        self.size = self.crc = 0
+        self._file: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def ending(self) -> str:
+        """Return the end of a name that tells of the content."""
+        return f"-{self.crc:08x}.pt"
+
+    def save(self, content: Any, path: Path) -> None:
+        with open(path, "wb") as self._file:
+            try:
+                torch.save(content, self)  # pyright: ignore[reportArgumentType]
+            except RuntimeError:
+                # torch hides the cause of a failed write behind "unexpected pos".
+                if self._error is None:
+                    raise
+            if self._error is not None:
+                raise self._error
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
-        if self.error is None:
+        if self._error is None:
             try:
                 self._file.write(data)
             except BaseException as error:  # torch would replace even a KeyboardInterrupt
-                self.error = error
+                self._error = error
         self.size += size
         self.crc = zlib.crc32(data, self.crc)
         return size
@@ -321,13 +298,3 @@ def _check_rows(rows: dict[str, Tensor], count: int) -> None:
 def _describe(broken: list[tuple[Path, BrokenError]]) -> str:
     steps = [path.stem.removeprefix("manifest-").lstrip("0") or "0" for path, _ in broken]
     return ", ".join(f"checkpoint {step} is not usable ({why})" for step, (_, why) in zip(steps, broken, strict=True))
-
-
-def _commit(file: Any) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # what cannot be deleted now is tried again at the next save
-        path.unlink(missing_ok=True)

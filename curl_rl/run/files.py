@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -39,26 +39,37 @@ def check_target(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a temporary file beside `path` to write, which takes its place at the end or is removed."""
-    temporary = path.with_name(f"tmp-{path.name}")
-    with writing(path):
+def replacing(*paths: Path, named: Callable[[Path], Path] = lambda path: path) -> Iterator[list[Path]]:
+    """Give the names of temporary files to write, which take the places of `paths` at the end or are removed.
+
+    All are on the disk before the first takes its place, in their order. Args: named, gives a file whose name tells of
+    its content the place that it takes once it is written.
+    """
+    temporaries = [path.with_name(f"tmp-{path.name}") for path in paths]
+    for path in paths:
         check_target(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield temporary
-            os.replace(temporary, path)
-        finally:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporaries
+        for path, temporary in zip(paths, temporaries, strict=True):
+            with writing(path), open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+        for path, temporary in zip(paths, temporaries, strict=True):
+            with writing(path):
+                os.replace(temporary, named(path))
+    finally:
+        for temporary in temporaries:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a small file whole and durably, or leave what was there."""
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+def write_whole(contents: Mapping[Path, str | bytes]) -> None:
+    """Write files whole and durably, or leave what was there."""
+    with replacing(*contents) as temporaries:
+        for (path, content), temporary in zip(contents.items(), temporaries, strict=True):
+            with writing(path):
+                temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def check_folder(path: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.run.documents import read_bytes
-from curl_rl.run.files import WriteError, write_atomically, writing
+from curl_rl.run.files import WriteError, write_whole, writing
 from curl_rl.run.video import check_frames
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
@@ -123,7 +123,7 @@ class _Table(_File):
         with writing(path):
             content = path.read_bytes() if path.exists() else b""
             if not content.startswith(kept):  # a new table, or a header that a kill has torn
-                write_atomically(path, kept.decode())
+                write_whole({path: kept})
             elif content != kept:
                 os.truncate(path, len(kept))
         super().__init__(path)
@@ -148,7 +148,7 @@ class _Table(_File):
                 "run the same command again"
             )
         self._file.seek(0)
-        write_atomically(self.path, self._file.read().decode())
+        write_whole({self.path: self._file.read()})
         print(f"{self.path} was deleted while it was written: it is written anew", file=sys.stderr)
         self._file.close()
         self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from curl_rl.run.documents import METADATA, read_starts
-from curl_rl.run.files import write_atomically
+from curl_rl.run.files import write_whole
 from curl_rl.run.machine import usable_cores
 from curl_rl.types import Origin
 
@@ -55,7 +55,7 @@ def make_origin(start: Mapping[str, Any], protocol: str, budget_frames: int) -> 
 def write_metadata(run_dir: Path, start: Mapping[str, Any]) -> None:
     """Append a start, its `surroundings` and what else describes it (seed, gl_renderer), to `metadata.json`."""
     starts = [*read_starts(run_dir), start]
-    write_atomically(run_dir / METADATA, json.dumps({"starts": starts}, indent=2) + "\n")
+    write_whole({run_dir / METADATA: json.dumps({"starts": starts}, indent=2) + "\n"})
 
 
 def _command() -> str:

@@ -10,13 +10,13 @@ from curl_rl.config.overrides import change, compose, read_overrides
 from curl_rl.config.schema import Config
 from curl_rl.run.documents import CONFIG as FILE
 from curl_rl.run.documents import is_begun, read_settings
-from curl_rl.run.files import write_atomically
+from curl_rl.run.files import write_whole
 from curl_rl.types import ConfigError
 
 
 def save_config(config: Config, run_dir: str | Path) -> None:
     """Write config.json into a run directory, all of it or nothing."""
-    write_atomically(Path(run_dir) / FILE, json.dumps(config.to_dict(), indent=2) + "\n")
+    write_whole({Path(run_dir) / FILE: json.dumps(config.to_dict(), indent=2) + "\n"})
 
 
 def load_config(run_dir: str | Path) -> Config:

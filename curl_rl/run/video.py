@@ -2,7 +2,6 @@
 
 import importlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from curl_rl.run.files import check_folder, check_target, writing
+from curl_rl.run.files import check_folder, check_target, replacing, writing
 from curl_rl.types import ConfigError
 
 _SIDE = 256  # pixels of a film's smaller side, at least
@@ -123,23 +122,14 @@ def filming(path: Path, fps: float) -> Iterator[Camera]:
     Raises ConfigError and WriteError, before the first picture where it can be known.
     """
     check_film(path)
-    temporary = path.with_name(f"tmp-{path.name}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    film = None
-    try:
+    with replacing(path) as (temporary,):
         film = FORMATS[path.suffix.lower()](temporary, fps)
-        yield film
-        film.finish()
-        with writing(path):
-            os.replace(temporary, path)
-    except BaseException:
-        if film is not None:
+        try:
+            yield film
+            film.finish()
+        except BaseException:
             film.abandon()
-        raise
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            raise
 
 
 def check_frames(frames: np.ndarray) -> None:

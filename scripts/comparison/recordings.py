@@ -15,6 +15,7 @@ from curl_rl import envs
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import SUITES, longest_steps, suite_of
 from curl_rl.envs.atari import find_protocol
+from curl_rl.run.files import replacing
 from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.types import ConfigError
@@ -149,10 +150,8 @@ def record(config: Config, seed: int, index: int) -> Recording:
 def _record_file(config: Config, seed: int, index: int, path: Path) -> int:
     """Record an episode into a file, unless it is there; return its number of frames."""
     if not path.is_file():
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
+        with replacing(path) as (part,), part.open("wb") as file:
             np.savez_compressed(file, **record(config, seed, index)._asdict())
-        part.replace(path)
     with np.load(path) as saved:
         return len(saved["state"])
 

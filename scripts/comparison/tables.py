@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 
-from curl_rl.run.files import write_atomically
+from curl_rl.run.files import write_whole
 from curl_rl.run.provenance import make_origin, surroundings
 
 MADE_BY = ("command", "commit", "versions", "hardware")
@@ -48,7 +48,7 @@ def merge_rows(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         writer = csv.DictWriter(buffer, list(dict.fromkeys(chain(*merged))), lineterminator="\n")
         writer.writeheader()
         writer.writerows(merged)
-        write_atomically(path, buffer.getvalue())
+        write_whole({path: buffer.getvalue()})
 
 
 def made_by(command: Sequence[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from curl_rl.run.files import replacing
 from curl_rl.types import ConfigError
 
 TABLES = ("config.json", "metadata.json", "eval.csv", "train.csv")
@@ -84,10 +85,8 @@ class SharedDirectory:
             with suppress(FileNotFoundError):
                 key = self._files.ukey(self._at(name))
                 if self._fetched.get(name) != key:
-                    part = self._local / f"{_PART}{name}"
-                    part.parent.mkdir(parents=True, exist_ok=True)
-                    self._files.get_file(self._at(name), str(part))
-                    os.replace(part, self._local / name)
+                    with replacing(self._local / name) as (part,):
+                        self._files.get_file(self._at(name), str(part))
                     self._fetched[name] = key
 
     def _at(self, name: str) -> str:
