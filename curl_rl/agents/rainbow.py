@@ -20,13 +20,14 @@ from curl_rl.nn.heads import DuellingHeads
 from curl_rl.nn.losses import categorical_loss, project_distribution
 from curl_rl.nn.networks import grad_norm
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import Parts, collect, restore
+from curl_rl.nn.state import collect, restore
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 PRIORITIES = ("value", "total")
 Images = tuple[Tensor, ...]
+_KEPT = ("learner", "heads", "target_network", "optimizers", "generator", "updates")
 
 
 @dataclass(frozen=True)
@@ -163,16 +164,9 @@ class Rainbow:
         probabilities = logits[rows, best].float().softmax(-1)
         return project_distribution(probabilities, batch.reward, batch.discount, self.support)
 
-    @property
-    def _parts(self) -> Parts:
-        names = ("learner", "heads", "target_network", "generator")
-        return {name: getattr(self, name) for name in names}
-
     def state_dict(self) -> dict[str, Any]:
-        return {**collect(self._parts), "optimizers": collect(self.optimizers), "updates": self.updates}
+        return collect(self, _KEPT)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self._parts, state)
-        restore(self.optimizers, state["optimizers"])
-        self.updates = state["updates"]
+        restore(self, _KEPT, state)
         self._step = self._make_step()  # a captured graph would go on with the optimiser's former moments

@@ -20,13 +20,14 @@ from curl_rl.nn.heads import Actor, TwinQ
 from curl_rl.nn.losses import soft_q_target, twin_q_loss
 from curl_rl.nn.networks import grad_norm, move_average
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import Parts, collect, restore
+from curl_rl.nn.state import collect, restore
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 UPDATES = ("joint", "sequential")
 Images = tuple[Tensor, ...]
+_KEPT = ("learner", "critic", "target_critic", "actor", "log_alpha", "optimizers", "generator", "updates")
 
 
 @dataclass(frozen=True)
@@ -209,19 +210,9 @@ class Sac:
         move_average(self.target_critic, self.critic, self.config.critic_tau)
         self.learner.move_target()
 
-    @property
-    def _parts(self) -> Parts:
-        names = ("learner", "critic", "target_critic", "actor", "generator")
-        return {name: getattr(self, name) for name in names}
-
     def state_dict(self) -> dict[str, Any]:
-        own = {"log_alpha": self.log_alpha.detach().clone(), "updates": self.updates}
-        return {**collect(self._parts), "optimizers": collect(self.optimizers), **own}
+        return collect(self, _KEPT)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self._parts, state)
-        restore(self.optimizers, state["optimizers"])
-        with torch.no_grad():
-            self.log_alpha.copy_(state["log_alpha"])
-        self.updates = state["updates"]
+        restore(self, _KEPT, state)
         self._step = self._make_step()  # a captured graph would go on with the optimisers' former moments

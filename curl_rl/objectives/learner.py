@@ -12,9 +12,11 @@ from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.images import unmoved
 from curl_rl.nn.networks import move_average
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import Parts, collect, restore
+from curl_rl.nn.state import collect, restore
 from curl_rl.objectives.base import Objective
 from curl_rl.types import Batch, Crop, Metrics, Views
+
+_KEPT = ("encoder", "target_encoder", "objective", "generator")
 
 
 class Pace(NamedTuple):
@@ -105,13 +107,8 @@ class Learner:
         names = ("query", "key") if batch.obs.dim() == 4 else ()
         return {name: self.augmentation(batch.obs, generator).images for name in names}
 
-    @property
-    def _parts(self) -> Parts:
-        names = ("encoder", "target_encoder", "objective", "generator")
-        return {name: getattr(self, name) for name in names}
-
     def state_dict(self) -> dict[str, Any]:
-        return collect(self._parts)
+        return collect(self, _KEPT)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self._parts, state)
+        restore(self, _KEPT, state)

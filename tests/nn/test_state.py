@@ -1,0 +1,53 @@
+"""What is collected of an object is what is put back: in place where something holds it, as a value where it is one."""
+
+import torch
+from torch import nn
+
+from curl_rl.nn.state import collect, restore
+
+NAMES = ("network", "optimizers", "generator", "temperature", "updates")
+
+
+class Owner:
+    def __init__(self, seed: int):
+        torch.manual_seed(seed)
+        self.network = nn.Linear(3, 2)
+        self.optimizers = {"all": torch.optim.Adam(self.network.parameters())}
+        self.generator = torch.Generator().manual_seed(seed)
+        self.temperature = nn.Parameter(torch.rand(()))
+        self.updates = seed
+        self.left_out = seed
+
+    def step(self) -> list[torch.Tensor]:
+        self.optimizers["all"].zero_grad()
+        self.network(torch.rand(5, 3, generator=self.generator)).sum().mul(self.temperature).backward()
+        self.optimizers["all"].step()
+        self.updates += 1
+        return [parameter.detach().clone() for parameter in self.network.parameters()]
+
+
+def test_what_is_restored_goes_on_bit_for_bit_and_is_the_same_object():
+    one, other = Owner(1), Owner(2)
+    for _ in range(3):
+        one.step()
+    held = other.temperature, other.network, other.optimizers["all"]
+    restore(other, NAMES, collect(one, NAMES))
+    assert (other.updates, other.left_out) == (4, 2)
+    assert held[0] is other.temperature
+    assert held[1] is other.network
+    assert held[2] is other.optimizers["all"]
+    assert torch.equal(other.temperature, one.temperature)
+    assert all(torch.equal(left, right) for left, right in zip(one.step(), other.step(), strict=True))
+
+
+def test_numbers_tensors_and_generators_are_copies():
+    owner = Owner(1)
+    kept = collect(owner, NAMES)
+    drawn, temperature = torch.rand(4, generator=owner.generator), owner.temperature.item()
+    with torch.no_grad():
+        owner.temperature.zero_()
+    owner.updates = 99
+    restore(owner, NAMES, kept)
+    assert owner.updates == 1
+    assert owner.temperature.item() == temperature
+    assert torch.equal(torch.rand(4, generator=owner.generator), drawn)
