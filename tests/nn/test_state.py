@@ -1,5 +1,7 @@
 """What is collected of an object is what is put back: in place where something holds it, as a value where it is one."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -31,7 +33,7 @@ def test_what_is_restored_goes_on_bit_for_bit_and_is_the_same_object():
     for _ in range(3):
         one.step()
     held = other.temperature, other.network, other.optimizers["all"]
-    restore(other, NAMES, collect(one, NAMES))
+    restore(other, NAMES, copy.deepcopy(collect(one, NAMES)))  # as through a file
     assert (other.updates, other.left_out) == (4, 2)
     assert held[0] is other.temperature
     assert held[1] is other.network
