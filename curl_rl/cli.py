@@ -1,6 +1,8 @@
 """The command line: train, evaluate, benchmark, report, export, doctor; each imports what it needs when it runs."""
 
 import argparse
+import contextlib
+import dataclasses
 import os
 import re
 import sys
@@ -43,10 +45,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def explain(error: Exception, program: str) -> int | None:
     """Print an error as one line and return its exit status; return None for one that needs its traceback."""
-    status = _status(error)
-    if status is not None:
+    from curl_rl.types import ConfigError
+
+    if isinstance(error, ConfigError) or (str(error) and _says_all(error)):
         print(f"{program}: {_told(error)}", file=sys.stderr)
-    return status
+        return 2 if isinstance(error, ConfigError) else 1
+    return None
 
 
 def _told(error: Exception) -> str:
@@ -63,18 +67,12 @@ def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "memory" in str(error) and "allocate" in str(error)
 
 
-def _status(error: Exception) -> int | None:
-    """Return the exit status of an error whose message says all, None for one that needs its traceback."""
-    from curl_rl.types import ConfigError
+def _says_all(error: Exception) -> bool:
+    if isinstance(error, OSError | FloatingPointError | MemoryError) or _lacks_memory(error):
+        return True
+    from curl_rl.envs import EnvError
 
-    if isinstance(error, ConfigError):
-        return 2
-    known = isinstance(error, OSError | FloatingPointError | MemoryError) or _lacks_memory(error)
-    if not known:
-        from curl_rl.envs import EnvError
-
-        known = isinstance(error, EnvError)
-    return 1 if known and str(error) else None
+    return isinstance(error, EnvError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -184,9 +182,8 @@ def _train(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from curl_rl.run.playing import evaluate_run
 
-    run = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
-    episodes = evaluate_run(*run)
-    for episode in episodes:
+    wanted = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
+    for episode in (episodes := evaluate_run(*wanted)):
         print(f"episode {episode.index}: return {episode.score:.1f}, {episode.length} agent steps")
     scores = [episode.score for episode in episodes]
     mean = sum(scores) / len(scores)
@@ -196,8 +193,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _benchmark(arguments: argparse.Namespace) -> int:
-    import dataclasses
-
     from curl_rl.benchmark.engines import make_engine
     from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select_tasks
     from curl_rl.types import ConfigError
@@ -217,11 +212,8 @@ def _benchmark(arguments: argparse.Namespace) -> int:
         print("\n".join(plan.job.line() for plan in plans))
         return 0
     share = {name: getattr(arguments, name) for name in ("workers", "per_gpu", "cpus", "address")}
-    engine = make_engine(arguments.engine, **share)
-    try:
+    with contextlib.closing(make_engine(arguments.engine, **share)) as engine:
         return run_benchmark(plans, engine, out, sys.stderr)
-    finally:
-        engine.close()
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -275,7 +267,7 @@ def _settings(overrides: Sequence[str]) -> Iterator[str]:
     yield _row("preset", "; ".join(f"{suite}: {', '.join(presets(suite))}" for suite in SUITES))
     for group, registry in GROUPS.items():
         yield _row(group, ", ".join(sorted(registry)))
-    yield f"\nSettings, with their values for {' '.join(['task=' + config.task, 'preset=' + config.preset])}:"
+    yield f"\nSettings, with their values for task={config.task} preset={config.preset}:"
     yield from _fields(config, "")
     for group, registry in GROUPS.items():
         chosen = getattr(config, group)
@@ -286,8 +278,6 @@ def _settings(overrides: Sequence[str]) -> Iterator[str]:
 
 
 def _fields(config: Any, prefix: str) -> Iterator[str]:
-    import dataclasses
-
     nested = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
