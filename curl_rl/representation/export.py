@@ -15,6 +15,7 @@ from curl_rl import __version__
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
+from curl_rl.options import OwnClassError
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, explain_missing, read_settings
 from curl_rl.run.files import check_folder, write_whole
@@ -120,8 +121,9 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
 def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> ExportedEncoder:
     """Load an exported encoder in eval mode: uint8 frames (B, k*C, H, W) in, features (B, feature_dim) out.
 
-    Raises FileNotFoundError where the folder is not one that `curl-rl export` wrote, EncoderError where it is no
-    longer as it was exported.
+    One of a class of your own, `encoder=package.module:Class`, imports that module, which must be there; nothing else
+    that its run was made of is imported. Raises FileNotFoundError where the folder is not one that `curl-rl export`
+    wrote, EncoderError where it is no longer as it was exported.
     """
     path = Path(path)
     weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
@@ -158,6 +160,8 @@ def blank_encoder(described: Mapping[str, Any], name: str) -> ExportedEncoder:
     try:
         encoder = _blank(described["encoder"], tuple(described["input_shape"]))
         return ExportedEncoder(encoder, tuple(described["obs_shape"])).eval()
+    except OwnClassError as error:
+        raise EncoderError(f"{name} names a class that is not in the folder: {error}") from error
     except _BUILDING as error:
         raise EncoderError(f"{name} describes no encoder that this version can build: {error}") from error
 
@@ -238,6 +242,8 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
         told = {"task": run["task"], "trained_frames": Clock(*state["clock"]).frame}
         if fault := _fault(encoder, weights):
             raise ValueError(fault)
+    except OwnClassError as error:  # nothing is wrong with the checkpoint
+        raise ConfigError(f"the run in {run_dir} needs a class of its own: {error}") from error
     except (*_BUILDING, StopIteration) as error:
         raise ConfigError(
             f"the newest checkpoint of {run_dir} does not hold the encoder of its {CONFIG} "

@@ -8,6 +8,7 @@ from pathlib import Path
 from curl_rl.config.difference import LOCAL, check_same, identity
 from curl_rl.config.overrides import change, compose, read_overrides
 from curl_rl.config.schema import Config
+from curl_rl.options import OwnClassError
 from curl_rl.run.documents import CONFIG as FILE
 from curl_rl.run.documents import is_begun, read_settings
 from curl_rl.run.files import write_whole
@@ -27,6 +28,8 @@ def load_config(run_dir: str | Path) -> Config:
     stored = read_settings(Path(run_dir))
     try:
         return dataclasses.replace(Config.from_dict(stored), run_dir=str(run_dir))
+    except OwnClassError as error:  # nothing is wrong with the file
+        raise ConfigError(f"the run in {run_dir} needs a class of its own: {error}") from error
     except ConfigError as error:
         fault = str(error)
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):  # a value of another kind
