@@ -82,7 +82,8 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     for optimizer in agent.optimizers.values():
         optimizer.step = watch.wrap("optimizer_part", optimizer.step)
-    agent.learner.augmentation = watch.wrap("crop_part", agent.learner.augmentation)
+    for name in ("draw", "views"):  # in which images are augmented
+        setattr(agent.learner, name, watch.wrap("crop_part", getattr(agent.learner, name)))
     for _ in range(UPDATES):
         with watch.timing("sample"):
             batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)

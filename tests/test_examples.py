@@ -25,8 +25,6 @@ def test_every_example_is_run_and_listed():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs(name: str, tmp_path: Path):
-    if name.startswith("own_"):
-        pytest.xfail("module:Class is being built")
     if "sb3" in name:
         pytest.importorskip("stable_baselines3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -49,7 +49,7 @@ class SacConfig(AgentConfig):
     log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation", at_least=-80, at_most=80)
     log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation", at_least=-80, at_most=80)
     update: str = option(
-        "sequential", "sequential: the original's order; joint: one backward pass, see README", one_of=UPDATES
+        "sequential", "sequential: the original's order; joint: one backward pass, see docs/sac.md", one_of=UPDATES
     )
 
     def __post_init__(self) -> None:

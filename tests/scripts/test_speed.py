@@ -17,8 +17,11 @@ def test_a_wrong_setting_is_one_line_and_status_two():
     assert done.stderr.count("\n") == 1
 
 
-def test_the_report_is_whole_and_consistent():
-    command = [sys.executable, str(SCRIPT), "task=toy/reach", "device=cpu", "threads=1", "batch_size=16"]
+@pytest.mark.parametrize(
+    ("task", "preset", "frame"), [("reach", "quick", 3 * 28 * 28), ("grid", "rainbow", 3 * 16 * 16)]
+)
+def test_the_report_is_whole_and_consistent(task, preset, frame):
+    command = [sys.executable, str(SCRIPT), f"task=toy/{task}", f"preset={preset}", "device=cpu", "batch_size=16"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
@@ -29,14 +32,13 @@ def test_the_report_is_whole_and_consistent():
     assert 0.3 < parts / stages["total"] < 3  # measured one after the other, on a machine that others share
     assert report["updates_per_second"] * stages["total"] == pytest.approx(1)
     assert report["gflops"] * stages["total"] == pytest.approx(report["gflop_per_update"])
-    frame = 3 * 28 * 28
     assert frame < report["bytes_per_transition"] < 1.2 * frame
     assert {"float32", "bfloat16"} == report["matmul_gflops"].keys()
     step = report["seconds_per_agent_step"]
     assert step.keys() == {"act", "sample", "update", "priorities", "environment", "store", "total"}
     assert 0.8 < sum(seconds for name, seconds in step.items() if name != "total") / step["total"] < 1.2
     assert report["environment_step_alone"] > 0
-    assert report["command"].startswith("python scripts/speed.py task=toy/reach")
+    assert report["command"].startswith(f"python scripts/speed.py task=toy/{task}")
     assert "torch=" in report["versions"]
     assert report["hardware"]
     assert "commit" in report
