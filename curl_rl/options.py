@@ -30,14 +30,15 @@ def option(
     one_of: Sequence[str] = (),
     where: str = "",
 ) -> Any:
-    """Declare a configuration field with its meaning, which `--help` prints, and its bounds, which `check` holds.
+    """Declare a field with its meaning and choices, which `--help` prints, and its bounds, which `check` holds.
 
     Args: where, the option beside it without which it has no effect: "sampler=prioritized", or "queue_size" for any
     value but 0. Bounds of a tuple are those of each of its numbers.
     """
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    told = f"{help} ({', '.join(one_of)})" if one_of else help
     return dataclasses.field(
-        default=default, metadata={"help": help, "bounds": bounds, "one_of": one_of, "where": where}
+        default=default, metadata={"help": told, "bounds": bounds, "one_of": one_of, "where": where}
     )
 
 

@@ -16,14 +16,8 @@ class AgentConfig:
     n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
     discount: float = option(0.99, "per agent step", above=0, at_most=1)
     learning_rate: float = option(1e-3, "of encoder, agent and objective", above=0)
-    encoder_tau: float = option(
-        0.001, "weight of the new parameters in the target encoder, at each of its updates", above=0, at_most=1
-    )
-    precision: str = option(
-        "float32",
-        "of the convolutions: float32 or bf16; losses are always float32",
-        one_of=("float32", "bf16"),
-    )
+    encoder_tau: float = option(0.001, "weight of new parameters in the target encoder", above=0, at_most=1)
+    precision: str = option("float32", "of the convolutions; losses are always float32", one_of=("float32", "bf16"))
     capture: bool = option(False, "replay the update as a CUDA graph")
 
     @property

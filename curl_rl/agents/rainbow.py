@@ -41,12 +41,8 @@ class RainbowConfig(AgentConfig):
     learning_rate: float = option(1e-4, "of encoder, value distribution and objective", above=0)
     adam_epsilon: float = option(1.5e-4, "Adam's epsilon", above=0)
     max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
-    target_period: int = option(
-        2000, "updates from one copy of the target network to the next", at_least=1, at_most=LONGEST
-    )
-    priority: str = option(
-        "value", "what becomes a priority: the value loss, or the total of both losses", one_of=PRIORITIES
-    )
+    target_period: int = option(2000, "updates from one copy of the target to the next", at_least=1, at_most=LONGEST)
+    priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=PRIORITIES)
 
     def __post_init__(self) -> None:
         if self.v_min >= self.v_max:

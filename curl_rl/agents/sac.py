@@ -35,22 +35,16 @@ class SacConfig(AgentConfig):
     name: str = "sac"
     averaging: Averaging = field(default_factory=lambda: Averaging(k=1, m=1))
     hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers", at_least=1)
-    learning_rate: float = option(
-        0.0, "of encoder, critic, actor and objective; 0: the paper's value for the task", at_least=0
-    )
+    learning_rate: float = option(0.0, "of all but the temperature; 0: the paper's value", at_least=0)
     alpha_learning_rate: float = option(1e-4, "of the temperature", at_least=0)
     init_temperature: float = option(0.1, "temperature at the start", above=0)
     critic_tau: float = option(0.01, "weight of the new parameters in the target critic", above=0, at_most=1)
     encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
-    actor_period: int = option(
-        2, "updates from one actor and temperature step to the next", at_least=1, at_most=LONGEST
-    )
+    actor_period: int = option(2, "updates from one step of the actor to the next", at_least=1, at_most=LONGEST)
     target_period: int = option(2, "updates from one moving average to the next", at_least=1, at_most=LONGEST)
     log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation", at_least=-80, at_most=80)
     log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation", at_least=-80, at_most=80)
-    update: str = option(
-        "sequential", "sequential: the original's order; joint: one backward pass, see docs/sac.md", one_of=UPDATES
-    )
+    update: str = option("sequential", "the original's order, or one joint backward pass", one_of=UPDATES)
 
     def __post_init__(self) -> None:
         if self.log_std_min >= self.log_std_max:

@@ -27,50 +27,30 @@ GROUPS: dict[str, Registry] = {registry.kind: registry for registry in (AGENTS, 
 
 @dataclass(frozen=True)
 class EnvConfig:
-    obs: str = option(
-        "pixels",
-        "what the agent sees: pixels, or state (the upper-bound control; see preset=state)",
-        one_of=("pixels", "state"),
-    )
+    obs: str = option("pixels", "what the agent sees; state: the control of preset=state", one_of=("pixels", "state"))
     image_size: int = option(100, "side of the rendered image, before the crop", at_least=1, at_most=1024)
     camera: int = option(0, "number of the simulator's camera", at_least=-1, at_most=1000)
-    action_repeat: int = option(
-        0, "simulator frames for which an action is held; 0: the papers' value for the task", at_least=0, at_most=1000
-    )
-    frame_stack: int = option(
-        0, "frames in one observation; 0: the papers' value for the suite", at_least=0, at_most=64
-    )
+    action_repeat: int = option(0, "frames that an action is held for; 0: the papers' value", at_least=0, at_most=1000)
+    frame_stack: int = option(0, "frames in one observation; 0: the papers' value", at_least=0, at_most=64)
     protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
     timeout: float = option(
-        60.0,
-        "seconds after which a hanging render is given up and its process started again",
-        above=0,
-        at_most=86_400,
-        where="overlap=true",
+        60.0, "seconds after which a hanging render starts anew", above=0, at_most=86_400, where="overlap=true"
     )
     overlap: bool = option(True, "step the environment in its own process while the update runs; same results")
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    capacity: int = option(
-        0, "transitions kept, at most as many as the budget gives; 0: as many", at_least=0, at_most=LONGEST
-    )
+    capacity: int = option(0, "transitions kept; 0: as many as the budget gives", at_least=0, at_most=LONGEST)
     device: str = option(
-        "auto",
-        "where frames are kept: auto (with the agent where they fit), cpu or cuda",
-        one_of=("auto", "cpu", "cuda"),
+        "auto", "where frames are kept; auto: with the agent where they fit", one_of=("auto", "cpu", "cuda")
     )
-    sampler: str = option("uniform", "uniform, or prioritized by what the agent reports", one_of=tuple(SAMPLERS))
-    exponent: float = option(
-        0.5, "of the priorities; 0: as if uniform", at_least=0, at_most=1, where="sampler=prioritized"
+    sampler: str = option(
+        "uniform", "how slots are drawn; prioritized: by what the agent reports", one_of=tuple(SAMPLERS)
     )
+    exponent: float = option(0.5, "of the priorities; 0: uniform", at_least=0, at_most=1, where="sampler=prioritized")
     beta: float = option(
-        0.4,
-        "exponent of the importance weights at the start; rises to 1 over the run",
-        at_least=0,
-        at_most=1,
-        where="sampler=prioritized",
+        0.4, "exponent of the importance weights, rises to 1", at_least=0, at_most=1, where="sampler=prioritized"
     )
 
 
@@ -78,9 +58,7 @@ class ReplayConfig:
 class EvaluationConfig:
     every_frames: int = option(10_000, "simulator frames from one evaluation to the next", at_least=1, at_most=LONGEST)
     episodes: int = option(10, "episodes of one evaluation", at_least=1, at_most=10_000)
-    final_episodes: int = option(
-        0, "episodes of the last evaluation, at the end of the budget; 0: as many", at_least=0, at_most=10_000
-    )
+    final_episodes: int = option(0, "episodes of the last evaluation; 0: as many", at_least=0, at_most=10_000)
     epsilon: float = option(0.0, "share of random actions in evaluation", at_least=0, at_most=1)
     workers: int = option(0, "processes that evaluate; 0: as many as help", at_least=0, at_most=256)
     video: bool = option(True, "keep a video of each evaluation's first episode")
@@ -93,9 +71,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    every_updates: int = option(
-        100, "updates from one row of training metrics to the next", at_least=1, at_most=LONGEST
-    )
+    every_updates: int = option(100, "updates from one row of metrics to the next", at_least=1, at_most=LONGEST)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +84,8 @@ class Config:
     run_dir: str = option("", "where the run lives; empty: runs/<task>/<preset>-<objective>-seed<seed>")
     device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
     threads: int = option(0, "CPU threads of an update; 0: chosen for the machine", at_least=0, at_most=1024)
-    budget_frames: int = option(
-        100_000, "simulator frames to train for, action repeats counted", at_least=1, at_most=LONGEST
-    )
-    random_steps: int = option(
-        1000, "agent steps with uniformly random actions at the start", at_least=1, at_most=LONGEST
-    )
+    budget_frames: int = option(100_000, "simulator frames to train for, repeats counted", at_least=1, at_most=LONGEST)
+    random_steps: int = option(1000, "agent steps with random actions at the start", at_least=1, at_most=LONGEST)
     batch_size: int = option(128, "transitions of one update", at_least=1, at_most=4096)
     updates_per_step: int = option(1, "gradient updates for each agent step", at_least=1, at_most=1000)
     env: EnvConfig = field(default_factory=EnvConfig)

@@ -187,12 +187,8 @@ class ColorJitter(Augmentation):
 class Averaging:
     """RAD (one of each) and DrQ's averaging (Kostrikov et al. 2020, algorithm 1) of an agent's own loss."""
 
-    k: int = option(
-        0, "augmentations of the next observation whose targets are averaged; 0: as it is", at_least=0, at_most=100
-    )
-    m: int = option(
-        0, "augmentations of the observation whose losses are averaged; 0: as it is", at_least=0, at_most=100
-    )
+    k: int = option(0, "of the next observation, targets averaged; 0: as it is", at_least=0, at_most=100)
+    m: int = option(0, "augmentations of the observation, losses averaged; 0: as it is", at_least=0, at_most=100)
 
 
 AUGMENTATIONS = Registry("augmentation", __name__, Augmentation, gives=("__call__",), options=("seen_size",))

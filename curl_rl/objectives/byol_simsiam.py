@@ -32,16 +32,10 @@ def _distance(predictor: nn.Module, projections: Pair, targets: Pair) -> tuple[T
 class ByolConfig(ObjectiveConfig):
     name: str = "byol"
     projection_dim: int = option(128, "width of the projections and predictions; the paper: 256", at_least=1)
-    projection_hidden: int = option(
-        256, "width of projector's and predictor's hidden layers; the paper: 4096", at_least=1
-    )
+    projection_hidden: int = option(256, "width of both heads' hidden layers; the paper: 4096", at_least=1)
     use_momentum: bool = option(True, "targets from the moving averages; false: from the online side, gradient stopped")
     projection_tau: float = option(
-        0.004,
-        "weight of the new parameters in the target projector; the paper's first",
-        above=0,
-        at_most=1,
-        where="use_momentum=true",
+        0.004, "weight of new parameters in the target projector", above=0, at_most=1, where="use_momentum=true"
     )
 
 

@@ -17,9 +17,7 @@ from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 @dataclass(frozen=True)
 class NoneConfig(ObjectiveConfig):
     name: str = "none"
-    coefficient: float | None = option(
-        0.0, "weight of the loss; an objective of weight zero is not computed", at_least=0
-    )
+    coefficient: float | None = option(0.0, "weight of the loss; zero: not computed", at_least=0)
 
     def __post_init__(self) -> None:
         if self.coefficient != 0:
@@ -46,18 +44,14 @@ class CurlConfig(ObjectiveConfig):
     name: str = "curl"
     coefficient: float | None = option(None, "weight of the loss; null: the original's for the task", at_least=0)
     logit_scale: float | None = option(None, "factor of the logits; null: the original's for the suite", above=0)
-    projection_dim: int | None = option(
-        None, "width of a projection head, 0 for none; null: the original's", at_least=0
-    )
-    projection_hidden: int = option(
-        256, "width of the projection head's hidden layer", at_least=1, where="projection_dim"
-    )
+    projection_dim: int | None = option(None, "width of a projection head, 0: none; null: the original's", at_least=0)
+    projection_hidden: int = option(256, "width of the head's hidden layer", at_least=1, where="projection_dim")
     projection_tau: float = option(
-        0.001, "weight of the new parameters in the key's projection head", above=0, at_most=1, where="projection_dim"
+        0.001, "weight of new parameters in the key's head", above=0, at_most=1, where="projection_dim"
     )
     initial_weight: str | None = option(
         None,
-        "how W starts: identity (over the root of its width), uniform in [0, 1); null: identity, Atari's uniform",
+        "how W starts; null: identity (over the root of its width), on Atari uniform",
         one_of=("identity", "uniform"),
     )
 

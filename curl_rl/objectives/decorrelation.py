@@ -39,9 +39,7 @@ class _Embedding(Objective):
 @dataclass(frozen=True)
 class BarlowTwinsConfig(_EmbeddingConfig):
     name: str = "barlow_twins"
-    redundancy_weight: float = option(
-        0.0051, "weight of squared correlations of different features; the paper's", at_least=0
-    )
+    redundancy_weight: float = option(0.0051, "weight of features' squared correlations; the paper's", at_least=0)
 
 
 class BarlowTwins(_Embedding):
@@ -57,13 +55,9 @@ class BarlowTwins(_Embedding):
 class VicregConfig(_EmbeddingConfig):
     name: str = "vicreg"
     # The paper's 25, 25 and 1 over 25: the same minima on the scale of the other losses.
-    invariance_weight: float = option(
-        1.0, "weight of the squared difference between the views; the paper: 25", at_least=0
-    )
+    invariance_weight: float = option(1.0, "weight of the views' squared difference; the paper: 25", at_least=0)
     variance_weight: float = option(1.0, "weight of what standard deviations lack of 1; the paper: 25", at_least=0)
-    covariance_weight: float = option(
-        0.04, "weight of different features' squared covariances; the paper: 1", at_least=0
-    )
+    covariance_weight: float = option(0.04, "weight of features' squared covariances; the paper: 1", at_least=0)
 
 
 class Vicreg(_Embedding):
@@ -84,9 +78,7 @@ class WmseConfig(_EmbeddingConfig):
     name: str = "wmse"
     # The paper whitens twice as many samples as dimensions; the smallest preset's batch is 32.
     projection_dim: int = option(16, "width of the embeddings, from 2 to below batch_size; the paper: 64", at_least=2)
-    epsilon: float = option(
-        1e-3, "share of the covariance that gives way to the identity; the paper: none", above=0, at_most=1
-    )
+    epsilon: float = option(1e-3, "share of the covariance that is the identity's", above=0, at_most=1)
 
     @property
     def capturable(self) -> bool:

@@ -21,48 +21,27 @@ Compared = tuple[Tensor, Tensor, Tensor]  # similarities (A, M) of anchors to ke
 @dataclass(frozen=True)
 class PixelContrastConfig(ObjectiveConfig):
     name: str = "pixel_contrast"
-    labels: str | None = option(
-        None, "what makes pixels alike: segmentation or offset; null: the suite's", one_of=("segmentation", "offset")
-    )
+    labels: str | None = option(None, "what makes pixels alike; null: the suite's", one_of=("segmentation", "offset"))
     temperature: float = option(0.1, "divisor of the logits; the paper's", above=0)
     projection_dim: int = option(64, "width of the pixels' embeddings; the paper: 256", at_least=1)
-    projection_tau: float = option(
-        0.001, "weight of the new parameters in the keys' projection head; MoCo's", above=0, at_most=1
-    )
-    anchors: int = option(
-        512, "pixels of a batch that are compared, evenly of its classes; the original: 1024", at_least=2
-    )
+    projection_tau: float = option(0.001, "weight of new parameters in the keys' head; MoCo's", above=0, at_most=1)
+    anchors: int = option(512, "pixels compared, evenly of classes; the original: 1024", at_least=2)
     classes: int = option(
         32,
-        "classes told apart (segmentation); what is beyond is of the last",
+        "classes told apart (segmentation); the last has the rest",
         at_least=2,
         at_most=256,
         where="labels=segmentation",
     )
     memory: int = option(
-        64,
-        "pixels, and as many regions, kept of a class (segmentation); the original: 5000",
-        at_least=1,
-        where="labels=segmentation",
+        64, "pixels and regions kept of a class (segmentation)", at_least=1, where="labels=segmentation"
     )
-    added: int = option(
-        10,
-        "of these an update brings (segmentation); the original: of each image",
-        at_least=1,
-        where="labels=segmentation",
-    )
+    added: int = option(10, "of these an update brings (segmentation)", at_least=1, where="labels=segmentation")
     negatives: int = option(
-        1024,
-        "pixels of a batch that anchors are told from (offset); the paper: one image's",
-        at_least=1,
-        where="labels=offset",
+        1024, "pixels that anchors are told from (offset); the paper: an image's", at_least=1, where="labels=offset"
     )
     distance: float = option(
-        0.7,
-        "diagonals of a cell below which two look at one place (offset); the paper's",
-        above=0,
-        at_most=0.7,
-        where="labels=offset",
+        0.7, "diagonals of a cell below which two are one place (offset)", above=0, at_most=0.7, where="labels=offset"
     )
 
     def __post_init__(self) -> None:

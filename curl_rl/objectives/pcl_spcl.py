@@ -21,20 +21,13 @@ _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instan
 @dataclass(frozen=True)
 class _ClusteringConfig(ObjectiveConfig):
     temperature: float = option(0.2, "divisor of the similarities; PCL's", above=0)
-    period: int = option(
-        500, "updates from one clustering to the next; the originals: an epoch", at_least=1, at_most=LONGEST
-    )
+    period: int = option(500, "updates between clusterings; the originals: an epoch", at_least=1, at_most=LONGEST)
     warmup: int = option(
-        500,
-        "updates that contrast instances alone, a multiple of the period or rounded up to it",
-        at_least=0,
-        at_most=LONGEST,
+        500, "updates that contrast instances alone, rounded up to the period", at_least=0, at_most=LONGEST
     )
     projection_dim: int = option(128, "width of the projections; PCL's", at_least=1)
     projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's", at_least=1)
-    projection_tau: float = option(
-        0.001, "weight of the new parameters in the key's projection head; PCL's", above=0, at_most=1
-    )
+    projection_tau: float = option(0.001, "weight of new parameters in the key's head; PCL's", above=0, at_most=1)
 
     @property
     def capturable(self) -> bool:
@@ -71,9 +64,7 @@ class _Clustering(Objective):
 @dataclass(frozen=True)
 class PclConfig(_ClusteringConfig):
     name: str = "pcl"
-    queue_size: int = option(
-        2048, "latest keys: instances' negatives, and what is clustered; PCL: 16384", at_least=1, at_most=2**20
-    )
+    queue_size: int = option(2048, "latest keys, negatives and clustered; PCL: 16384", at_least=1, at_most=2**20)
     # As many keys to a prototype as the paper has images: 1.28 million to 25, 50 and 100 thousand.
     clusters: tuple[int, ...] = option((40, 80, 160), "how many prototypes each set has; PCL: 25, 50 and 100 thousand")
 
@@ -154,12 +145,8 @@ class SpclConfig(_ClusteringConfig):
     memory_size: int = option(1024, "rows of the memory; SpCL: one for each image", at_least=1, at_most=16_384)
     memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's", above=0, at_most=1)
     # The original's radius 0.6 and 30 neighbours, for 13 thousand images, join most of a thousand rows in one cluster.
-    radius: float = option(
-        0.5, "largest Jaccard distance of neighbours in a cluster; SpCL: 0.6 with 30 neighbors", above=0, at_most=1
-    )
-    radius_gap: float = option(
-        0.02, "by how much the radius changes to tell reliable clusters; SpCL's", at_least=0, at_most=1
-    )
+    radius: float = option(0.5, "largest Jaccard distance in a cluster; SpCL: 0.6 of 30", above=0, at_most=1)
+    radius_gap: float = option(0.02, "change of the radius that tells reliable clusters; SpCL's", at_least=0, at_most=1)
     min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's", at_least=1)
     neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30", at_least=1)
     expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's", at_least=1)

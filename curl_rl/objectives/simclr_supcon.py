@@ -21,13 +21,9 @@ def _features(views: Views, online: Features) -> Tensor:
 @dataclass(frozen=True)
 class SimClrConfig(ObjectiveConfig):
     name: str = "simclr"
-    temperature: float = option(
-        0.5, "divisor of the cosines; the paper's for small images and batches, ImageNet: 0.1", above=0
-    )
+    temperature: float = option(0.5, "divisor of the cosines; the paper's for small images", above=0)
     projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
-    projection_hidden: int = option(
-        256, "width of the projection head's hidden layers; the paper: 2048, its encoder's", at_least=1
-    )
+    projection_hidden: int = option(256, "width of the head's hidden layers; the paper: 2048", at_least=1)
     projection_depth: int = option(2, "linear layers of the projection head; v1: 2, v2: 3", at_least=1, at_most=100)
 
 
@@ -71,14 +67,8 @@ LABELS: dict[str, Callable[[Batch, int], Tensor]] = {
 @dataclass(frozen=True)
 class SupConConfig(ObjectiveConfig):
     name: str = "supcon"
-    labels: str = option(
-        "episode",
-        "a transition's class: episode, action, return_sign or return_bin (quantile of the n-step return)",
-        one_of=tuple(LABELS),
-    )
-    bins: int = option(
-        5, "quantile bins of the batch's returns, for labels=return_bin", at_least=2, where="labels=return_bin"
-    )
+    labels: str = option("episode", "what a class shares; return_bin: the quantile of the return", one_of=tuple(LABELS))
+    bins: int = option(5, "quantile bins of the batch's returns", at_least=2, where="labels=return_bin")
     temperature: float = option(0.1, "divisor of the cosines; the paper's", above=0)
     projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
     projection_hidden: int = option(256, "width of the projection head's hidden layer; the paper: 2048", at_least=1)

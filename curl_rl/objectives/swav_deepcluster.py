@@ -31,24 +31,19 @@ class SwavConfig(_PrototypesConfig):
     prototypes: int = option(512, "number of prototypes; the paper: 3000 for 1.28 million images", at_least=2)
     epsilon: float = option(0.05, "weight of the codes' entropy; the paper's", above=0)
     sinkhorn_iterations: int = option(
-        3, "rounds of normalisation that make the codes; the paper's", at_least=1, at_most=1000
+        3, "rounds of normalisation that make codes; the paper's", at_least=1, at_most=1000
     )
     queue_size: int = option(
-        640,
-        "past samples that join the batch where codes are made; 0: none; the paper: 3840",
-        at_least=0,
-        at_most=2**20,
+        640, "past samples that codes are made with; 0: none; the paper: 3840", at_least=0, at_most=2**20
     )
     queue_start: int = option(
         2000,
-        "updates before the queue is used; the paper: 15 of 200 epochs",
+        "updates before the queue is used; the paper's: 15 epochs",
         at_least=0,
         at_most=LONGEST,
         where="queue_size",
     )
-    freeze_updates: int = option(
-        313, "updates before the prototypes learn; the original's", at_least=0, at_most=LONGEST
-    )
+    freeze_updates: int = option(313, "updates before prototypes learn; the original's", at_least=0, at_most=LONGEST)
 
 
 class Swav(Objective):
@@ -107,18 +102,13 @@ class DeepClusterConfig(_PrototypesConfig):
     # Three clusterings as in the original; their sizes leave 64 samples for each cluster, and k-means 2 % of the time.
     name: str = "deepcluster"
     clusters: tuple[int, ...] = option((64, 64, 64), "clusters of each k-means; the original: 3 times 3000")
-    store_size: int = option(
-        4096, "past samples that are clustered; the original: all images", at_least=1, at_most=2**20
-    )
+    store_size: int = option(4096, "past samples that are clustered; the original: all", at_least=1, at_most=2**20)
     iterations: int = option(10, "rounds of k-means; the original's", at_least=1, at_most=1000)
     period: int = option(
-        500,
-        "updates from one k-means to the next; the first follows as soon as the store is full",
-        at_least=1,
-        at_most=LONGEST,
+        500, "updates from one k-means to the next, the first on a full store", at_least=1, at_most=LONGEST
     )
     projection_tau: float = option(
-        0.001, "weight of the new parameters in the target's projection head", above=0, at_most=1
+        0.001, "weight of new parameters in the target's projection head", above=0, at_most=1
     )
 
     def __post_init__(self) -> None:

@@ -48,14 +48,10 @@ def _vectors(action: Tensor, width: int) -> Tensor:
 class AtcConfig(_TemporalConfig):
     # The original's on DeepMind Control; on Atari it takes 3 steps and codes of 256.
     name: str = "atc"
-    steps: int = option(
-        1, "agent steps from the anchor to its positive; the original's, Atari: 3", at_least=1, at_most=1000
-    )
+    steps: int = option(1, "agent steps from anchor to positive; the original: 1, Atari 3", at_least=1, at_most=1000)
     latent_dim: int = option(128, "width of the compressed codes; the original's, Atari: 256", at_least=1)
     hidden_dim: int = option(512, "width of the residual predictor's hidden layer; the original's", at_least=1)
-    compressor_tau: float = option(
-        0.01, "weight of the new parameters in the positives' compressor; the paper's", above=0, at_most=1
-    )
+    compressor_tau: float = option(0.01, "weight of new parameters in the positives' compressor", above=0, at_most=1)
 
 
 class Atc(Objective):
@@ -96,7 +92,7 @@ class SprConfig(_TemporalConfig):
     map_size: int = option(8, "side beyond which convolutional maps are averaged down; the paper's have 7", at_least=1)
     projection_dim: int = option(512, "width of the projections that are compared; the original's", at_least=1)
     projection_tau: float = option(
-        0.01, "weight of new parameters in the targets' projection; the paper: 1, or 0.01", above=0, at_most=1
+        0.01, "weight of new parameters in the targets' head; the paper: 1", above=0, at_most=1
     )
 
 
