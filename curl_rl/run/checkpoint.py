@@ -200,10 +200,11 @@ class Checkpoints:
 
     def _none_intact(self, broken: list[tuple[Path, BrokenError]]) -> str:
         if any(isinstance(reason, OtherVersionError) for _, reason in broken):
-            mend = "resume with the version of curl-rl that wrote it, or start a new run in another run_dir"
+            mend = "use the version of curl-rl that wrote it, whose commit metadata.json names"
         else:
-            mend = "put its files back from a copy, or start a new run in another run_dir"
-        return f"no usable checkpoint in {self._directory}: {_describe(broken)}; {mend}"
+            mend = "put its files back from a copy"
+        told = f"{_describe(broken)}; {mend}, or start a new run in another run_dir"
+        return f"no usable checkpoint in {self._directory}: {told}"
 
     def _own_files(self, prefixes: str | tuple[str, ...] = _PREFIXES) -> list[Path]:
         """Return this class's files in order of their names; unlike glob, an unreadable directory is an error."""

@@ -15,6 +15,7 @@ _GROUPS = ("env", "agent", "encoder", "objective", "replay", "evaluation")
 _SETTINGS = {"task": str, "seed": int, "budget_frames": int, **dict.fromkeys(_GROUPS, dict)}
 _EPISODES = ("episodes", "final_episodes")
 _KINDS = {str: "no name", int: "no whole number", dict: "no group of settings"}
+_OTHER_VERSION = f"use the version of curl-rl that wrote it, whose commit {METADATA} names, restore it"
 
 
 def read_settings(run_dir: Path) -> dict[str, Any]:
@@ -26,21 +27,26 @@ def read_settings(run_dir: Path) -> dict[str, Any]:
         settings = read_document(run_dir / CONFIG)
     except FileNotFoundError:
         raise FileNotFoundError(f"{run_dir} is no run directory: it has no {CONFIG}") from None
-    _check_kinds(run_dir, settings, _SETTINGS, "")
-    _check_kinds(run_dir, settings["evaluation"], dict.fromkeys(_EPISODES, int), "evaluation.")
+    check_kinds(run_dir, settings, _SETTINGS)
+    check_kinds(run_dir, settings["evaluation"], dict.fromkeys(_EPISODES, int), "evaluation.")
     return settings
 
 
-def _check_kinds(run_dir: Path, values: dict[str, Any], kinds: Mapping[str, type], prefix: str) -> None:
+def check_kinds(run_dir: Path, values: dict[str, Any], kinds: Mapping[str, type], prefix: str = "") -> None:
+    """Raise ConfigError where config.json lacks one of some settings, or holds it as another kind of value."""
     if missing := sorted(kinds.keys() - values.keys()):
         fault = (
             f"it has no {', '.join(prefix + name for name in missing)}, so another version wrote it or it is damaged"
         )
-        raise _unreadable(run_dir / CONFIG, fault, "restore it")
+        raise unreadable_settings(run_dir, fault)
     for name, kind in kinds.items():
         if type(values[name]) is not kind:
             fault = f"{prefix}{name} is {json.dumps(values[name])}, {_KINDS[kind]}"
-            raise _unreadable(run_dir / CONFIG, fault, "restore it")
+            raise unreadable_settings(run_dir, fault)
+
+
+def unreadable_settings(run_dir: Path, fault: str) -> ConfigError:
+    return _unreadable(run_dir / CONFIG, fault, _OTHER_VERSION)
 
 
 def read_starts(run_dir: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-FORMAT = 2  # raised whenever a file's meaning changes
+FORMAT = 3  # raised whenever a file's meaning changes
 
 
 class BrokenError(Exception):

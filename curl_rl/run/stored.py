@@ -7,10 +7,10 @@ from pathlib import Path
 
 from curl_rl.config.difference import LOCAL, check_same, identity
 from curl_rl.config.overrides import change, compose, read_overrides
-from curl_rl.config.schema import Config
+from curl_rl.config.schema import GROUPS, Config
 from curl_rl.options import OwnClassError
 from curl_rl.run.documents import CONFIG as FILE
-from curl_rl.run.documents import is_begun, read_settings
+from curl_rl.run.documents import check_kinds, is_begun, read_settings, unreadable_settings
 from curl_rl.run.files import write_whole
 from curl_rl.types import ConfigError
 
@@ -25,7 +25,9 @@ def load_config(run_dir: str | Path) -> Config:
 
     Raises FileNotFoundError where there is no run, ConfigError where its file cannot be understood.
     """
-    stored = read_settings(Path(run_dir))
+    run_dir = Path(run_dir)
+    stored = read_settings(run_dir)
+    check_kinds(run_dir, stored, dict.fromkeys(GROUPS, dict))
     try:
         return dataclasses.replace(Config.from_dict(stored), run_dir=str(run_dir))
     except OwnClassError as error:  # nothing is wrong with the file
@@ -34,8 +36,7 @@ def load_config(run_dir: str | Path) -> Config:
         fault = str(error)
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):  # a value of another kind
         fault = "it holds no settings of this program"
-    path = Path(run_dir) / FILE
-    raise ConfigError(f"{path} cannot be read ({fault}): restore it or give another run_dir")
+    raise unreadable_settings(run_dir, fault)
 
 
 def check_resumable(config: Config) -> None:

@@ -309,7 +309,7 @@ def test_another_version_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "has format 99, written by curl-rl 9.9" in message
     assert "using checkpoint 100" in message
     monkeypatch.setattr(manifest, "FORMAT", 98)
-    with pytest.raises(CheckpointError, match="resume with the version of curl-rl that wrote it"):
+    with pytest.raises(CheckpointError, match=r"use the version of curl-rl that wrote it, whose commit metadata\.json"):
         Checkpoints(tmp_path).load(Ring(40))
 
 

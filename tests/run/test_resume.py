@@ -296,3 +296,54 @@ def test_what_is_deleted_during_a_run_is_there_at_its_end(whole, tmp_path, monke
     assert trainer.train(small(run_dir)) == 0
     assert_equals(whole, run_dir)
     assert (run_dir / "config.json").is_file()
+
+
+def of_before(run_dir: Path, *, plain: bool) -> None:
+    """Make of a run what the version before would have left: its keys, and checkpoints of its format."""
+    path = run_dir / "config.json"
+    settings = json.loads(path.read_text())
+    augmentation = settings.pop("augmentation")
+    settings["replay"]["n_step"] = settings["agent"].pop("n_step")
+    settings["agent"]["augmentations"] = settings["agent"].pop("averaging")
+    settings["agent"] |= {"augmentation": augmentation["name"], "crop_size": augmentation["size"]}
+    if plain:
+        settings["augmentation"] = augmentation["name"]
+    path.write_text(json.dumps(settings))
+    for path in (run_dir / "checkpoints").glob("manifest-*"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("command", ["train", "train as before", "evaluate", "export"])
+def test_a_run_of_the_version_before_is_refused_in_one_line_with_what_to_do(killed, capsys, command, plain):
+    of_before(killed, plain=plain)
+    before = contents(killed)
+    given = {
+        "train": ["train", f"run_dir={killed}"],
+        "train as before": ["train", *SMALL, f"run_dir={killed}"],
+        "evaluate": ["evaluate", str(killed)],
+        "export": ["export", str(killed), "--out", str(killed.parent / "out")],
+    }
+    assert cli.main(given[command]) in (1, 2)
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "use the version of curl-rl that wrote it, whose commit metadata.json names, " in told
+    if command == "export":
+        assert "checkpoint 100 is not usable (has format 2, written by curl-rl" in told
+        assert told.endswith("or start a new run in another run_dir")
+    else:
+        fault = 'augmentation is "crop", no group of settings' if plain else "it has no augmentation"
+        assert f"{killed}/config.json cannot be read ({fault}" in told
+        assert told.endswith(f"or move {killed} away")
+    assert contents(killed) == before
+    assert not (killed.parent / "out").exists()
+
+
+def test_checkpoints_of_the_version_before_are_refused_beside_a_configuration_of_now(killed, capsys):
+    settings = (killed / "config.json").read_text()
+    of_before(killed, plain=False)
+    (killed / "config.json").write_text(settings)
+    for command in (["train", f"run_dir={killed}"], ["evaluate", str(killed)]):
+        before = contents(killed)
+        assert cli.main(command) == 1
+        assert "has format 2, written by curl-rl" in capsys.readouterr().err.splitlines()[-1]
+        assert contents(killed) == before
