@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import field
 from typing import Any
 
@@ -15,25 +16,19 @@ from omegaconf.errors import OmegaConfBaseException
 from curl_rl.options import check_values
 from curl_rl.types import ConfigError
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # what Hydra, OmegaConf and our own checks raise
-
 
 @functools.cache
 def schema(cls: type) -> type:
     """Return a mutable twin of a frozen dataclass: OmegaConf makes frozen ones read-only and knows no tuples."""
     hints, fields = typing.get_type_hints(cls), []
     for f in dataclasses.fields(cls):
-        hint = hints[f.name]
-        default = MISSING if f.default is dataclasses.MISSING else f.default
+        hint, default = hints[f.name], MISSING if f.default is dataclasses.MISSING else f.default
+        make = (lambda default=default: default) if f.default_factory is dataclasses.MISSING else f.default_factory
         if dataclasses.is_dataclass(hint):
-            make: Any = hint if f.default_factory is dataclasses.MISSING else f.default_factory
-            twin = schema(typing.cast(type, hint))
-            fields.append((f.name, twin, field(default_factory=lambda make=make: _thawed(make()))))
+            hint = schema(typing.cast(type, hint))
         elif typing.get_origin(hint) is tuple:
-            items = list(typing.cast(tuple, f.default))
-            fields.append((f.name, list[typing.get_args(hint)[0]], field(default_factory=items.copy)))
-        else:
-            fields.append((f.name, hint, field(default=default)))
+            hint = list[typing.get_args(hint)[0]]
+        fields.append((f.name, hint, field(default_factory=lambda make=make: _thawed(make()))))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
@@ -63,16 +58,23 @@ def frozen(cls: type, data: Mapping[str, Any], prefix: str = "") -> Any:
     return cls(**values)
 
 
-def explained(error: BaseException) -> ConfigError:
-    """Turn Hydra's chain of exceptions into one line: which key, and what is wrong with it."""
-    if isinstance(error, ConfigError):
-        return error
-    innermost: BaseException = error
-    while innermost.__cause__ is not None:
-        innermost = innermost.__cause__
-    lines = str(innermost).strip().split("\n")
-    message = lines[0]
-    if (place := re.match(r"In '(.+)': .*composing config:$", message)) and len(lines) > 1:
-        message = f"{place[1]} does not go with the other choices ({lines[1].strip()}): choose another preset or agent"
-    key = getattr(innermost, "full_key", None)
-    return ConfigError(f"{key}: {message}" if key else message)
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Raise what Hydra, OmegaConf and our own checks refuse as a ConfigError of one line."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_explained(error)) from None
+
+
+def _explained(error: BaseException) -> str:
+    """Say of Hydra's chain of exceptions which key was wrong, and what with it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    message, *lines = str(error).strip().split("\n")
+    if (place := re.match(r"In '(.+)': .*composing config:$", message)) and lines:
+        message = f"{place[1]} does not go with the other choices ({lines[0].strip()}): choose another preset or agent"
+    key = getattr(error, "full_key", None)
+    return f"{key}: {message}" if key else message

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl.config import suites
 from curl_rl.config.difference import flat
-from curl_rl.config.frozen import REFUSALS, explained, schema
+from curl_rl.config.frozen import explaining, schema
+from curl_rl.config.moved import check_moved
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
 from curl_rl.envs import EnvError, canonical_task, list_tasks, protocol
 from curl_rl.options import Kind, kinds, quoted
@@ -47,13 +48,8 @@ def compose(overrides: Iterable[str]) -> Config:
             raise ConfigError(
                 f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
             )
-    suite, arguments = _translated(parsed)
-    choices = [text for text, override in zip(arguments, parsed, strict=True) if override.key_or_group in _CHOICES]
-    try:
-        _check_keys(parsed, _compose(suite, choices))
-        config = from_node(_compose(suite, arguments))
-    except REFUSALS as error:
-        raise explained(error) from None
+    _check_keys(parsed, _chosen(parsed))
+    config = from_node(_compose(*_translated(parsed)))
     _check_protocol(config)
     return config
 
@@ -86,13 +82,8 @@ def _check_sweep(parsed: Sequence[Override]) -> None:
         swept = override.is_sweep_override()
         each.append(_parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
     first = [values[0] for values in each if values]
-    suite, arguments = _translated(first)
-    choices = [text for text, override in zip(arguments, first, strict=True) if override.key_or_group in _CHOICES]
-    try:
-        base = _compose(suite, choices)
-    except REFUSALS as error:
-        raise explained(error) from None
-    _check_keys([override for values in each for override in values if override.key_or_group not in _CHOICES], base)
+    settings = [override for values in each for override in values if override.key_or_group not in _CHOICES]
+    _check_keys(settings, _chosen(first))
 
 
 def _swept(override: Override) -> list[str]:
@@ -143,16 +134,14 @@ def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     return {override.key_or_group: override.value() for override in _parse(overrides)}
 
 
+@explaining()
 def change(config: Config, overrides: Iterable[str]) -> Config:
     """Return a configuration with the values of overrides in it, none of them a choice of a group."""
     parsed, node = _parse(overrides), to_node(config.to_dict())
-    try:
-        _check_keys(parsed, node)
-        for override in parsed:
-            OmegaConf.update(node, override.key_or_group, override.value())
-        return from_node(node)
-    except REFUSALS as error:
-        raise explained(error) from None
+    _check_keys(parsed, node)
+    for override in parsed:
+        OmegaConf.update(node, override.key_or_group, override.value())
+    return from_node(node)
 
 
 def presets(suite: str) -> list[str]:
@@ -234,6 +223,7 @@ def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:
         if any(known == key or known.startswith(key + ".") for known in keys):
             _check_kind(key, override.value(), override.get_value_string(), _kind(key, base))
             continue
+        check_moved({key: override.value()})
         hint = _nearest(key, keys)
         if owners := [option for option, cls in GROUPS.get(group, {}).items() if hasattr(cls.Config, name)]:
             hint = f": {group}={base[group].name} has none, {group}={' or '.join(owners)} has"
@@ -254,8 +244,10 @@ def _check_kind(key: str, value: Any, text: str, kind: Any) -> None:
         if not _fits(value, kind):
             raise ConfigError(f"{key} must be {kind}, got {_brief(text) or 'nothing'}")
         return
-    if not isinstance(value, dict) or not value.keys() <= (names := kinds(kind)).keys():
-        known = ", ".join(f"{key}.{name}" for name in kinds(kind))
+    names = kinds(kind)
+    if not isinstance(value, dict) or not value.keys() <= names.keys():
+        check_moved({key: value})
+        known = ", ".join(f"{key}.{name}" for name in names)
         raise ConfigError(f"{key}={_brief(text)}: {key} is a group of settings; set one of {known}")
     for name, inner in value.items():
         _check_kind(f"{key}.{name}", inner, str(inner), names[name])
@@ -304,7 +296,14 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {', '.join(close)}" if close else ""
 
 
+def _chosen(parsed: Iterable[Override]) -> DictConfig:
+    """Return what the choices among overrides compose to without the others."""
+    choices = [override for override in parsed if override.key_or_group in _CHOICES]
+    return fitting(_compose(*_translated(choices)))
+
+
+@explaining()
 def _compose(suite: str, arguments: list[str]) -> DictConfig:
     register()
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
-        return fitting(hydra.compose(suite, overrides=arguments))
+        return hydra.compose(suite, overrides=arguments)

@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl.agents import AGENTS
 from curl_rl.config import suites
-from curl_rl.config.frozen import REFUSALS, explained, frozen, schema
+from curl_rl.config.frozen import explaining, frozen, schema
+from curl_rl.config.moved import check_moved
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
@@ -121,8 +122,9 @@ class Config:
             raise ConfigError(f"a configuration is a mapping, got {type(data).__name__}")
         try:
             return from_node(to_node(data))
-        except REFUSALS as error:
-            raise explained(error) from None
+        except ConfigError:
+            check_moved(data)
+            raise
 
 
 def _check_budget(config: Config) -> None:
@@ -235,6 +237,7 @@ def _check_objective(config: Config) -> None:
         raise ConfigError(f"objective={objective.name} works between updates too: set agent.capture=false")
 
 
+@explaining()
 def from_node(node: DictConfig) -> Config:
     """Return the frozen configuration of a composed one, with all that was left to the task made explicit."""
     node = to_node(typing.cast(dict[str, Any], OmegaConf.to_container(fitting(node))))
@@ -253,6 +256,7 @@ def fitting(node: DictConfig) -> DictConfig:
     return kept
 
 
+@explaining()
 def to_node(data: Mapping[str, Any]) -> DictConfig:
     """Return plain data as a node that refuses unknown keys and wrong types, as a composed one does."""
     node = OmegaConf.structured(schema(Config))

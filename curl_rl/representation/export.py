@@ -17,7 +17,7 @@ from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
 from curl_rl.options import OwnClassError
 from curl_rl.run.checkpoint import Checkpoints
-from curl_rl.run.documents import CONFIG, explain_missing, read_settings
+from curl_rl.run.documents import CONFIG, check_kinds, explain_missing, read_settings
 from curl_rl.run.files import check_folder, write_whole
 from curl_rl.types import Clock, ConfigError
 
@@ -231,6 +231,7 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     run_dir = Path(run_dir)
     _check_place(Path(out))
     run = read_settings(run_dir)
+    check_kinds(run_dir, run, {"augmentation": dict})
     state = Checkpoints(run_dir / "checkpoints").load(None)
     if state is None:
         raise FileNotFoundError(explain_missing(run_dir))

@@ -108,7 +108,10 @@ RUN = [
 ]
 
 
-@pytest.fixture(autouse=True)
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Stand in a folder with mine.py, and forget it afterwards."""
     (tmp_path / "mine.py").write_text(MINE)
