@@ -94,7 +94,7 @@ class Rainbow:
         """
         if explore:
             self.heads.draw(self.generator)
-        features = self.learner.encoder(self.learner.whole(torch.from_numpy(obs)).to(self.device))
+        features = self.learner.encoder(self.learner.observe(obs))
         return self._values(self.heads(features, noisy=explore)).argmax(1).cpu().numpy()
 
     def _values(self, logits: Tensor) -> Tensor:

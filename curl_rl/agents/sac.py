@@ -110,7 +110,7 @@ class Sac:
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Choose actions (n, A) for stacked observations; exploring samples the policy, otherwise its mode is taken."""
-        conv = self.learner.encoder.conv(self.learner.whole(torch.from_numpy(obs)).to(self.device))
+        conv = self.learner.encoder.conv(self.learner.observe(obs))
         if not explore:
             return self.actor.mode(conv).cpu().numpy()
         return self.actor(conv, self._noise(len(obs)))[0].cpu().numpy()

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,6 +71,10 @@ class Learner:
         """Return images (B, C, H, W) as they are, of the size that the encoder sees; states (B, D) as they are."""
         return self.augmentation.centre(images) if images.dim() == 4 else images
 
+    def observe(self, obs: np.ndarray) -> Tensor:
+        """Return an environment's stacked observations (n, k*C, H, W) or (n, D) as acting shows them to the encoder."""
+        return self.whole(torch.from_numpy(obs)).to(self.device)
+
     def draw(self, images: Tensor, count: int, generator: torch.Generator) -> list[Crop]:
         """Return so many augmentations of images for an agent's own loss; for none, the images as they are."""
         return [self.augmentation(images, generator) for _ in range(count)] or [unmoved(self.whole(images))]
@@ -89,8 +94,12 @@ class Learner:
     def _augment(self, images: Tensor) -> Crop:
         return self.augmentation(images, self.generator)
 
-    def loss(self, batch: Batch, views: Views, online: Remembering) -> tuple[Tensor, Metrics]:
-        """Return the objective's weighted loss of what `views` gave, and its metrics."""
+    def loss(self, batch: Batch, views: Views, online: Remembering | None = None) -> tuple[Tensor, Metrics]:
+        """Return the objective's weighted loss of what `views` gave, and its metrics.
+
+        Args: online, the encoder with what it remembers of images that the agent's own loss has seen.
+        """
+        online = Remembering(self.encoder) if online is None else online
         loss, metrics = self.objective(batch, views, online, Remembering(self.target_encoder, online))
         return self.objective.coefficient * loss, {"objective_loss": loss.detach(), **metrics}
 
