@@ -20,14 +20,13 @@ from curl_rl.nn.heads import DuellingHeads
 from curl_rl.nn.losses import categorical_loss, project_distribution
 from curl_rl.nn.networks import grad_norm
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import collect, restore
+from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 PRIORITIES = ("value", "total")
 Images = tuple[Tensor, ...]
-_KEPT = ("learner", "heads", "target_network", "optimizers", "generator", "updates")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,13 @@ class RainbowConfig(AgentConfig):
         return Pace(self.learning_rate, self.learning_rate, self.encoder_tau, epsilon=self.adam_epsilon)
 
 
-class Rainbow:
+class Rainbow(Kept):
     """The agent that the trainer drives; it owns the learner, its heads and their optimiser."""
 
     Config = RainbowConfig
     discrete = True
     reports_priorities = True
+    kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates")
 
     def __init__(self, config: RainbowConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
         self.config, self.learner, self.device = config, learner, device
@@ -160,9 +160,6 @@ class Rainbow:
         probabilities = logits[rows, best].float().softmax(-1)
         return project_distribution(probabilities, batch.reward, batch.discount, self.support)
 
-    def state_dict(self) -> dict[str, Any]:
-        return collect(self, _KEPT)
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self, _KEPT, state)
+        super().load_state_dict(state)
         self._step = self._make_step()  # a captured graph would go on with the optimiser's former moments

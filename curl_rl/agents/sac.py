@@ -20,14 +20,13 @@ from curl_rl.nn.heads import Actor, TwinQ
 from curl_rl.nn.losses import soft_q_target, twin_q_loss
 from curl_rl.nn.networks import grad_norm, move_average
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import collect, restore
+from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
 
 UPDATES = ("joint", "sequential")
 Images = tuple[Tensor, ...]
-_KEPT = ("learner", "critic", "target_critic", "actor", "log_alpha", "optimizers", "generator", "updates")
 
 
 @dataclass(frozen=True)
@@ -59,12 +58,13 @@ class SacConfig(AgentConfig):
         return Pace(self.learning_rate, rate, self.encoder_tau, self.target_period)
 
 
-class Sac:
+class Sac(Kept):
     """The agent that the trainer drives; it owns the learner, its networks and their optimisers."""
 
     Config = SacConfig
     discrete = False
     reports_priorities = False
+    kept = ("learner", "critic", "target_critic", "actor", "log_alpha", "optimizers", "generator", "updates")
 
     def __init__(self, config: SacConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
         self.config, self.learner, self.device, self.action_dim = config, learner, device, action_dim
@@ -204,9 +204,6 @@ class Sac:
         move_average(self.target_critic, self.critic, self.config.critic_tau)
         self.learner.move_target()
 
-    def state_dict(self) -> dict[str, Any]:
-        return collect(self, _KEPT)
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self, _KEPT, state)
+        super().load_state_dict(state)
         self._step = self._make_step()  # a captured graph would go on with the optimisers' former moments

@@ -1,21 +1,26 @@
-"""The state of what an object holds, by the names of its attributes, for checkpoints."""
+"""The state of what an object holds, for checkpoints."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 
-def collect(owner: object, names: Sequence[str]) -> dict[str, Any]:
-    """Return the state of each attribute: modules, optimisers, generators, tensors, numbers, and dicts of these."""
-    return {name: _state(getattr(owner, name)) for name in names}
+class Kept:
+    """An object whose state is that of its attributes that `kept` names.
 
+    They are modules, optimisers, generators, tensors, numbers, whatever has a state_dict itself, and dicts of these.
+    """
 
-def restore(owner: object, names: Sequence[str], state: Mapping[str, Any]) -> None:
-    """Put the state that `collect` gave back into each attribute."""
-    for name in names:
-        setattr(owner, name, _restored(getattr(owner, name), state[name]))
+    kept: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: _state(getattr(self, name)) for name in self.kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name in self.kept:
+            setattr(self, name, _restored(getattr(self, name), state[name]))
 
 
 def _state(part: Any) -> Any:

@@ -13,11 +13,9 @@ from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.images import unmoved
 from curl_rl.nn.networks import move_average
 from curl_rl.nn.remembering import Remembering
-from curl_rl.nn.state import collect, restore
+from curl_rl.nn.state import Kept
 from curl_rl.objectives.base import Objective
 from curl_rl.types import Batch, Crop, Metrics, Views
-
-_KEPT = ("encoder", "target_encoder", "objective", "generator")
 
 
 class Pace(NamedTuple):
@@ -30,12 +28,14 @@ class Pace(NamedTuple):
     epsilon: float = 1e-8  # Adam's
 
 
-class Learner:
+class Learner(Kept):
     """Show an objective what it may see of a batch, whatever the agent: raw frames, B rows, and two views of them.
 
     It owns no optimiser: whoever holds it steps `parameter_groups`, then calls `move_target` and `after_step`. Its
     generator is its own, so that a control without an objective draws all else alike.
     """
+
+    kept = ("encoder", "target_encoder", "objective", "generator")
 
     def __init__(
         self,
@@ -115,9 +115,3 @@ class Learner:
         generator = self.generator.clone_state()
         names = ("query", "key") if batch.obs.dim() == 4 else ()
         return {name: self.augmentation(batch.obs, generator).images for name in names}
-
-    def state_dict(self) -> dict[str, Any]:
-        return collect(self, _KEPT)
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        restore(self, _KEPT, state)

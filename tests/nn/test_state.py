@@ -5,12 +5,12 @@ import copy
 import torch
 from torch import nn
 
-from curl_rl.nn.state import collect, restore
-
-NAMES = ("network", "optimizers", "generator", "temperature", "updates")
+from curl_rl.nn.state import Kept
 
 
-class Owner:
+class Owner(Kept):
+    kept = ("network", "optimizers", "generator", "temperature", "updates")
+
     def __init__(self, seed: int):
         torch.manual_seed(seed)
         self.network = nn.Linear(3, 2)
@@ -33,7 +33,7 @@ def test_what_is_restored_goes_on_bit_for_bit_and_is_the_same_object():
     for _ in range(3):
         one.step()
     held = other.temperature, other.network, other.optimizers["all"]
-    restore(other, NAMES, copy.deepcopy(collect(one, NAMES)))  # as through a file
+    other.load_state_dict(copy.deepcopy(one.state_dict()))  # as through a file
     assert (other.updates, other.left_out) == (4, 2)
     assert held[0] is other.temperature
     assert held[1] is other.network
@@ -44,12 +44,12 @@ def test_what_is_restored_goes_on_bit_for_bit_and_is_the_same_object():
 
 def test_numbers_tensors_and_generators_are_copies():
     owner = Owner(1)
-    kept = collect(owner, NAMES)
+    kept = owner.state_dict()
     drawn, temperature = torch.rand(4, generator=owner.generator), owner.temperature.item()
     with torch.no_grad():
         owner.temperature.zero_()
     owner.updates = 99
-    restore(owner, NAMES, kept)
+    owner.load_state_dict(kept)
     assert owner.updates == 1
     assert owner.temperature.item() == temperature
     assert torch.equal(torch.rand(4, generator=owner.generator), drawn)
