@@ -291,7 +291,6 @@ def test_the_readmes_objective_is_one_class_in_one_file(folder):
     called("train", last)  # finished, and found again by what config.json says
 
 
-@pytest.mark.xfail(strict=True, reason="README's section is not written yet")
 def test_the_readmes_agent_is_one_class_in_one_file(folder):
     for *_, last in follow("Adding an agent", folder):
         assert len((Path(last.removeprefix("run_dir=")) / "eval.csv").read_text().splitlines()) == 3
