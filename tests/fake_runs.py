@@ -22,6 +22,7 @@ CONFIG: dict[str, Any] = {
     "replay": {"capacity": 25_000, "device": "auto"},
     "evaluation": {"every_frames": 20_000, "episodes": 2, "final_episodes": 0, "workers": 1},
     "agent": {"name": "sac", "learning_rate": 0.001},
+    "augmentation": {"name": "shift"},
     "encoder": {"name": "strided"},
     "objective": {"name": "curl", "coefficient": 1.0},
 }

@@ -23,7 +23,7 @@ from curl_rl.config.difference import flat
 from curl_rl.config.frozen import explaining, schema
 from curl_rl.config.moved import check_moved
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
-from curl_rl.envs import EnvError, canonical_task, list_tasks, protocol
+from curl_rl.envs import EnvError, canonical_task, list_tasks
 from curl_rl.options import Kind, kinds, quoted
 from curl_rl.types import ConfigError
 
@@ -49,17 +49,7 @@ def compose(overrides: Iterable[str]) -> Config:
                 f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
             )
     _check_keys(parsed, _chosen(parsed))
-    config = from_node(_compose(*_translated(parsed)))
-    _check_protocol(config)
-    return config
-
-
-def _check_protocol(config: Config) -> None:
-    if "protocol" in suites.SUITES[suites.suite_of(config.task)].settings:
-        try:
-            protocol(config.task, protocol=config.env.protocol)
-        except EnvError as error:
-            raise ConfigError(f"env.{error}") from None
+    return from_node(_compose(*_translated(parsed)))
 
 
 def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
@@ -119,7 +109,7 @@ def hydra_job(node: DictConfig, launched: Any) -> tuple[Config, list[str]]:
 
 
 def register() -> None:
-    """Tell Hydra the schema, and every class that is found by name as an option of its group."""
+    """Tell Hydra the schema, every class that is found by name as an option of its group, and every suite's start."""
     store = ConfigStore.instance()
     store.store(name="schema", node=schema(Config))
     for group, registry in GROUPS.items():
@@ -127,6 +117,11 @@ def register() -> None:
             # Plain, so that a preset may set an option that only its own choice has.
             node = OmegaConf.to_container(OmegaConf.structured(schema(cls.Config)))
             store.store(group=group, name=name, node={**typing.cast(dict[str, Any], node), "name": name})
+    for name, suite in suites.SUITES.items():
+        chosen = suite.choices | ({f"preset/{name}": suite.preset} if presets(name) else {})
+        own = [{group: choice} for group, choice in chosen.items()]
+        defaults = ["schema", "launch", *own, {"override hydra/job_logging": "stdout"}, "_self_"]
+        store.store(name=name, node={"defaults": defaults})
 
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:

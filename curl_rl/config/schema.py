@@ -16,6 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.frozen import explaining, frozen, schema
 from curl_rl.config.moved import check_moved
+from curl_rl.envs import EnvError, protocol
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES
@@ -268,8 +269,9 @@ def to_node(data: Mapping[str, Any]) -> DictConfig:
 def _resolved(config: Config) -> Config:
     """Make explicit what zeros and empty strings leave to the task and the papers."""
     task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
-    repeat = env.action_repeat or suites.action_repeat(task)
-    stack = env.frame_stack or (1 if env.obs == "state" else suite.frame_stack)
+    fixed = _fixed(config, suite)
+    repeat = env.action_repeat or fixed.get("action_repeat") or suites.action_repeat(task)
+    stack = env.frame_stack or fixed.get("frame_stack") or (1 if env.obs == "state" else suite.frame_stack)
     # No memory for what the budget cannot fill, but always enough for a first transition.
     capacity = max(math.ceil(config.budget_frames / repeat), stack + config.agent.n_step)
     capacity = min(config.replay.capacity or capacity, capacity)
@@ -286,7 +288,9 @@ def _resolved(config: Config) -> Config:
         replay=dataclasses.replace(config.replay, capacity=capacity),
         run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
     )
-    _check_suite(resolved, suite)
+    for key, value in fixed.items():
+        if getattr(resolved.env, key) != value:
+            raise ConfigError(f"env.{key} is always {value!r} in {task}, got {getattr(resolved.env, key)!r}")
     if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", resolved.run_dir):
         raise ConfigError(f"run_dir={resolved.run_dir!a} holds what is no text: give another name")
     if "://" in resolved.run_dir:
@@ -303,7 +307,13 @@ def _filled(options: Any, published: Mapping[str, Any]) -> Any:
     return dataclasses.replace(options, **left_open)
 
 
-def _check_suite(config: Config, suite: suites.Suite) -> None:
-    for key, fixed in suite.fixed.items():
-        if getattr(config.env, key) != fixed:
-            raise ConfigError(f"env.{key} is always {fixed!r} in {config.task}, got {getattr(config.env, key)!r}")
+def _fixed(config: Config, suite: suites.Suite) -> dict[str, Any]:
+    """Return the environment settings that the suite, or the protocol by which it is played, leaves no choice of."""
+    if "protocol" not in suite.settings:
+        return suite.fixed
+    try:
+        stated = protocol(config.task, protocol=config.env.protocol)
+    except EnvError as error:
+        raise ConfigError(f"env.{error}") from None
+    names = {"image_size": "screen", "action_repeat": "action_repeat", "frame_stack": "frame_stack"}
+    return suite.fixed | {key: stated[name] for key, name in names.items() if name in stated}

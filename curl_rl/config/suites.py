@@ -1,63 +1,9 @@
 """What the papers fix for each suite and task: repeats, stacks, learning rates, objectives, task lists, scores."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from curl_rl.types import ConfigError
-
-
-class Suite(NamedTuple):
-    """What all tasks of a suite share."""
-
-    frame_stack: int
-    padding: str  # what stands before an episode's first frame: "repeat" of it, or "zero"
-    episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
-    longest_frames: int  # after which an episode is cut that has no end of its own, such as those of lqr
-    settings: tuple[str, ...]  # environment settings that its environments take
-    fixed: dict[str, Any]  # environment settings that the suite has no choice of
-    labels: str  # where an objective of pixels finds its classes: the simulator's "segmentation", or none: "offset"
-    objective: dict[str, Any]  # what an objective uses where a configuration says null: the original's, but for W
-    augmentation: dict[str, Any]  # the same of an augmentation: RAD's, DrQ(eps)'s intensity of grey frames
-    grey: bool = False
-
-
-_COLOUR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.5}
-_PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0, "initial_weight": "identity"}
-SUITES = {
-    "dmc": Suite(
-        frame_stack=3,
-        padding="repeat",
-        episode_frames=1000,
-        longest_frames=1000,
-        settings=("obs", "image_size", "camera", "action_repeat"),
-        fixed={"protocol": ""},
-        labels="segmentation",
-        objective=_PLAIN,
-        augmentation=_COLOUR,
-    ),
-    "toy": Suite(
-        frame_stack=2,
-        padding="repeat",
-        episode_frames=20,
-        longest_frames=1000,
-        settings=("obs", "image_size"),
-        fixed={"protocol": "", "camera": 0, "action_repeat": 1},
-        labels="segmentation",
-        objective=_PLAIN,
-        augmentation=_COLOUR,
-    ),
-    "atari": Suite(
-        frame_stack=4,
-        padding="zero",
-        episode_frames=400,
-        longest_frames=108_000,
-        settings=("obs", "image_size", "protocol"),
-        fixed={"obs": "pixels", "image_size": 84, "camera": 0, "action_repeat": 4, "frame_stack": 4},
-        labels="offset",
-        objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128, "initial_weight": "uniform"},
-        augmentation={"brightness": 0.1, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
-        grey=True,
-    ),
-}
 
 # Hafner et al. 2019 (PlaNet), table 1; CURL's six (Laskin et al. 2020, table 1).
 PLANET_SIX = (
@@ -100,6 +46,80 @@ ATARI_SCORES = {
     "atari/up_n_down": (533.4, 11693.2),
 }
 
+_CHOICES = {"agent": "sac", "augmentation": "shift", "encoder": "strided", "objective": "curl"}
+_COLOUR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.5}
+_PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0, "initial_weight": "identity"}
+
+
+class Scale(NamedTuple):
+    """How scores of a suite's tasks are made comparable."""
+
+    name: str
+    plural: str
+    ends: Callable[[str], tuple[float, float] | None]  # the scores of a task that count as 0 and as 1
+    missing: str  # what to say of tasks that have none
+
+
+class Suite(NamedTuple):
+    """What all tasks of a suite share; what a named protocol of its environments states is not repeated here."""
+
+    title: str
+    settings: tuple[str, ...]  # environment settings that its environments take
+    fixed: dict[str, Any]  # environment settings that the suite has no choice of
+    episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
+    longest_frames: int = 1000  # after which an episode is cut that has no end of its own, such as those of lqr
+    action_repeat: int = 1
+    frame_stack: int = 1
+    padding: str = "repeat"  # what stands before an episode's first frame: "repeat" of it, or "zero"
+    preset: str = "quick"  # the one to start from, where there are any in configs/preset/<suite>
+    choices: dict[str, str] = _CHOICES  # the same of the groups
+    labels: str = "segmentation"  # where an objective of pixels finds its classes: the simulator's, or none: "offset"
+    objective: dict[str, Any] = _PLAIN  # what an objective uses where a configuration says null: the original's but W
+    augmentation: dict[str, Any] = _COLOUR  # the same of an augmentation: RAD's, DrQ(eps)'s intensity of grey frames
+    grey: bool = False
+    scale: Scale | None = None
+    budget_in_steps: bool = False  # whether budgets are told in agent steps too
+
+
+SUITES = {
+    "dmc": Suite(
+        title="DeepMind Control",
+        settings=("obs", "image_size", "camera", "action_repeat"),
+        fixed={"protocol": ""},
+        episode_frames=1000,
+        action_repeat=4,
+        frame_stack=3,
+        scale=Scale("score / 1000", "score / 1000", lambda _: (0.0, 1000.0), ""),  # its best return by construction
+    ),
+    "toy": Suite(
+        title="Toy tasks",
+        settings=("obs", "image_size"),
+        fixed={"protocol": "", "camera": 0, "action_repeat": 1},
+        episode_frames=20,
+        frame_stack=2,
+    ),
+    "atari": Suite(
+        title="Atari",
+        settings=("obs", "image_size", "protocol"),
+        fixed={"obs": "pixels", "camera": 0},
+        episode_frames=400,
+        longest_frames=108_000,
+        preset="paper",
+        choices={"agent": "rainbow", "augmentation": "crop_shift", "encoder": "data_efficient", "objective": "curl"},
+        labels="offset",
+        objective={"coefficient": 1.0, "logit_scale": 0.1, "projection_dim": 128, "initial_weight": "uniform"},
+        augmentation={"brightness": 0.1, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+        grey=True,
+        scale=Scale(
+            "human-normalised score",
+            "human-normalised scores",
+            ATARI_SCORES.get,
+            "no human-normalised score: it is known of the 26 games of Atari-100K alone",
+        ),
+        budget_in_steps=True,
+    ),
+}
+
 # Laskin et al. 2020, table 3; the original code leaves them to its user.
 _ACTION_REPEAT = {"dmc/finger_spin": 2, "dmc/walker_walk": 2, "dmc/cartpole_swingup": 8}
 _LEARNING_RATE = {"dmc/cheetah_run": 2e-4}
@@ -117,8 +137,8 @@ def suite_of(task: str) -> str:
 
 
 def action_repeat(task: str) -> int:
-    """Return the number of simulator frames for which the papers hold an action of this task."""
-    return _ACTION_REPEAT.get(task, {"dmc": 4, "toy": 1, "atari": 4}[suite_of(task)])
+    """Return the simulator frames for which the papers hold an action of this task, where no protocol states it."""
+    return _ACTION_REPEAT.get(task, SUITES[suite_of(task)].action_repeat)
 
 
 def learning_rate(task: str) -> float:

@@ -5,17 +5,18 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from curl_rl.benchmark.cells import escaped
+from curl_rl.config.suites import SUITES
 from curl_rl.report.numbers.results import Results, gather
 from curl_rl.report.page import contents, figures
 from curl_rl.report.page import html as page
 from curl_rl.report.page.comparison import compare
 from curl_rl.report.page.figures import Drawing
 from curl_rl.report.page.tables import Table
-from curl_rl.report.read.sections import TITLES, Absent, read, read_sections
+from curl_rl.report.read.sections import Absent, read, read_sections
 from curl_rl.run.files import WriteError, check_folder, check_target, write_whole, writing
 
 _SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
-_NAME = re.compile(rf"(({'|'.join(TITLES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
+_NAME = re.compile(rf"(({'|'.join(SUITES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
 
 
 def build_report(folders: Sequence[Path], out: Path) -> Path:

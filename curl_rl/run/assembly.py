@@ -29,7 +29,7 @@ from curl_rl.run.stored import FILE
 from curl_rl.types import Agent, ConfigError, Shapes
 
 RunEnv = LocalEnv | RemoteEnv
-_GAMES_AT_ONCE = 32  # of one evaluation on Atari: enough to fill the cores, few enough to have little idle at the end
+_LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
 
 
 def _settings(config: Config) -> dict[str, Any]:
@@ -91,11 +91,10 @@ def _check_frames(config: Config, env: RunEnv) -> None:
 
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
-    """Create the environments that evaluate side by side: processes, or games of one vector environment."""
+    """Create the environments that evaluate side by side: processes, or lanes where the suite has them."""
     workers = config.evaluation.workers or usable_cores()
-    if suites.suite_of(config.task) == "atari":
-        return envs.make_lanes(config.task, min(episodes, _GAMES_AT_ONCE), workers, **_settings(config))
-    return [make_environment(config, judge=True) for _ in range(min(episodes, workers))]
+    lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **_settings(config))
+    return lanes or [make_environment(config, judge=True) for _ in range(min(episodes, workers))]
 
 
 def _shape(space: gym.Space) -> tuple[int, ...]:
@@ -173,7 +172,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
     return Replay(
         **layout,
         stack=config.env.frame_stack,
-        padding=suites.SUITES[suites.suite_of(config.task)].padding,
+        padding=_padding(config),
         n_step=config.agent.n_step,
         device=device,
         storage=storage,
@@ -196,4 +195,9 @@ def _make_sampler(config: Config, capacity: int) -> Sampler:
 
 def make_stack(config: Config) -> FrameStack:
     """Return the stack through which the agent sees single frames."""
-    return FrameStack(config.env.frame_stack, suites.SUITES[suites.suite_of(config.task)].padding)
+    return FrameStack(config.env.frame_stack, _padding(config))
+
+
+def _padding(config: Config) -> str:
+    """Return what stands before an episode's first frame: as the protocol states it, or as the suite has it."""
+    return make_protocol(config).get("padding", suites.SUITES[suites.suite_of(config.task)].padding)

@@ -97,7 +97,7 @@ def test_every_preset_composes_and_records_its_name():
     for suite, task in first.items():
         for name in names[suite]:
             assert compose([f"task={task}", f"preset={name}"]).preset == name
-    assert {path.stem for path in config_dir().glob("*.yaml")} == {*suites.SUITES, "launch"}
+    assert {path.stem for path in config_dir().glob("*.yaml")} == {"launch"}
 
 
 def test_the_command_line_beats_the_preset():
@@ -143,14 +143,6 @@ def test_an_objectives_own_null_is_its_own_business(monkeypatch):
 @pytest.mark.parametrize("spelling", ["atari/ms_pacman", "atari/MsPacman"])
 def test_games_are_named_in_either_case(spelling):
     assert compose([f"task={spelling}"]).task == "atari/ms_pacman"
-
-
-@pytest.mark.parametrize("name", ["atari100k", "atari100k_linear", "sticky"])
-def test_the_suite_and_its_protocols_agree(name):
-    config = compose(["task=atari/pong", f"env.protocol={name}"])
-    protocol, suite = envs.protocol("atari/pong", protocol=name), suites.SUITES["atari"]
-    assert (config.env.action_repeat, config.env.frame_stack) == (protocol["action_repeat"], protocol["frame_stack"])
-    assert (config.env.image_size, suite.padding) == (protocol["screen"], protocol["padding"])
 
 
 def test_the_benchmark_has_26_games_that_exist():

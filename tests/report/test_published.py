@@ -104,6 +104,8 @@ def test_what_was_never_published_is_empty():
     assert published.scores("dmc", 123) == published.scores("toy", 100_000) == []
     assert published.scores("atari", 100_000) == []
     assert published.methods("toy") == {}
+    assert published.aggregates("dmc", 400_000) == published.aggregates("atari", 100_000) == []
+    assert published.curl_seeds("dmc", 400_000) == published.curl_seeds("atari", 100_000) == {}
 
 
 def test_every_source_is_known_once_and_used():
@@ -157,8 +159,8 @@ def test_a_score_tells_where_its_evaluation_was_not_at_the_budget():
 
 
 def test_aggregates_are_as_published():
-    found = {(row.method, row.metric): row for row in published.aggregates()}
-    assert len(found) == len(published.aggregates())
+    found = {(row.method, row.metric): row for row in published.aggregates("atari", 400_000)}
+    assert len(found) == len(published.aggregates("atari", 400_000))
     final = {metric: found["CURL (rliable final)", metric] for metric in METRICS}
     expected = {"mean": 0.261, "median": 0.092, "iqm": 0.113, "optimality_gap": 0.768}
     assert {metric: row.value for metric, row in final.items()} == pytest.approx(expected, abs=6e-4)
@@ -174,7 +176,7 @@ def test_aggregates_are_as_published():
 def test_game_means_add_up_to_the_aggregates():
     complete = {name for name in published.methods("atari") if len(of("atari", 400_000, name)) == len(ATARI_SCORES)}
     complete.remove("DreamerV3")  # its table prints a mean of 1.097 over games whose mean is 1.130
-    rows = [row for row in published.aggregates() if row.method in complete]
+    rows = [row for row in published.aggregates("atari", 400_000) if row.method in complete]
     of_means = [row for row in rows if row.metric in ("mean", "median") or row.metric.endswith("_of_game_means")]
     assert len(of_means) > 50
     for row in of_means:
@@ -183,7 +185,7 @@ def test_game_means_add_up_to_the_aggregates():
 
 
 def test_curls_own_twenty_seeds_give_its_published_aggregates():
-    runs = published.curl_seeds()
+    runs = published.curl_seeds("atari", 400_000)
     assert set(runs) == set(ATARI_SCORES)
     assert {values.shape for values in runs.values()} == {(20,)}
     scores = [(runs[task] - low) / (high - low) for task, (low, high) in ATARI_SCORES.items()]

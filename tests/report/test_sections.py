@@ -112,9 +112,9 @@ def test_a_method_is_one_configuration_on_all_tasks(tmp_path):
 
 def test_settings_that_a_version_did_not_have_are_no_difference(tmp_path):
     write_run(tmp_path, "dmc/cheetah_run", "curl", 1, RISING)
-    write_run(tmp_path, "dmc/finger_spin", "curl", 1, RISING, agent__hue=0.1)
+    write_run(tmp_path, "dmc/finger_spin", "curl", 1, RISING, augmentation__hue=0.1)
     assert len(read_sections([tmp_path])[0][0].runs) == 2
-    write_run(tmp_path, TASK, "curl", 1, RISING, agent__hue=0.2)  # the first run says nothing of it
+    write_run(tmp_path, TASK, "curl", 1, RISING, augmentation__hue=0.2)  # the first run says nothing of it
     assert_refused(tmp_path, "finger_spin/curl-seed1", "walker_walk/curl-seed1", "augmentation.hue 0.1 and 0.2")
 
 

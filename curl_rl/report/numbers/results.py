@@ -117,10 +117,9 @@ def _populations(section: Section) -> dict[str, list[np.ndarray]]:
     if not tasks:
         return {}
     found = {method: [normalised(task, section.scores(method, task)) for task in tasks] for method in section.methods}
-    if section.suite == "atari" and section.budget_frames == 400_000:
-        seeds = published.curl_seeds()
-        if set(tasks) <= seeds.keys():
-            found[_apart(_WITH_SEEDS, section)] = [normalised(task, seeds[task]) for task in tasks]
+    seeds = published.curl_seeds(section.suite, section.budget_frames)
+    if set(tasks) <= seeds.keys():
+        found[_apart(_WITH_SEEDS, section)] = [normalised(task, seeds[task]) for task in tasks]
     return found
 
 

@@ -10,7 +10,7 @@ from curl_rl.report.numbers.statistics import METRICS, Interval
 from curl_rl.report.page.figures import METRIC_TITLES
 from curl_rl.report.page.tables import Cell, Table, Value
 from curl_rl.report.read import published
-from curl_rl.report.read.sections import TITLES, Absent, Section
+from curl_rl.report.read.sections import Absent, Section
 
 _BOOTSTRAP = (
     f"95 % intervals by {SAMPLES:,} stratified bootstrap resamples of the runs (seed {SEED}), which of few seeds are "
@@ -129,7 +129,7 @@ def _aggregates(results: Results) -> Block:
     )
     table = Table(
         f"{section.name}_aggregates",
-        f"Aggregates of {_scale(section.suite)} over {_tasks(len(section.common_tasks))} [95 % interval]",
+        f"Aggregates of {_scale(section)} over {_tasks(len(section.common_tasks))} [95 % interval]",
         ("Method", "Runs a task", *(METRIC_TITLES[metric] for metric in METRICS)),
         rows,
         own_rows=len(section.methods),
@@ -152,8 +152,8 @@ def _aggregates(results: Results) -> Block:
 
 def _why_no_aggregates(results: Results) -> str:
     section = results.section
-    if section.suite not in ("dmc", "atari"):
-        return f"None. {TITLES[section.suite]} have no scale by which several of them could be averaged."
+    if section.kind.scale is None:
+        return f"None. {section.kind.title} have no scale by which several of them could be averaged."
     unfinished = "No task has finished runs of every method: finish those that are missing."
     return f"None. {unfinished if section.scaled_tasks else ''} {_unscaled(section)}".replace("  ", " ").strip()
 
@@ -161,16 +161,14 @@ def _why_no_aggregates(results: Results) -> str:
 def _unscaled(section: Section) -> str:
     """Say which tasks have no scale, nothing where all have one."""
     tasks = [task for task in section.tasks if task not in section.scaled_tasks]
-    if not tasks:
+    if not tasks or section.kind.scale is None:
         return ""
     verb = "have" if len(tasks) > 1 else "has"
-    if section.suite == "atari":
-        return f"{', '.join(tasks)} {verb} no human-normalised score: it is known of the 26 games of Atari-100K alone."
-    return f"{', '.join(tasks)} {verb} no scale by which scores could be averaged over tasks."
+    return f"{', '.join(tasks)} {verb} {section.kind.scale.missing}."
 
 
-def _scale(suite: str) -> str:
-    return "human-normalised scores" if suite == "atari" else "score / 1000"
+def _scale(section: Section) -> str:
+    return section.kind.scale.plural if section.kind.scale else "scores"
 
 
 def _tasks(count: int) -> str:
@@ -252,7 +250,7 @@ def _efficiency(results: Results) -> Block:
         return Block("efficiency", "Sample efficiency", (_why_no_aggregates(results),))
     hardware = sorted({origin.hardware for run in results.section.runs for origin in run.origins})
     notes = [
-        f"Interquartile mean of {_scale(results.section.suite)} over the common tasks and their runs, over frames and "
+        f"Interquartile mean of {_scale(results.section)} over the common tasks and their runs, over frames and "
         "over the hours of training and evaluation that each run took: by an hour counts a run's newest evaluation.",
         f"Hours are those of the machine{'s' if len(hardware) > 1 else ''} that the runs had: {' | '.join(hardware)}.",
         _seeds_note(results),
@@ -269,8 +267,8 @@ def _published(results: Results) -> Block:
     main = _protocols(results, results.main, "protocols", "Kind of figure, caveats and sources of the main ones")
     folded = [_every_score(results)]
     folded.append(_protocols(results, results.methods, "all_protocols", "Kind of figure, caveats and sources of all"))
-    if section.suite == "atari" and section.budget_frames == 400_000:
-        folded.append(_aggregates_of_26(section.name))
+    if aggregates := published.aggregates(section.suite, section.budget_frames):
+        folded.append(_aggregates_of_all(section.name, aggregates))
     note = (
         f"{len(results.methods)} methods have a published result for a task of this report at "
         f"{section.budget_frames:,} frames; the tables and figures above show {len(results.main)} of them."
@@ -306,8 +304,8 @@ def _protocols(results: Results, methods: Iterable[str], name: str, title: str) 
     )
 
 
-def _aggregates_of_26(name: str) -> Table:
-    known = {(row.method, row.metric): row for row in published.aggregates()}
+def _aggregates_of_all(name: str, aggregates: Iterable[published.Aggregate]) -> Table:
+    known = {(row.method, row.metric): row for row in aggregates}
     metrics = {
         **METRIC_TITLES,
         "iqm_of_game_means": "Interquartile mean of game means",

@@ -213,7 +213,7 @@ def _scores(results: Results, style: dict[str, Look]) -> Any:
     axes.set_ylim(len(tasks) - 0.5, -0.5)
     axes.set_xlabel("return of the final checkpoint")
     if scaled:
-        _score_axis(axes, section.suite)
+        _score_axis(axes, section.score_label)
     _legend(figure, results, style, names)
     return figure
 
@@ -231,7 +231,7 @@ def _aggregates(results: Results, style: dict[str, Look]) -> Any:
         axes.set_yticks(range(len(rows)), [_labelled(results, row.method) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.locator_params(axis="x", nbins=3)
-    figure.supxlabel(_score_label(results.section.suite), fontsize=9, color=_INK)
+    figure.supxlabel(results.section.score_label, fontsize=9, color=_INK)
     return figure
 
 
@@ -259,7 +259,7 @@ def _profiles(results: Results, style: dict[str, Look]) -> Any:
         label = _labelled(results, curve.method)
         _line(axes, curve, style[curve.method], label=label, marker=None, drawstyle="steps-post")
     axes.set_ylim(-0.02, 1.02)
-    _score_axis(axes, results.section.suite, ", τ")
+    _score_axis(axes, f"{results.section.score_label}, τ")
     axes.set_ylabel("share of runs above τ")
     axes.legend(fontsize=8)
     return figure
@@ -302,7 +302,7 @@ def _efficiency(results: Results, style: dict[str, Look]) -> Any:
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
     panels[0].xaxis.set_major_formatter(_thousands)
-    panels[0].set_ylabel(f"IQM of {_score_label(results.section.suite)}")
+    panels[0].set_ylabel(f"IQM of {results.section.score_label}")
     _legend(figure, results, style, results.section.methods, lines=True)
     return figure
 
@@ -326,10 +326,9 @@ def _line(axes: Any, curve: Curve, look: Look, *, label: str = "", **options: An
         axes.fill_between(curve.x, low, high, color=look.colour, alpha=0.18, linewidth=0, step=step)
 
 
-def _score_axis(axes: Any, suite: str, more: str = "") -> None:
+def _score_axis(axes: Any, label: str) -> None:
     """Label an axis of normalised scores; where some are far above a human's, those above 1 in a logarithm."""
     low, high = axes.dataLim.x0 - 0.05, axes.dataLim.x1 * 1.1
-    label = f"{_score_label(suite)}{more}"
     if high > 4:
         ticks = (-2, -1, 0, 0.5, 1, 2, 5, 10, 20, 50)
         axes.set_xscale("symlog", linthresh=1, linscale=1.5)
@@ -343,10 +342,6 @@ def _score_axis(axes: Any, suite: str, more: str = "") -> None:
 
 def _thousands(value: float, _: int) -> str:
     return f"{value / 1000:g}K" if value else "0"
-
-
-def _score_label(suite: str) -> str:
-    return {"atari": "human-normalised score", "dmc": "score / 1000"}.get(suite, "score")
 
 
 def of_runs(curves: Sequence[Curve], title: str) -> Drawing:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from curl_rl.report.read import published
 from curl_rl.report.read.sections import Section
 from curl_rl.run.records import Run
 from curl_rl.types import Origin
@@ -16,7 +17,7 @@ _NO_COMMIT = "none (an installed package)"
 def protocol(section: Section) -> str:
     """Return one paragraph: what is seen, how long actions are held, the preset, the episodes of a score."""
     first = section.runs[0]
-    if section.suite == "atari":
+    if "protocol" in section.kind.settings:
         parts = [f"protocol {_named(first)} (hash {first.protocol})"]
     else:
         parts = [_seen(first), f"action repeat {_by_value(section.runs, _action_repeat, lambda run: _short(run.task))}"]
@@ -43,15 +44,16 @@ def origin_parts(origin: Origin) -> dict[str, str]:
 
 def _protocol_warning(section: Section) -> Iterator[str]:
     name = section.runs[0].config["env"].get("protocol")
-    if section.suite == "atari" and name != "atari100k":
+    theirs = published.PROTOCOLS.get(section.suite, name)
+    if name != theirs:
         yield (
-            f"Protocol {_named(section.runs[0])}, not atari100k, by which the published results were measured: they "
+            f"Protocol {_named(section.runs[0])}, not {theirs}, by which the published results were measured: they "
             "are not comparable."
         )
 
 
 def _preset_warning(section: Section) -> Iterator[str]:
-    if section.suite == "toy":  # nothing is published of it
+    if not published.methods(section.suite):
         return
     methods = _grouped(section.runs, _preset, lambda run: run.method)
     for preset, names in methods.items():

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from curl_rl.config.difference import LOCAL, differing, flat
-from curl_rl.config.suites import suite_of
+from curl_rl.config.suites import SUITES, suite_of
 from curl_rl.run.records import Run
 from curl_rl.types import ConfigError
 
@@ -49,7 +49,7 @@ def _check_neighbours(first: Run, second: Run) -> None:
 
 def _check_measures(runs: Sequence[Run]) -> None:
     """Refuse runs of different tasks that were measured in different ways."""
-    if suite_of(runs[0].task) == "atari":  # one protocol for all games
+    if "protocol" in SUITES[suite_of(runs[0].task)].settings:  # one for all tasks
         for first, second in pairwise(runs):
             if first.protocol != second.protocol:
                 raise _other_protocol(first, second)

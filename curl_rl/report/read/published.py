@@ -17,6 +17,7 @@ import numpy as np
 
 _DATA = Path(__file__).parent / "data"
 _ATARI_FRAMES = 400_000  # 100K agent steps, the only budget of the Atari tables
+PROTOCOLS = {"atari": "atari100k"}  # by which the scores were measured, of suites that have several
 
 
 class Score(NamedTuple):
@@ -68,11 +69,14 @@ def methods(suite: str) -> dict[str, Method]:
     }
 
 
-def aggregates() -> list[Aggregate]:
+def aggregates(suite: str, budget_frames: int) -> list[Aggregate]:
     """Return what is known of methods over all games of Atari-100K, one value for each method and metric.
 
-    Recomputed from single runs where these are public, otherwise from game means, otherwise as printed.
+    Recomputed from single runs where these are public, otherwise from game means, otherwise as printed. Empty for
+    another suite or budget.
     """
+    if (suite, budget_frames) != ("atari", _ATARI_FRAMES):
+        return []
     kinds = methods("atari")
     return [
         Aggregate(
@@ -87,11 +91,14 @@ def aggregates() -> list[Aggregate]:
     ]
 
 
-def curl_seeds() -> dict[str, np.ndarray]:
+def curl_seeds(suite: str, budget_frames: int) -> dict[str, np.ndarray]:
     """Return the returns (20,) of the CURL paper's own runs of each game, each the best of ten evaluations.
 
-    Games are independent: the same place in two of them is not the same run (Laskin et al. 2020, tables 6 and 7).
+    Games are independent: the same place in two of them is not the same run (Laskin et al. 2020, tables 6 and 7). Empty
+    for another suite or budget than Atari-100K's.
     """
+    if (suite, budget_frames) != ("atari", _ATARI_FRAMES):
+        return {}
     runs: dict[str, list[float]] = {}
     for row in _rows("atari_curl_seeds"):
         runs.setdefault(_game(row["game"]), []).append(float(row["score"]))

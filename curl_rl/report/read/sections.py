@@ -11,12 +11,10 @@ import numpy as np
 
 from curl_rl.benchmark.cells import one_line, printable
 from curl_rl.benchmark.jobs import read_jobs
-from curl_rl.config.suites import ATARI_SCORES, suite_of
+from curl_rl.config.suites import SUITES, Suite, suite_of
 from curl_rl.report.read.pooling import check
 from curl_rl.run.records import Run, find_runs, read_run
 from curl_rl.types import ConfigError, Origin
-
-TITLES = {"dmc": "DeepMind Control", "atari": "Atari", "toy": "Toy tasks"}
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,21 @@ class Section:
         return f"{self.suite}_{self.budget_frames}"
 
     @property
+    def kind(self) -> Suite:
+        return SUITES[self.suite]
+
+    @property
     def title(self) -> str:
         budget = f"{self.budget_frames:,} frames"
-        if self.suite == "atari":
-            budget = f"{self.budget_frames // 4:,} agent steps ({budget})"
-        return f"{TITLES[self.suite]}, {budget}"
+        repeat = self.runs[0].config["env"].get("action_repeat")
+        if self.kind.budget_in_steps and isinstance(repeat, int):
+            budget = f"{self.budget_frames // max(repeat, 1):,} agent steps ({budget})"
+        return f"{self.kind.title}, {budget}"
+
+    @property
+    def score_label(self) -> str:
+        """What an axis of normalised scores is called."""
+        return self.kind.scale.name if self.kind.scale else "score"
 
     @cached_property
     def methods(self) -> list[str]:
@@ -108,14 +116,12 @@ def read(path: Path) -> Run:
 
 
 def normalised(task: str, score: Any) -> Any:
-    """Return a score, or an array of them, by the scale of its suite: random play 0 and a human 1, or DMC's 1000.
-
-    None for a task that has no such scale. Atari as Agarwal et al. 2021; DMC's best return is 1000 by construction.
-    """
-    if task in ATARI_SCORES:
-        random, human = ATARI_SCORES[task]
-        return (score - random) / (human - random)
-    return score / 1000 if suite_of(task) == "dmc" else None
+    """Return a score, or an array of them, by the scale of its suite; None for a task that has no such scale."""
+    scale = SUITES[suite_of(task)].scale
+    if scale is None or (ends := scale.ends(task)) is None:
+        return None
+    low, high = ends
+    return (score - low) / (high - low)
 
 
 def _all_runs(folders: Sequence[Path]) -> list[Run]:
