@@ -4,7 +4,6 @@ Sources: Hessel et al. 2018 (Rainbow), van Hasselt et al. 2019 (data-efficient),
 brings n-step returns and priorities; what is left is double, duelling, noisy, distributional learning.
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -18,7 +17,7 @@ from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
 from curl_rl.nn.losses import categorical_loss, project_distribution
-from curl_rl.nn.networks import grad_norm
+from curl_rl.nn.networks import frozen_copy, grad_norm
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
@@ -65,7 +64,7 @@ class Rainbow(Kept):
         self.n_step, self.discount = config.n_step, config.discount
         self.heads = self.networks(config, learner.encoder, action_dim)[0].to(device)
         self.network = nn.ModuleDict({"encoder": learner.encoder, "heads": self.heads})
-        self.target_network = copy.deepcopy(self.network).requires_grad_(False)
+        self.target_network = frozen_copy(self.network)
         self.target_heads = cast(DuellingHeads, self.target_network["heads"])
         self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
         self.updates = 0

@@ -3,7 +3,6 @@
 Sources: Haarnoja et al. 2018 (SAC), Laskin et al. 2020 (CURL).
 """
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import Actor, TwinQ
 from curl_rl.nn.losses import soft_q_target, twin_q_loss
-from curl_rl.nn.networks import grad_norm, move_average
+from curl_rl.nn.networks import frozen_copy, grad_norm, move_average
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
@@ -71,7 +70,7 @@ class Sac(Kept):
         self.n_step, self.discount = config.n_step, config.discount
         critic, actor = self.networks(config, learner.encoder, action_dim)
         self.critic, self.actor = critic.to(device), actor.to(device)
-        self.target_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target_critic = frozen_copy(self.critic)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_temperature, device=device).log())
         self.target_entropy = -float(action_dim)
         self.updates = 0

@@ -1,7 +1,8 @@
 """Small networks, their initialisation, and the moving average that makes a target of them."""
 
+import copy
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +76,11 @@ def initialise(module: nn.Module, how: Initialisation = "orthogonal") -> None:
                 nn.init.orthogonal_(layer.weight, gain)
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def frozen_copy(module: nn.Module) -> Any:
+    """Return a copy that takes no gradient, the start of a moving average."""
+    return copy.deepcopy(module).requires_grad_(False)
 
 
 @torch.no_grad()

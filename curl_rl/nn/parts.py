@@ -1,8 +1,7 @@
 """What several objectives are made of: projection heads, queues, schedules and random numbers, all kept by a resume."""
 
-import copy
 import itertools
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +34,6 @@ def _normalisation(norm: Norm, width: int) -> list[nn.Module]:
     return {"batch": [nn.BatchNorm1d(width, track_running_stats=False)], "layer": [nn.LayerNorm(width)], "none": []}[
         norm
     ]
-
-
-def frozen_copy(module: nn.Module) -> Any:
-    """Return a copy that takes no gradient, the start of a moving average."""
-    return copy.deepcopy(module).requires_grad_(False)
 
 
 class Queue(nn.Module):

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.nn.losses import bilinear_logits, info_nce
-from curl_rl.nn.networks import move_average
-from curl_rl.nn.parts import frozen_copy
+from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option, shown
 from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curl_rl.nn.losses import pixel_nce
-from curl_rl.nn.networks import move_average
-from curl_rl.nn.parts import frozen_copy, projection_head
+from curl_rl.nn.networks import frozen_copy, move_average
+from curl_rl.nn.parts import projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option
 from curl_rl.types import Batch, ConfigError, Crop, Features, Metrics, Shapes, Views

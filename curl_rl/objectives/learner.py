@@ -1,6 +1,5 @@
 """What learns to see: an encoder, its moving average, an objective, an augmentation, and their random draws."""
 
-import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from curl_rl.nn.augmentations import Augmentation
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.images import unmoved
-from curl_rl.nn.networks import move_average
+from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.base import Objective
@@ -48,7 +47,7 @@ class Learner(Kept):
         seed: int,
     ):
         self.encoder, self.objective = encoder.to(device), objective.to(device)
-        self.target_encoder: Encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        self.target_encoder: Encoder = frozen_copy(self.encoder)
         self.augmentation, self.pace, self.device = augmentation, pace, device
         self.generator = torch.Generator(device).manual_seed(seed)
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from curl_rl.nn.losses import info_nce, mix_negatives, queue_logits
-from curl_rl.nn.networks import move_average
-from curl_rl.nn.parts import Queue, Random, Schedule, frozen_copy, projection_head
+from curl_rl.nn.networks import frozen_copy, move_average
+from curl_rl.nn.parts import Queue, Random, Schedule, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views

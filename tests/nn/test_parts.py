@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from curl_rl.nn.parts import Queue, Random, Schedule, frozen_copy, projection_head
+from curl_rl.nn.networks import frozen_copy
+from curl_rl.nn.parts import Queue, Random, Schedule, projection_head
 
 
 def reloaded(module: nn.Module) -> Any:
