@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:  # benchmarks and reports share these words without loading torch
+    import gymnasium as gym
     import numpy as np
     from torch import Tensor
 
@@ -139,6 +140,23 @@ class Agent(Stateful, Protocol):
         ...
 
     def update(self, batch: Batch) -> UpdateResult: ...
+
+
+class Environment(Protocol):
+    """An environment whose step is sent and received apart, so that several can run at once."""
+
+    observation_space: gym.Space
+    action_space: gym.Space
+
+    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]: ...
+
+    def send(self, action: Any) -> None: ...
+
+    def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
+
+    def render(self) -> np.ndarray: ...
+
+    def close(self) -> None: ...
 
 
 class ConfigError(ValueError):

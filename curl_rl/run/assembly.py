@@ -1,8 +1,6 @@
 """Builds a run's parts from its configuration."""
 
-import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -12,7 +10,6 @@ import torch
 from curl_rl import envs
 from curl_rl.agents import AGENTS
 from curl_rl.config import suites
-from curl_rl.config.difference import check_same, identity
 from curl_rl.config.schema import Config, check_capture
 from curl_rl.envs import LocalEnv, RemoteEnv
 from curl_rl.nn.augmentations import AUGMENTATIONS
@@ -20,21 +17,17 @@ from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.objectives import make_objective
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
-from curl_rl.replay.samplers import SAMPLERS, PrioritizedSampler, Sampler, UniformSampler
+from curl_rl.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.run.machine import usable_cores
-from curl_rl.run.memory import check_batch, check_networks, choose_storage, predict_bytes
-from curl_rl.run.rollout import Environment, FrameStack
+from curl_rl.run.memory import check_batch, check_networks, find_room
+from curl_rl.run.rollout import FrameStack, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import FILE
-from curl_rl.types import Agent, ConfigError, Shapes
+from curl_rl.run.spaces import check_frames, count_actions, seen_shape
+from curl_rl.run.stored import env_settings, make_protocol
+from curl_rl.types import Agent, ConfigError, Environment, Shapes
 
 RunEnv = LocalEnv | RemoteEnv
 _LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Return what an environment's constructor takes of the configuration."""
-    return {name: getattr(config.env, name) for name in suites.SUITES[suites.suite_of(config.task)].settings}
 
 
 def _label_side(config: Config) -> int:
@@ -43,29 +36,12 @@ def _label_side(config: Config) -> int:
     return envs.label_side(config.env.image_size) if wanted else 0
 
 
-def make_protocol(config: Config) -> dict[str, Any]:
-    """Return what the configured environment measures, as plain data with its `hash`."""
-    return envs.protocol(config.task, **_settings(config))
-
-
-def identify(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's."""
-    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"]}
-
-
-def check_state(state: Mapping[str, Any], config: Config) -> None:
-    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration."""
-    place = Path(config.run_dir) / "checkpoints"
-    mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
-    check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
-
-
 def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
     """Create the configured environment, in a process of its own where that is asked for.
 
     One to train in gives the labels that the objective needs, a `judge` never does.
     """
-    settings = _settings(config)
+    settings = env_settings(config)
     if _label_side(config) and not judge:
         settings["labels"] = True
     longest = suites.longest_steps(config.task, config.env.action_repeat)
@@ -74,46 +50,31 @@ def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
     else:
         env = LocalEnv(config.task, settings, longest=longest)
     try:
-        _check_frames(config, env)
+        check_frames(config, env.observation_space)
     except ConfigError:
         env.close()
         raise
     return env
 
 
-def _check_frames(config: Config, env: RunEnv) -> None:
-    """Raise ConfigError where an environment shows something else than the configuration asked it for."""
-    size = config.env.image_size
-    shape = _shape(env.observation_space)
-    if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
-        wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
-        raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
-
-
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or lanes where the suite has them."""
     workers = config.evaluation.workers or usable_cores()
-    lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **_settings(config))
+    lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **env_settings(config))
     return lanes or [make_environment(config, judge=True) for _ in range(min(episodes, workers))]
-
-
-def _shape(space: gym.Space) -> tuple[int, ...]:
-    if space.shape is None:
-        raise ConfigError(f"an agent here needs spaces of arrays, not {space}")
-    return space.shape
 
 
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
     """Build an agent and its learner for an environment's spaces, initialised from the run's seed."""
     with torch.random.fork_rng(devices=[]):
-        learner, actions = make_learner(config, env, device), _count_actions(config, env.action_space)
+        learner, actions = make_learner(config, env, device), count_actions(config, env.action_space)
         seed = derive_seed(config.seed, Purpose.LOOP)
         return AGENTS[config.agent.name](config.agent, learner=learner, action_dim=actions, device=device, seed=seed)
 
 
 def make_learner(config: Config, env: Environment, device: torch.device) -> Learner:
     """Build what learns to see in a run of this configuration; seeds torch's own generator."""
-    shape, actions = _input_shape(config, env.observation_space), _count_actions(config, env.action_space)
+    shape, actions = seen_shape(config, env.observation_space), count_actions(config, env.action_space)
     with torch.device("meta"):
         check_networks(config, *_make_encoder(config, shape, actions), device)
     torch.manual_seed(config.seed)
@@ -126,31 +87,11 @@ def make_learner(config: Config, env: Environment, device: torch.device) -> Lear
     return Learner(encoder, objective, augmentation, pace=config.agent.pace, device=device, seed=seed)
 
 
-def _input_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
-    """Return the shape of what the encoder sees of a stacked observation."""
-    channels, *image = _shape(frames)
-    if image:
-        image = [config.augmentation.seen_size(config.env.image_size)] * 2
-    return (channels * config.env.frame_stack, *image)
-
-
 def _make_encoder(config: Config, shape: tuple[int, ...], actions: int) -> tuple[Encoder, Shapes]:
     """Build the encoder, and tell what it and the actions look like."""
     encoder = make_encoder(config.encoder, shape, bf16=config.agent.precision == "bf16")
     discrete, image_size = AGENTS[config.agent.name].discrete, config.env.image_size
     return encoder, Shapes(encoder.feature_dim, encoder.conv_shape, actions, discrete, image_size, encoder.cells)
-
-
-def _count_actions(config: Config, space: gym.Space) -> int:
-    """Return how many actions there are, or their dimension. Raises ConfigError where the agent takes others."""
-    discrete = AGENTS[config.agent.name].discrete
-    if isinstance(space, gym.spaces.Discrete) != discrete:
-        kind, other = ("discrete", "sac") if discrete else ("continuous", "rainbow")
-        raise ConfigError(
-            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose agent={other}, "
-            f"with a preset made for it ({config.preset} may not be)"
-        )
-    return int(space.n) if isinstance(space, gym.spaces.Discrete) else _shape(space)[0]
 
 
 def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
@@ -165,17 +106,14 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
-    check_batch(config, layout, _input_shape(config, frames), _horizon(config), device)
-    needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
-    storage = choose_storage(config.replay.device, device, needed)
-    print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
+    check_batch(config, layout, seen_shape(config, frames), _horizon(config), device)
     return Replay(
         **layout,
         stack=config.env.frame_stack,
-        padding=_padding(config),
+        padding=make_stack(config).padding,
         n_step=config.agent.n_step,
         device=device,
-        storage=storage,
+        storage=find_room(config, layout, device),
         horizon=_horizon(config),
         sampler=_make_sampler(config, layout["capacity"]),
     )
@@ -194,10 +132,12 @@ def _make_sampler(config: Config, capacity: int) -> Sampler:
 
 
 def make_stack(config: Config) -> FrameStack:
-    """Return the stack through which the agent sees single frames."""
-    return FrameStack(config.env.frame_stack, _padding(config))
+    """Return the stack through which the agent sees single frames, padded as the protocol or the suite states."""
+    padding = make_protocol(config).get("padding", suites.SUITES[suites.suite_of(config.task)].padding)
+    return FrameStack(config.env.frame_stack, padding)
 
 
-def _padding(config: Config) -> str:
-    """Return what stands before an episode's first frame: as the protocol states it, or as the suite has it."""
-    return make_protocol(config).get("padding", suites.SUITES[suites.suite_of(config.task)].padding)
+def make_rollout(config: Config, env: Environment, replay: Replay) -> Rollout:
+    """Return what plays the run's training episodes and stores them."""
+    clip = make_protocol(config).get("reward_clip", np.inf)
+    return Rollout(env, make_stack(config), replay, seed=config.seed, reward_clip=clip)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from curl_rl.run.rollout import Environment, FrameStack, Lane, random_action
+from curl_rl.run.rollout import FrameStack, Lane, random_action
 from curl_rl.run.video import Camera
-from curl_rl.types import Agent, Episode
+from curl_rl.types import Agent, Environment, Episode
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error

@@ -70,6 +70,12 @@ class RunLogger:
         """Show one image (3, H, W) uint8."""
         self._events.image(clock, name, "PNG", grid.permute(1, 2, 0)[None].cpu().numpy())
 
+    def views(self, clock: Clock, views: Mapping[str, Tensor], stack: int) -> None:
+        """Show the newest frames of named batches of stacked ones (B, k*C, h, w) uint8."""
+        for name, images in views.items():
+            newest = images[:, -images.shape[1] // stack :].expand(-1, 3, -1, -1)
+            self.images(clock, f"crops/{name}", image_grid(newest, 4))
+
     def video(self, clock: Clock, name: str, frames: np.ndarray, fps: float) -> None:
         """Show frames (T, H, W, 3) uint8 as a moving image, at most 128 of them over the same duration."""
         check_frames(frames)

@@ -1,6 +1,7 @@
 """How much memory a replay, a batch and networks take, how much is free, and so where frames live."""
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,7 +13,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config.schema import Config
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.replay.samplers import Sampler
+from curl_rl.replay.samplers import SAMPLERS, Sampler
 from curl_rl.run.machine import free_main_memory
 from curl_rl.types import ConfigError, Shapes
 
@@ -122,6 +123,14 @@ def choose_storage(setting: str, device: torch.device, needed: int) -> torch.dev
     if needed > free:
         raise _too_large(needed, free, "main memory", "")
     return torch.device("cpu")
+
+
+def find_room(config: Config, layout: Mapping[str, Any], device: torch.device) -> torch.device:
+    """Return where a replay's frames live, its predicted size printed first; ConfigError where they do not fit."""
+    needed = predict_bytes(sampler=SAMPLERS[config.replay.sampler], **layout)
+    storage = choose_storage(config.replay.device, device, needed)
+    print(f"replay: {layout['capacity']:,} frames, {needed / 2**30:.2f} GiB on {storage}", file=sys.stderr)
+    return storage
 
 
 def _too_large(needed: int, free: float, where: str, mend: str) -> ConfigError:

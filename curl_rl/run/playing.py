@@ -4,13 +4,13 @@ from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from curl_rl.run.assembly import check_state, make_agent, make_judges, make_stack
+from curl_rl.run.assembly import make_agent, make_judges, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.documents import explain_missing
 from curl_rl.run.evaluate import evaluate
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import load_config
+from curl_rl.run.stored import check_state, load_config
 from curl_rl.run.video import check_film, filming
 from curl_rl.types import ConfigError, Episode
 

@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -11,23 +11,7 @@ import torch
 
 from curl_rl.replay.replay import Replay
 from curl_rl.run.seeds import Purpose, derive_seed
-
-
-class Environment(Protocol):
-    """An environment whose step is sent and received apart, so that several can run at once."""
-
-    observation_space: gym.Space
-    action_space: gym.Space
-
-    def reset(self, seed: int) -> tuple[np.ndarray, dict[str, Any]]: ...
-
-    def send(self, action: Any) -> None: ...
-
-    def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]: ...
-
-    def render(self) -> np.ndarray: ...
-
-    def close(self) -> None: ...
+from curl_rl.types import Environment
 
 
 class Step(NamedTuple):

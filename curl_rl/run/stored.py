@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from curl_rl import envs
+from curl_rl.config import suites
 from curl_rl.config.difference import LOCAL, check_same, identity
 from curl_rl.config.overrides import change, compose, read_overrides
 from curl_rl.config.schema import GROUPS, Config
 from curl_rl.options import OwnClassError
+from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG as FILE
 from curl_rl.run.documents import check_kinds, is_begun, read_settings, unreadable_settings
 from curl_rl.run.files import write_whole
@@ -49,6 +53,38 @@ def check_resumable(config: Config) -> None:
     if is_begun(run_dir):
         mend = f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
         check_same(identity(stored.to_dict()), identity(config.to_dict()), f"{config.run_dir} holds a run", mend)
+
+
+def env_settings(config: Config) -> dict[str, Any]:
+    """Return what an environment's constructor takes of the configuration."""
+    return {name: getattr(config.env, name) for name in suites.SUITES[suites.suite_of(config.task)].settings}
+
+
+def make_protocol(config: Config) -> dict[str, Any]:
+    """Return what the configured environment measures, as plain data with its `hash`."""
+    return envs.protocol(config.task, **env_settings(config))
+
+
+def identify(config: Config) -> dict[str, Any]:
+    """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's."""
+    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"]}
+
+
+def check_state(state: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration."""
+    place = Path(config.run_dir) / "checkpoints"
+    mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
+    check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
+
+
+def restore_config(config: Config) -> None:
+    """Write a run's lost config.json anew where its newest checkpoint says that it is this one."""
+    run_dir = Path(config.run_dir)
+    if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
+        return
+    if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
+        check_state(state, config)
+        save_config(config, run_dir)
 
 
 def configure(overrides: Sequence[str]) -> Config:

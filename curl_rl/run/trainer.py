@@ -11,16 +11,8 @@ import numpy as np
 
 from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
-from curl_rl.run.assembly import (
-    check_state,
-    identify,
-    make_agent,
-    make_environment,
-    make_judges,
-    make_protocol,
-    make_replay,
-    make_stack,
-)
+from curl_rl.nn.state import collect, restore
+from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
@@ -28,17 +20,26 @@ from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.files import WriteError
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
-from curl_rl.run.logger import MetricMeans, RunLogger, image_grid, raise_on_nonfinite
+from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
-from curl_rl.run.rollout import Environment, Rollout, random_action
+from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import FILE, check_resumable, save_config
+from curl_rl.run.stored import (
+    FILE,
+    check_resumable,
+    check_state,
+    identify,
+    make_protocol,
+    restore_config,
+    save_config,
+)
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.video import Film
-from curl_rl.types import Batch, Clock
+from curl_rl.types import Batch, Clock, Environment
 
+_PARTS = ("agent", "replay", "means", "evaluated")  # whose states are kept as they are
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
 
 
@@ -56,8 +57,7 @@ class Trainer:
         self.agent = make_agent(config, self.env, self.device)
         self.replay = make_replay(config, self.env, self.device)
         self.protocol = make_protocol(config)
-        clip = self.protocol.get("reward_clip", np.inf)
-        self.rollout = Rollout(self.env, make_stack(config), self.replay, seed=config.seed, reward_clip=clip)
+        self.rollout = make_rollout(config, self.env, self.replay)
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
         self.evaluated = 0  # frames at the last evaluation
@@ -189,12 +189,9 @@ class Trainer:
         self._show_views()
 
     def _show_views(self) -> None:
-        if not len(self.replay):
-            return
-        batch = self._sample(8, np.random.default_rng(self.clock.frame))
-        for name, images in self.agent.learner.snapshot(batch).items():
-            newest = images[:, -images.shape[1] // self.config.env.frame_stack :]
-            self.logger.images(self.clock, f"crops/{name}", image_grid(newest.expand(-1, 3, -1, -1).cpu(), 4))
+        if len(self.replay):
+            batch = self._sample(8, np.random.default_rng(self.clock.frame))
+            self.logger.views(self.clock, self.agent.learner.snapshot(batch), self.config.env.frame_stack)
 
     def _save(self) -> None:
         raise_on_nonfinite(self.means.peek(), self.clock)  # no broken weights replace good ones
@@ -209,23 +206,18 @@ class Trainer:
         return {
             "config": identify(self.config),
             "log": self.logger.state_dict(),
-            "agent": self.agent.state_dict(),
-            "replay": self.replay.state_dict(),
-            "means": self.means.state_dict(),
+            **collect(self, _PARTS),
             "rng": self.rng.bit_generator.state,
             "clock": list(self.clock),
-            "evaluated": self.evaluated,
             "seconds": self.watch.seconds(),
             "episode": self.rollout.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take a checkpoint's state; the running episode is played again by `run`."""
-        self.agent.load_state_dict(state["agent"])
-        self.replay.load_state_dict(state["replay"])
-        self.means.load_state_dict(state["means"])
+        restore(self, _PARTS, state)
         self.rng.bit_generator.state = state["rng"]
-        self.clock, self.evaluated = Clock(*state["clock"]), state["evaluated"]
+        self.clock = Clock(*state["clock"])
         self.watch = Stopwatch(state["seconds"], self.clock.frame)
         self.saved = self.clock.frame, self.evaluated
 
@@ -239,7 +231,7 @@ def train(config: Config) -> int:
     check_resumable(config)
     with unfailing_stderr(), ExitStack() as cleanup:
         run_dir = Path(config.run_dir)
-        _restore_config(config)
+        restore_config(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
@@ -252,13 +244,3 @@ def train(config: Config) -> int:
         refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
         cleanup.enter_context(alone(run_dir / ".lock", refusal))
         return Trainer(config, cleanup).run()
-
-
-def _restore_config(config: Config) -> None:
-    """Write a run's lost config.json anew where its newest checkpoint says that it is this one."""
-    run_dir = Path(config.run_dir)
-    if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
-        return
-    if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
-        check_state(state, config)
-        save_config(config, run_dir)

@@ -14,7 +14,7 @@ from runs import assert_equals, kill_at, manifests, rows, state
 from curl_rl import cli
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
-from curl_rl.run import assembly, trainer
+from curl_rl.run import stored, trainer
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.playing import evaluate_run
 from curl_rl.types import ConfigError
@@ -153,7 +153,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_what_differs(killed, tmp_pa
 
 
 def test_an_environment_that_measures_something_else_is_refused(killed, monkeypatch):
-    monkeypatch.setattr(assembly, "make_protocol", lambda _: {"hash": "changed"})
+    monkeypatch.setattr(stored, "make_protocol", lambda _: {"hash": "changed"})
     with pytest.raises(ConfigError, match=r"protocol: .* -> changed"):
         trainer.train(small(killed))
 

@@ -1,0 +1,41 @@
+"""What a run asks of its environment's spaces: what the encoder sees of a frame, and actions that the agent has."""
+
+import gymnasium as gym
+
+from curl_rl.agents import AGENTS
+from curl_rl.config.schema import Config
+from curl_rl.types import ConfigError
+
+
+def check_frames(config: Config, frames: gym.Space) -> None:
+    """Raise ConfigError where an environment shows something else than the configuration asked it for."""
+    size, shape = config.env.image_size, _shape(frames)
+    if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
+        wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
+        raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
+
+
+def seen_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
+    """Return the shape of what the encoder sees of a stacked observation."""
+    channels, *image = _shape(frames)
+    if image:
+        image = [config.augmentation.seen_size(config.env.image_size)] * 2
+    return (channels * config.env.frame_stack, *image)
+
+
+def count_actions(config: Config, actions: gym.Space) -> int:
+    """Return how many actions there are, or their dimension. Raises ConfigError where the agent takes others."""
+    discrete = AGENTS[config.agent.name].discrete
+    if isinstance(actions, gym.spaces.Discrete) != discrete:
+        kind, other = ("discrete", "sac") if discrete else ("continuous", "rainbow")
+        raise ConfigError(
+            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose agent={other}, "
+            f"with a preset made for it ({config.preset} may not be)"
+        )
+    return int(actions.n) if isinstance(actions, gym.spaces.Discrete) else _shape(actions)[0]
+
+
+def _shape(space: gym.Space) -> tuple[int, ...]:
+    if space.shape is None:
+        raise ConfigError(f"an agent here needs spaces of arrays, not {space}")
+    return space.shape
