@@ -176,7 +176,6 @@ def _alone(out: str) -> AbstractContextManager[None]:
     """Keep a second benchmark out of a folder; of a URL nobody can say who uses it."""
     if "://" in out:
         return nullcontext()
-    Path(out).mkdir(parents=True, exist_ok=True)
     return alone(Path(out) / ".lock", f"another benchmark runs in {out}: wait for it or give another --out")
 
 

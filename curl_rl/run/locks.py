@@ -5,17 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from curl_rl.run.files import WriteError, writing
+from curl_rl.run.files import WriteError, check_folder, writing
 from curl_rl.types import ConfigError
 
 
 @contextmanager
 def alone(lock: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file, which its folder has, while this process lives.
+    """Hold a lock file, in a folder that is made where it is absent, while this process lives.
 
     Raises ConfigError where another holds it, WriteError where it cannot be made.
     """
+    check_folder(lock.parent)
     with writing(lock):
+        lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     with file:
         try:

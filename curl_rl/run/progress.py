@@ -82,13 +82,13 @@ class Stopwatch:
 class Forecast:
     """How long a run will take on this machine, by the time of its own first steps; told once."""
 
-    def __init__(self, where: str):
-        self._where = where
+    def __init__(self, where: str, budget_frames: int, repeat: int):
+        self._where, self._budget, self._repeat = where, budget_frames, repeat
         self._random, self._learning = list[float](), list[float]()
         self._told = False
 
-    def add(self, seconds: float, *, learns: bool, steps_left: int, repeat: int) -> str | None:
-        """Take note of an agent step of `repeat` frames, with or without updates; return the line once it is known."""
+    def add(self, seconds: float, frame: int, *, learns: bool) -> str | None:
+        """Take note of an agent step to `frame`, with or without updates; return the line once it is known."""
         if self._told:
             return None
         (self._learning if learns else self._random).append(seconds)
@@ -97,8 +97,9 @@ class Forecast:
         self._told = True
         each = sum(self._learning[_WARM_UP:]) / _SAMPLE
         without = f", {1000 * sum(self._random) / len(self._random):.0f} ms without" if self._random else ""
+        left = -(-(self._budget - frame) // self._repeat)
         return (
-            f"about {_span(each * steps_left)} for the {repeat * steps_left:,} frames left, on {self._where} "
+            f"about {_span(each * left)} for the {self._repeat * left:,} frames left, on {self._where} "
             f"({1000 * each:.0f} ms an agent step with its updates{without}); evaluations come on top"
         )
 

@@ -77,8 +77,9 @@ def check_state(state: Mapping[str, Any], config: Config) -> None:
     check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
 
 
-def restore_config(config: Config) -> None:
-    """Write a run's lost config.json anew where its newest checkpoint says that it is this one."""
+def take_up(config: Config) -> None:
+    """Raise as `check_resumable` does; write a lost config.json anew where the newest checkpoint is of this run."""
+    check_resumable(config)
     run_dir = Path(config.run_dir)
     if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
         return

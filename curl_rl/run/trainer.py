@@ -17,7 +17,6 @@ from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
 from curl_rl.run.evaluate import Interrupted, evaluate
-from curl_rl.run.files import WriteError
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
@@ -26,15 +25,7 @@ from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
 from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import (
-    FILE,
-    check_resumable,
-    check_state,
-    identify,
-    make_protocol,
-    restore_config,
-    save_config,
-)
+from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.video import Film
 from curl_rl.types import Batch, Clock, Environment
@@ -56,14 +47,13 @@ class Trainer:
         cleanup.callback(lambda: [env.close() for env in self.judges])
         self.agent = make_agent(config, self.env, self.device)
         self.replay = make_replay(config, self.env, self.device)
-        self.protocol = make_protocol(config)
         self.rollout = make_rollout(config, self.env, self.replay)
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
         self.evaluated = 0  # frames at the last evaluation
         self.saved = 0, 0  # frames at the last checkpoint, and at the last evaluation that it knows of
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
-        self.forecast = Forecast(describe(self.device))
+        self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
         self.stop = StopRequest("stopping after this step; once more stops at once")
 
     def run(self) -> int:
@@ -72,8 +62,9 @@ class Trainer:
         if state is not None:
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
-        start = surroundings() | {"seed": self.config.seed, "protocol": self.protocol, **self.env.render_info}
-        origin = make_origin(start, self.protocol["hash"], self.config.budget_frames)
+        protocol = make_protocol(self.config)
+        start = surroundings() | {"seed": self.config.seed, "protocol": protocol, **self.env.render_info}
+        origin = make_origin(start, protocol["hash"], self.config.budget_frames)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
@@ -124,9 +115,7 @@ class Trainer:
     def _timed_step(self) -> None:
         learns, began = self.learning, time.monotonic()
         self._step()
-        repeat = self.config.env.action_repeat
-        left = -(-(self.config.budget_frames - self.clock.frame) // repeat)
-        if told := self.forecast.add(time.monotonic() - began, learns=learns, steps_left=left, repeat=repeat):
+        if told := self.forecast.add(time.monotonic() - began, self.clock.frame, learns=learns):
             self.progress.note(told)
 
     def _step(self) -> None:
@@ -137,11 +126,10 @@ class Trainer:
                 self._update()
         over, step = self.rollout.receive().over, self.clock.agent_step + 1
         self.clock = self.clock._replace(agent_step=step, frame=step * self.config.env.action_repeat)
-        self.progress.update(self.clock.frame)
+        self.progress.update(self.clock.frame, self.rollout.score if over else None)
         if over:
-            score, length = self.rollout.score, len(self.rollout.actions)
-            self.progress.update(self.clock.frame, score)
-            self.logger.scalars(self.clock, {"return": score, "length": length})
+            ended = {"return": self.rollout.score, "length": len(self.rollout.actions)}
+            self.logger.scalars(self.clock, ended)
             self.rollout.begin(self.rollout.index + 1)
 
     def _choose_action(self) -> np.ndarray:
@@ -228,18 +216,13 @@ def train(config: Config) -> int:
     A finished run is left as it is. Raises ConfigError where another configuration lives there, or files that no run
     can go on from; OSError where it cannot be written.
     """
-    check_resumable(config)
     with unfailing_stderr(), ExitStack() as cleanup:
         run_dir = Path(config.run_dir)
-        restore_config(config)
+        take_up(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
         read_starts(run_dir)  # what could not be added to is refused before anything is built
-        try:
-            run_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"cannot write to {run_dir}: {error.strerror}; choose another place") from error
         # Two that train in one directory would prune each other's checkpoints.
         refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
         cleanup.enter_context(alone(run_dir / ".lock", refusal))

@@ -86,17 +86,15 @@ def test_plain_lines_come_at_once_and_every_half_minute_off_a_terminal(monkeypat
     assert last == "600/1000 frames, return 12.3, 10.0 frames/s, 0:00:40 left"
 
 
-def told(forecast: Forecast, seconds: list[tuple[float, bool]], *, steps: int = 25_000) -> list[str]:
-    found = [
-        forecast.add(each, learns=learns, steps_left=steps - done, repeat=4)
-        for done, (each, learns) in enumerate(seconds, 1)
-    ]
+def told(where: str, seconds: list[tuple[float, bool]], *, steps: int = 25_000) -> list[str]:
+    forecast = Forecast(where, 4 * steps, 4)
+    found = [forecast.add(each, 4 * done, learns=learns) for done, (each, learns) in enumerate(seconds, 1)]
     return [line for line in found if line is not None]
 
 
 def test_the_time_that_a_run_takes_is_told_once_from_its_own_steps():
     random, compiling, learning = [(0.016, False)] * 1000, [(9.0, True)] * 5, [(0.1, True), (0.182, True)] * 100
-    assert told(Forecast("2 threads"), [*random, *compiling, *learning]) == [
+    assert told("2 threads", [*random, *compiling, *learning]) == [
         "about 56 min for the 95,860 frames left, on 2 threads (141 ms an agent step with its updates, 16 ms without); "
         "evaluations come on top"
     ]
@@ -104,7 +102,7 @@ def test_the_time_that_a_run_takes_is_told_once_from_its_own_steps():
 
 @pytest.mark.parametrize(("each", "span"), [(0.001, "24 s"), (0.1, "40 min"), (1.0, "6 h 39 min")])
 def test_a_resumed_run_has_no_random_steps(each, span):
-    (line,) = told(Forecast("cuda"), [(each, True)] * 50, steps=24_000)
+    (line,) = told("cuda", [(each, True)] * 50, steps=24_000)
     assert line.startswith(f"about {span} for the 95,860 frames left, on cuda ({1000 * each:.0f} ms an agent step with")
     assert "without" not in line
 

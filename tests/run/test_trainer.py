@@ -193,7 +193,7 @@ def test_the_checkpoint_before_a_torn_one_is_used(finished, tmp_path, capsys):
 
 def test_an_unwritable_run_dir_is_one_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="choose another place"):
+    with pytest.raises(OSError, match="is a file, no folder; give another place"):
         trainer.train(small(tmp_path / "file" / "run"))
 
 
