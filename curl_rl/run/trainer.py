@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
-from curl_rl.nn.state import collect, restore
+from curl_rl.nn.state import Kept
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
@@ -30,12 +30,13 @@ from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.video import Film
 from curl_rl.types import Batch, Clock, Environment
 
-_PARTS = ("agent", "replay", "means", "evaluated")  # whose states are kept as they are
 _SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
 
 
-class Trainer:
+class Trainer(Kept):
     """One run: its agent, environment, replay and clock, all of which a checkpoint keeps."""
+
+    kept = ("agent", "replay", "means", "evaluated")
 
     def __init__(self, config: Config, cleanup: ExitStack):
         self.config, self.run_dir = config, Path(config.run_dir)
@@ -194,16 +195,16 @@ class Trainer:
         return {
             "config": identify(self.config),
             "log": self.logger.state_dict(),
-            **collect(self, _PARTS),
+            **super().state_dict(),
             "rng": self.rng.bit_generator.state,
             "clock": list(self.clock),
             "seconds": self.watch.seconds(),
             "episode": self.rollout.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take a checkpoint's state; the running episode is played again by `run`."""
-        restore(self, _PARTS, state)
+        super().load_state_dict(state)
         self.rng.bit_generator.state = state["rng"]
         self.clock = Clock(*state["clock"])
         self.watch = Stopwatch(state["seconds"], self.clock.frame)
