@@ -216,11 +216,11 @@ def test_curve_is_the_interquartile_mean_at_each_point_of_whole_runs():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: mean([]), "no task"),
-        (lambda: iqm([np.ones(2), np.ones(0)]), "task 1 has no runs"),
+        (lambda: intervals([]), "no task"),
+        (lambda: intervals([np.ones(2), np.ones(0)]), "task 1 has no runs"),
         (lambda: intervals([np.array([1.0, np.nan])]), "task 0 has a score that is no number"),
-        (lambda: median([np.array([np.inf])]), "is no number"),
-        (lambda: optimality_gap([np.ones((2, 2))]), "need 1 axes"),
+        (lambda: intervals([np.array([np.inf])]), "is no number"),
+        (lambda: intervals([np.ones((2, 2))]), "need 1 axes"),
         (lambda: curve([np.ones(3)]), "need 2 axes"),
         (lambda: curve([np.ones((2, 0))]), "has no runs"),
         (lambda: curve([np.ones((2, 3)), np.ones((2, 4))]), "tasks have 3, 4 points"),

@@ -140,8 +140,9 @@ def _of_means(
     for method in methods:
         if tasks and all((method, task) in scores for task in tasks):
             means = [np.array([normalised(task, scores[method, task].mean)]) for task in tasks]
+            known = {"mean": float(statistics.mean(means)), "median": float(statistics.median(means))}
             metrics = dict.fromkeys(statistics.METRICS)
-            metrics |= {name: Interval(statistics.METRICS[name](means), np.nan, np.nan) for name in ("mean", "median")}
+            metrics |= {name: Interval(value, np.nan, np.nan) for name, value in known.items()}
             rows.append(Aggregated(method, False, "", metrics))
     return rows
 

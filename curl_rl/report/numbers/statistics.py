@@ -25,30 +25,35 @@ class Interval(NamedTuple):
     high: float
 
 
-def mean(scores: Scores) -> float:
+# Each takes one array (..., runs) for each task, and returns (...).
+
+
+def mean(scores: Scores) -> np.ndarray:
     """Return the mean over tasks of the mean over runs."""
-    return float(_mean(_checked(scores)))
+    return _task_means(scores).mean(axis=-1)
 
 
-def median(scores: Scores) -> float:
+def median(scores: Scores) -> np.ndarray:
     """Return the median over tasks of the mean over runs."""
-    return float(_median(_checked(scores)))
+    return np.median(_task_means(scores), axis=-1)
 
 
-def iqm(scores: Scores) -> float:
+def iqm(scores: Scores) -> np.ndarray:
     """Return the interquartile mean: that of all runs together without a quarter (rounded down) at either end.
 
     Where tasks differ in their number of runs, those with more of them weigh more.
     """
-    return float(_iqm(_checked(scores)))
+    ordered = np.sort(np.concatenate(scores, axis=-1), axis=-1)
+    cut = int(_TRIM * ordered.shape[-1])
+    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
 
 
-def optimality_gap(scores: Scores) -> float:
+def optimality_gap(scores: Scores) -> np.ndarray:
     """Return by how much runs fall short of a score of 1 (no credit for more), a mean over runs, then over tasks."""
-    return float(_optimality_gap(_checked(scores)))
+    return mean([np.maximum(1 - task, 0) for task in scores])
 
 
-METRICS: dict[str, Callable[[Scores], float]] = {
+METRICS: dict[str, Callable[[Scores], np.ndarray]] = {
     "mean": mean,
     "median": median,
     "iqm": iqm,
@@ -60,7 +65,7 @@ def intervals(scores: Scores, *, samples: int = 2000, confidence: float = 0.95, 
     """Return every metric with its interval, all of them from the same resamples."""
     tails, tasks = _tails(samples, confidence), _checked(scores)
     resampled = [task[index] for task, index in zip(tasks, _resamples(tasks, samples, seed), strict=True)]
-    return {name: Interval(*map(float, _band(metric(resampled), tails))) for name, metric in _METRICS.items()}
+    return {name: Interval(*map(float, _band(metric(resampled), tails))) for name, metric in METRICS.items()}
 
 
 def spread(values: np.ndarray, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
@@ -111,31 +116,7 @@ def curve(scores_by_point: Scores, *, samples: int = 2000, confidence: float = 0
         raise ValueError(f"tasks have {', '.join(map(str, sorted(points)))} points: give all of them at the same ones")
     draws = list(_resamples(tasks, samples, seed))
     columns = ([task[:, p][index] for task, index in zip(tasks, draws, strict=True)] for p in range(points.pop()))
-    return _band(np.stack([_iqm(column) for column in columns], axis=1), tails)
-
-
-# Each takes one array (..., runs) for each task, and returns (...).
-
-
-def _mean(tasks: Scores) -> np.ndarray:
-    return _task_means(tasks).mean(axis=-1)
-
-
-def _median(tasks: Scores) -> np.ndarray:
-    return np.median(_task_means(tasks), axis=-1)
-
-
-def _iqm(tasks: Scores) -> np.ndarray:
-    ordered = np.sort(np.concatenate(tasks, axis=-1), axis=-1)
-    cut = int(_TRIM * ordered.shape[-1])
-    return ordered[..., cut : ordered.shape[-1] - cut].mean(axis=-1)
-
-
-def _optimality_gap(tasks: Scores) -> np.ndarray:
-    return _mean([np.maximum(1 - task, 0) for task in tasks])
-
-
-_METRICS = {"mean": _mean, "median": _median, "iqm": _iqm, "optimality_gap": _optimality_gap}
+    return _band(np.stack([iqm(column) for column in columns], axis=1), tails)
 
 
 def _task_means(tasks: Scores) -> np.ndarray:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os.path import commonpath
-from typing import Any
 
 import numpy as np
 
@@ -138,7 +137,7 @@ def _value(evaluation: Evaluation | None) -> Value | None:
 
 def _configurations(first: Run, second: Run, names: tuple[str, str]) -> Table:
     changed = differing(first.config, second.config, ignored=("run_dir",))
-    rows = tuple((key, _written(a), _written(b), _yes(key not in LOCAL)) for key, (a, b) in changed.items())
+    rows = tuple((key, json.dumps(a), json.dumps(b), _yes(key not in LOCAL)) for key, (a, b) in changed.items())
     columns = ("Setting", *names, "Can change results")
     return Table("comparison_configuration", "Configuration difference", columns, rows)
 
@@ -165,10 +164,6 @@ def _listed(table: Table) -> list[str]:
     for kind, first, second, differs in (tuple(map(shown, row)) for row in table.rows):
         lines += [f"{kind}  differs: {differs}", f"  A  {first}", f"  B  {second}"]
     return lines
-
-
-def _written(value: Any) -> str:
-    return json.dumps(value)
 
 
 def _aligned(table: Table, *heads: str) -> list[str]:

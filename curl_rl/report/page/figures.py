@@ -28,17 +28,13 @@ METRIC_TITLES = {
 _INK = "#010203"  # of text and axes: the SVG's becomes currentColor, so that it follows the page
 _GREY = "#808080"  # of published results: readable on white and on black
 _STYLE = {
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.titlesize": 9,
-    "axes.titlecolor": _INK,
     "font.size": 9,
     "font.family": "DejaVu Sans",  # matplotlib's own: the same everywhere
-    "grid.color": _INK,
     "grid.alpha": 0.15,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
@@ -47,9 +43,8 @@ _STYLE = {
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "text.parse_math": False,  # a method may be called $x$
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    **dict.fromkeys(("text.color", "grid.color", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "axes.titlecolor"), _INK),
 }
 _WIDTH = 7.2  # inches
 
@@ -152,9 +147,7 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> t
     return figure, list(axes.flat)
 
 
-def _point(
-    axes: Any, x: float, y: float, look: Look, *, low: float = np.nan, high: float = np.nan, **more: Any
-) -> None:
+def _point(axes: Any, x: float, y: float, look: Look, *, low: float = np.nan, high: float = np.nan, **more: Any):
     """Draw a marker, with a bar where the interval is known."""
     if np.isfinite(low) and np.isfinite(high):
         axes.plot([low, high], [y, y], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")

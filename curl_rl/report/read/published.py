@@ -54,7 +54,7 @@ class Aggregate(NamedTuple):
 
 def scores(suite: str, budget_frames: int) -> list[Score]:
     """Return the published scores of a suite, "dmc" or "atari", at a budget in frames; empty where there are none."""
-    return [score for score in _scores() if score.budget_frames == budget_frames and _suite(score.task) == suite]
+    return [score for score in _scores() if score.budget_frames == budget_frames and score.task.startswith(f"{suite}/")]
 
 
 def methods(suite: str) -> dict[str, Method]:
@@ -107,31 +107,16 @@ def curl_seeds(suite: str, budget_frames: int) -> dict[str, np.ndarray]:
 
 @cache
 def _scores() -> tuple[Score, ...]:
-    control = [
-        Score(
-            row["method"],
-            f"dmc/{row['task']}",
-            int(row["frames"]),
-            float(row["mean"]),
-            float(row["std"]) if row["std"] else None,
-            _count(row["seeds"]),
-            _sources()[row["source"]] + (f"; evaluated at {row['evaluated_at']} frames" if row["evaluated_at"] else ""),
-        )
-        for row in _rows("dmc")
-    ]
-    games = [
-        Score(
-            row["method"],
-            _game(row["game"]),
-            _ATARI_FRAMES,
-            float(row["mean"]),
-            None,
-            _count(row["seeds"]),
-            _sources()[row["source"]],
-        )
-        for row in _rows("atari")
-    ]
+    control = (_score(row, f"dmc/{row['task']}", int(row["frames"])) for row in _rows("dmc"))
+    games = (_score(row, _game(row["game"]), _ATARI_FRAMES) for row in _rows("atari"))
     return (*control, *games)
+
+
+def _score(row: Mapping[str, str], task: str, frames: int) -> Score:
+    std, at = row.get("std"), row.get("evaluated_at")
+    source = _sources()[row["source"]] + (f"; evaluated at {at} frames" if at else "")
+    count, mean = _count(row["seeds"]), float(row["mean"])
+    return Score(row["method"], task, frames, mean, float(std) if std else None, count, source)
 
 
 @cache
@@ -143,10 +128,6 @@ def _rows(table: str) -> tuple[Mapping[str, str], ...]:
 @cache
 def _sources() -> dict[str, str]:
     return {row["source"]: row["text"] for row in _rows("sources")}
-
-
-def _suite(task: str) -> str:
-    return task.partition("/")[0]
 
 
 def _game(name: str) -> str:
