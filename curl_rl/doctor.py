@@ -129,9 +129,8 @@ def _check_cpu() -> Check:
     if quota >= cores:
         return Check("ok", "cpu", f"{cores} cores, {found}")
     mend = "raise the quota (docker run --cpus) for more" if quota >= 1 else "give it a whole core at least"
-    return Check(
-        "ok" if quota >= 1 else "warn", "cpu", f"{usable_cores()} of {cores} cores, quota {quota:g}, {found}", mend
-    )
+    found = f"{usable_cores()} of {cores} cores, quota {quota:g}, {found}"
+    return Check("ok" if quota >= 1 else "warn", "cpu", found, mend)
 
 
 def check_gl() -> Iterator[Check]:
@@ -154,15 +153,8 @@ def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
     """Return what `python -m curl_rl.envs.probe BACKEND` reports, or {"error": why it reports nothing}."""
     command = [*python(), "-m", "curl_rl.envs.probe", backend]
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=environment(),
-        )
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment(), "timeout": timeout}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     except subprocess.TimeoutExpired:
         return {"error": f"hangs: no image within {timeout:g} s"}
     lines = done.stdout.strip().splitlines()
@@ -185,12 +177,8 @@ def check_ale() -> Iterator[Check]:
 
         yield Check("ok", "atari", f"{len(get_all_rom_ids())} games")
     except Exception as error:  # a broken wheel raises more than ImportError
-        yield Check(
-            "warn",
-            "atari",
-            f"ale-py does not import: {error}",
-            "DeepMind Control trains; for Atari: pip install ale-py",
-        )
+        mend = "DeepMind Control trains; for Atari: pip install ale-py"
+        yield Check("warn", "atari", f"ale-py does not import: {error}", mend)
 
 
 def check_disk() -> Iterator[Check]:

@@ -8,12 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from curl_rl.report.numbers import statistics
-from curl_rl.report.numbers.statistics import Interval
+from curl_rl.report.numbers.statistics import SAMPLES, SEED, Interval
 from curl_rl.report.read import published
 from curl_rl.report.read.sections import Section, normalised
 
-SAMPLES = 2000
-SEED = 0
 MANY = 8  # own methods; with more of them each is compared with the control alone
 _WITH_SEEDS = "CURL (paper)"  # the published method of which single runs are data
 
@@ -93,7 +91,7 @@ def spread(values: np.ndarray) -> Interval:
     """Return the mean of values (n,) with its bootstrap interval, nan where one value tells of none."""
     if len(values) == 1:
         return Interval(float(values[0]), np.nan, np.nan)
-    return statistics.spread(values, samples=SAMPLES, seed=SEED)
+    return statistics.spread(values)
 
 
 def difference_of_means(first: np.ndarray, second: np.ndarray) -> Interval:
@@ -126,7 +124,7 @@ def _populations(section: Section) -> dict[str, list[np.ndarray]]:
 def _sampled(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Aggregated]:
     rows = []
     for method, scores in populations.items():
-        metrics = statistics.intervals(scores, samples=SAMPLES, seed=SEED)
+        metrics = statistics.intervals(scores)
         honest: dict[str, Interval | None] = {name: _honest(value, scores) for name, value in metrics.items()}
         rows.append(Aggregated(method, method in section.methods, _counts(scores), honest))
     return rows
@@ -151,7 +149,7 @@ def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> list[P
     pairs = []
     for first, second in _paired(section, populations):
         x, y = populations[first], populations[second]
-        value = statistics.improvement(x, y, samples=SAMPLES, seed=SEED)
+        value = statistics.improvement(x, y)
         pairs.append(Pair(first, second, _honest(value, [*x, *y])))
     return pairs
 
@@ -170,10 +168,7 @@ def _profiles(populations: dict[str, list[np.ndarray]]) -> list[Curve]:
     everything = np.concatenate([scores for method in populations.values() for scores in method])
     ends = (min(0.0, everything.min() - 0.02), max(1.0, everything.max() * 1.02))
     thresholds = np.unique([*ends, *_thinned(everything, 400)])  # a profile is a step at each score
-    bands = {
-        method: statistics.profile(scores, thresholds, samples=SAMPLES, seed=SEED)
-        for method, scores in populations.items()
-    }
+    bands = {method: statistics.profile(scores, thresholds) for method, scores in populations.items()}
     return [Curve(method, thresholds, _honest_band(bands[method], populations[method])) for method in populations]
 
 
@@ -238,7 +233,7 @@ def _newest(evaluations: Sequence, hour: float) -> float:
 
 
 def _band(scores: list[np.ndarray]) -> np.ndarray:
-    return _honest_band(statistics.curve(scores, samples=SAMPLES, seed=SEED), scores)
+    return _honest_band(statistics.curve(scores), scores)
 
 
 def _honest(value: Interval, scores: Sequence[np.ndarray]) -> Interval:

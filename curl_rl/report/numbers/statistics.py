@@ -14,6 +14,9 @@ import numpy as np
 
 Scores: TypeAlias = Sequence[np.ndarray]
 
+SAMPLES = 2000
+SEED = 0
+_TAILS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 _TRIM = 0.25  # of the runs at either end
 
 
@@ -61,25 +64,25 @@ METRICS: dict[str, Callable[[Scores], np.ndarray]] = {
 }
 
 
-def intervals(scores: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> dict[str, Interval]:
+def intervals(scores: Scores, *, samples: int = SAMPLES, seed: int = SEED) -> dict[str, Interval]:
     """Return every metric with its interval, all of them from the same resamples."""
-    tails, tasks = _tails(samples, confidence), _checked(scores)
+    tasks = _checked(scores)
     resampled = [task[index] for task, index in zip(tasks, _resamples(tasks, samples, seed), strict=True)]
-    return {name: Interval(*map(float, _band(metric(resampled), tails))) for name, metric in METRICS.items()}
+    return {name: Interval(*map(float, _band(metric(resampled)))) for name, metric in METRICS.items()}
 
 
-def spread(values: np.ndarray, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def spread(values: np.ndarray, *, samples: int = SAMPLES, seed: int = SEED) -> Interval:
     """Return the mean of the runs (runs,) of one task with its interval."""
-    return intervals([values], samples=samples, confidence=confidence, seed=seed)["mean"]
+    return intervals([values], samples=samples, seed=seed)["mean"]
 
 
-def improvement(x: Scores, y: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> Interval:
+def improvement(x: Scores, y: Scores, *, samples: int = SAMPLES, seed: int = SEED) -> Interval:
     """Return how probably a run of x beats a run of y on the same task: the mean over tasks of U / (m n).
 
     U is the Mann-Whitney statistic of x's m and y's n runs, a tie counting a half. Both give the same tasks in the
     same order; x's and y's runs are resampled independently. Raises ValueError where they differ in their tasks.
     """
-    tails, tasks, others = _tails(samples, confidence), _checked(x), _checked(y)
+    tasks, others = _checked(x), _checked(y)
     if len(tasks) != len(others):
         raise ValueError(f"x has {len(tasks)} tasks and y {len(others)}: give both on the same tasks, in one order")
     total = np.zeros(samples + 1)
@@ -87,36 +90,34 @@ def improvement(x: Scores, y: Scores, *, samples: int = 2000, confidence: float 
     for task, other, ours, theirs in zip(tasks, others, draws[: len(tasks)], draws[len(tasks) :], strict=True):
         wins = (task[:, None] > other) + 0.5 * (task[:, None] == other)  # (m, n)
         total += ((_counts(ours) @ wins) * _counts(theirs)).sum(axis=1) / wins.size
-    return Interval(*map(float, _band(total / len(tasks), tails)))
+    return Interval(*map(float, _band(total / len(tasks))))
 
 
-def profile(
-    scores: Scores, thresholds: np.ndarray, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> np.ndarray:
+def profile(scores: Scores, thresholds: np.ndarray, *, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
     """Return the performance profile (3, thresholds): the share of runs above each of them, its low and its high end.
 
     The share is a mean over tasks, so that every task weighs alike. The ends hold at each threshold by itself.
     """
-    tails, tasks = _tails(samples, confidence), _checked(scores)
+    tasks = _checked(scores)
     total = np.zeros((samples + 1, len(thresholds)))
     for task, index in zip(tasks, _resamples(tasks, samples, seed), strict=True):
         total += _counts(index) @ (task[:, None] > np.asarray(thresholds)).astype(float) / len(task)
-    return _band(total / len(tasks), tails)
+    return _band(total / len(tasks))
 
 
-def curve(scores_by_point: Scores, *, samples: int = 2000, confidence: float = 0.95, seed: int = 0) -> np.ndarray:
+def curve(scores_by_point: Scores, *, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
     """Return the interquartile mean over time (3, points): at each point it, its low and its high end.
 
     Takes one array (runs, points) for each task, all of the same points. A run is resampled as a whole, so that the
     ends at neighbouring points belong together.
     """
-    tails, tasks = _tails(samples, confidence), _checked(scores_by_point, axes=2)
+    tasks = _checked(scores_by_point, axes=2)
     points = {task.shape[1] for task in tasks}
     if len(points) > 1:
         raise ValueError(f"tasks have {', '.join(map(str, sorted(points)))} points: give all of them at the same ones")
     draws = list(_resamples(tasks, samples, seed))
     columns = ([task[:, p][index] for task, index in zip(tasks, draws, strict=True)] for p in range(points.pop()))
-    return _band(np.stack([iqm(column) for column in columns], axis=1), tails)
+    return _band(np.stack([iqm(column) for column in columns], axis=1))
 
 
 def _task_means(tasks: Scores) -> np.ndarray:
@@ -125,6 +126,8 @@ def _task_means(tasks: Scores) -> np.ndarray:
 
 def _resamples(tasks: Scores, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield for each task which runs its resamples hold (samples + 1, runs); the first row is the runs themselves."""
+    if samples < 1:
+        raise ValueError(f"samples={samples}: an interval needs at least one resample")
     rng = np.random.default_rng(seed)
     for task in tasks:
         yield np.vstack([np.arange(len(task)), rng.integers(len(task), size=(samples, len(task)))])
@@ -137,17 +140,9 @@ def _counts(index: np.ndarray) -> np.ndarray:
     return np.bincount(cells.ravel(), minlength=rows * runs).reshape(rows, runs).astype(float)
 
 
-def _band(values: np.ndarray, tails: tuple[float, float]) -> np.ndarray:
+def _band(values: np.ndarray) -> np.ndarray:
     """Return estimate, low and high (3, ...) of values (samples + 1, ...), whose first row is the estimate."""
-    return np.concatenate([values[:1], np.quantile(values[1:], tails, axis=0)])
-
-
-def _tails(samples: int, confidence: float) -> tuple[float, float]:
-    if samples < 1:
-        raise ValueError(f"samples={samples}: an interval needs at least one resample")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence={confidence}: give a share between 0 and 1, e.g. 0.95")
-    return (1 - confidence) / 2, (1 + confidence) / 2
+    return np.concatenate([values[:1], np.quantile(values[1:], _TAILS, axis=0)])
 
 
 def _checked(scores: Scores, *, axes: int = 1) -> list[np.ndarray]:

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from curl_rl.report.numbers.results import MANY, SAMPLES, SEED, Results
-from curl_rl.report.numbers.statistics import METRICS, Interval
+from curl_rl.report.numbers.results import MANY, Results
+from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED, Interval
 from curl_rl.report.page.figures import METRIC_TITLES
 from curl_rl.report.page.tables import Cell, Table, Value
 from curl_rl.report.read import published

@@ -16,6 +16,8 @@ from curl_rl.report.read.pooling import check
 from curl_rl.run.records import Run, find_runs, read_run
 from curl_rl.types import ConfigError, Origin
 
+_OF_JOBS = ("exit_code", "attempts", "tail")
+
 
 @dataclass(frozen=True)
 class Section:
@@ -180,20 +182,17 @@ def _absent(runs: Iterable[Run], jobs: Iterable[Mapping[str, str]]) -> list[Abse
 
 def _of_run(run: Run, job: Mapping[str, str] | None) -> Absent:
     status = job["status"] if job and job["status"] != "done" else "unfinished"
-    if not _is_number(run):
-        status = "not a number"
+    job = job or {"exit_code": "", "attempts": "", "command": "", "tail": ""}
     return Absent(
         task=run.task,
         method=run.method,
         seed=run.seed,
-        status=status,
+        status=status if _is_number(run) else "not a number",
         frame=run.evaluations[-1].frame if run.evaluations else 0,
         budget_frames=run.budget_frames,
-        exit_code=job["exit_code"] if job else "",
-        attempts=job["attempts"] if job else "",
         path=str(run.path),
-        command=(job["command"] if job else "") or run.command,
-        tail=job["tail"] if job else "",
+        command=job["command"] or run.command,
+        **{name: job[name] for name in _OF_JOBS},
     )
 
 
@@ -205,9 +204,7 @@ def _of_job(job: Mapping[str, str]) -> Absent:
         status="missing" if job["status"] == "done" else job["status"],
         frame=0,
         budget_frames=None,
-        exit_code=job["exit_code"],
-        attempts=job["attempts"],
         path=job["run_dir"],
         command=job["command"],
-        tail=job["tail"],
+        **{name: job[name] for name in _OF_JOBS},
     )
