@@ -7,7 +7,6 @@ from typing import NamedTuple, Protocol
 from curl_rl.options import quoted
 
 LOST = -9999  # the exit status of a job whose worker died under it: nothing is known to be wrong with the job
-_TAIL = 20
 
 
 class Job(NamedTuple):
@@ -66,12 +65,3 @@ class Engine(Protocol):
     def describe(self) -> str: ...
 
     def close(self) -> None: ...
-
-
-def tail_of(log: Path) -> str:
-    """Return the last lines of a log file, "" where there is none."""
-    if not log.is_file():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 8192))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL:])

@@ -6,12 +6,11 @@ import subprocess
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from curl_rl.benchmark.engines.base import tail_of
 from curl_rl.run.files import writing
 from curl_rl.run.interpreter import environment, program, python
 
+_TAIL = 20
 # Becomes the job, on its cores, and dies with the process that started it whatever kills that: a job that outlived it
 # would hold its run directory against the one that goes on.
 _STARTER = (
@@ -21,65 +20,42 @@ _STARTER = (
 )
 
 
-def start_process(
-    arguments: Sequence[str], log: Any, *, cores: Collection[int] = (), env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    """Start `curl-rl` with arguments, its output going to an open file, in a session of its own.
+class JobProcess:
+    """A running `curl-rl` command, its output appended to a log, in a session of its own.
 
     A keyboard interrupt then reaches only the program that started it, which decides what becomes of it.
     """
-    starter = [*python(), "-c", _STARTER, str(os.getpid()), ",".join(map(str, cores))]
-    return subprocess.Popen(
-        [*starter, *program(), *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
-        start_new_session=True,
-    )
-
-
-def exit_status(returned: int) -> int:
-    """Return an exit status, 128 + the signal's number where a signal ended the process."""
-    return 128 - returned if returned < 0 else returned
-
-
-def _state(pid: int) -> str:
-    """Return the letter by which the kernel tells how a process stands, "" where it cannot be asked."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def kill_all(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of a process and of those that it started, and wait for it."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
-class JobProcess:
-    """A running `curl-rl` command, its output appended to a log."""
 
     def __init__(
         self, arguments: Sequence[str], log: Path, *, cores: Collection[int] = (), env: Mapping[str, str] | None = None
     ):
-        self._log = log
+        self.log = log
+        starter = [*python(), "-c", _STARTER, str(os.getpid()), ",".join(map(str, cores))]
         with writing(log):
             log.parent.mkdir(parents=True, exist_ok=True)
             output = log.open("ab")
         with output:
-            self._process = start_process(arguments, output, cores=cores, env=env)
+            self._process = subprocess.Popen(
+                [*starter, *program(), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**environment(), "PYTHONUNBUFFERED": "1", **(env or {})},
+                start_new_session=True,
+            )
 
     def poll(self) -> int | None:
-        """Return the exit status, None while it runs."""
+        """Return the exit status, 128 + the signal's number where a signal ended it, None while it runs."""
         returned = self._process.poll()
-        return None if returned is None else exit_status(returned)
+        return 128 - returned if returned is not None and returned < 0 else returned
 
     def paused(self) -> int | None:
         """Return the process's number where a signal has paused it."""
-        return self._process.pid if _state(self._process.pid) in ("T", "t") else None
+        pid = self._process.pid
+        with suppress(OSError):  # where the kernel tells nothing
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t"):
+                return pid
+        return None
 
     def stop(self) -> None:
         self._process.terminate()
@@ -87,7 +63,19 @@ class JobProcess:
             os.killpg(self._process.pid, signal.SIGCONT)  # one that is paused would not hear of it
 
     def kill(self) -> None:
-        kill_all(self._process)
+        """Kill what is left of it and of the processes that it started, and wait for it."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
 
     def tail(self) -> str:
-        return tail_of(self._log)
+        return tail_of(self.log)
+
+
+def tail_of(log: Path) -> str:
+    """Return the last lines of a log file, "" where there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 8192))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL:])

@@ -12,16 +12,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curl_rl.benchmark.engines.base import LOST, Job, tail_of
-from curl_rl.benchmark.engines.process import exit_status, kill_all, start_process
-from curl_rl.benchmark.engines.sharing import SharedDirectory, TakenError, is_url
-from curl_rl.run.files import writing
+from curl_rl.benchmark.engines.base import LOST, Job
+from curl_rl.benchmark.engines.process import JobProcess, tail_of
+from curl_rl.benchmark.engines.sharing import TABLES, SharedDirectory, TakenError, is_url
 from curl_rl.run.interpreter import python
 from curl_rl.run.locks import alone
 from curl_rl.types import ConfigError
@@ -54,10 +52,11 @@ class RayEngine:
         """Connect; what a run directory behind a URL has that is new gets there every `push_every` seconds."""
         self._ray = _connect(address)
         self._address, self._cpus, self._gpus, self._push_every = address, cpus, gpus, push_every
+        self._shares = {"CPU": float(cpus)} | ({"GPU": gpus} if gpus else {})
         self._task = self._ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run_job)
         self._running: list[RayHandle] = []
         self._cache = tempfile.TemporaryDirectory(prefix="curl-rl-views-")
-        self._views: dict[str, tuple[SharedDirectory, Path]] = {}
+        self._views: dict[str, SharedDirectory] = {}
         self._viewed: dict[str, float] = {}
         if not self._slots():
             self.close()
@@ -85,14 +84,10 @@ class RayEngine:
 
     def view(self, job: Job) -> Path:
         """Return the mounted run directory itself, or a copy of its tables that is some seconds old at most."""
-        if not is_url(job.run_dir):
-            return Path(job.run_dir)
-        shared, local = self._shared(job.run_dir)
-        if time.monotonic() - self._viewed.get(job.run_dir, -_VIEW_EVERY) >= _VIEW_EVERY:
+        fresh = time.monotonic() - self._viewed.get(job.run_dir, -_VIEW_EVERY) < _VIEW_EVERY
+        if not fresh:
             self._viewed[job.run_dir] = time.monotonic()
-            with suppress(OSError):  # what was fetched before is shown until the network is back
-                shared.fetch()
-        return local
+        return self._fetched(job, () if fresh else TABLES)
 
     def describe(self) -> str:
         return f"Ray at {self._address}: {self._slots()} x {self._size()}"
@@ -104,31 +99,31 @@ class RayEngine:
 
     def _slots(self) -> int:
         return sum(
-            int(min(node["Resources"].get(name, 0) / share for name, share in self._shares().items()))
+            int(min(node["Resources"].get(name, 0) / share for name, share in self._shares.items()))
             for node in self._ray.nodes()
             if node["Alive"]
         )
-
-    def _shares(self) -> dict[str, float]:
-        return {"CPU": self._cpus} | ({"GPU": self._gpus} if self._gpus else {})
 
     def _size(self) -> str:
         cores = f"{self._cpus} core{'s' if self._cpus > 1 else ''}"
         return f"{cores} and {self._gpus:g} GPU" if self._gpus else cores
 
-    def _shared(self, url: str) -> tuple[SharedDirectory, Path]:
+    def _shared(self, url: str) -> SharedDirectory:
         if url not in self._views:
             local = Path(self._cache.name, *Path(url.partition("://")[2]).parts[1:])
-            self._views[url] = SharedDirectory(url, local), local
+            self._views[url] = SharedDirectory(url, local)
         return self._views[url]
 
-    def _log(self, job: Job) -> str:
+    def _fetched(self, job: Job, names: Iterable[str]) -> Path:
         if not is_url(job.run_dir):
-            return tail_of(Path(job.run_dir) / _LOG)
-        shared, local = self._shared(job.run_dir)
-        with suppress(OSError):
-            shared.fetch([_LOG])
-        return tail_of(local / _LOG)
+            return Path(job.run_dir)
+        shared = self._shared(job.run_dir)
+        with suppress(OSError):  # what was fetched before is shown until the network is back
+            shared.fetch(names)
+        return shared.local
+
+    def _log(self, job: Job) -> str:
+        return tail_of(self._fetched(job, [_LOG]) / _LOG)
 
 
 class RayHandle:
@@ -181,38 +176,25 @@ def run_job(job: Job, share: tuple[str, ...], cpus: int, push_every: float) -> t
     else:
         run_dir = Path(job.run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
-        pull = push = _nothing
+        pull = push = lambda: None  # every node sees the same directory
     with _cancelled() as cancel:
         _wait_until_free(run_dir / ".lock", cancel)
         if cancel.asked:
             return _STOPPED, ""
         pull()
         arguments = job.command(*share, run_dir=str(run_dir))
-        watch = partial(_watch, push=push, push_every=push_every)
-        status = _run(arguments, run_dir, cpus=cpus, cancel=cancel, watch=watch)
+        cancel.child = child = JobProcess(arguments, run_dir / _LOG, env={"OMP_NUM_THREADS": str(cpus)})
+        if cancel.asked:
+            child.stop()
+        try:
+            status = _watch(child, push, push_every)
+        finally:
+            child.kill()
         _push_last(push)
-    tail = tail_of(run_dir / _LOG)
+    tail = child.tail()
     if is_url(job.run_dir):
         shutil.rmtree(run_dir, ignore_errors=True)
     return status, tail
-
-
-def _run(arguments: Sequence[str], run_dir: Path, *, cpus: int, cancel: "_Cancel", watch: Callable[..., int]) -> int:
-    with writing(run_dir / _LOG):
-        output = (run_dir / _LOG).open("ab")
-    with output as log:
-        cancel.child = child = start_process(arguments, log, env={"OMP_NUM_THREADS": str(cpus)})
-        try:
-            if cancel.asked:
-                child.terminate()
-            status = watch(child, log)
-        finally:
-            kill_all(child)
-    return exit_status(status)
-
-
-def _nothing() -> None:
-    """Push or pull where every node sees the same directory."""
 
 
 class _Cancel:
@@ -220,12 +202,12 @@ class _Cancel:
 
     def __init__(self) -> None:
         self.asked = False
-        self.child: subprocess.Popen[bytes] | None = None
+        self.child: JobProcess | None = None
 
     def __call__(self, *_: Any) -> None:
         self.asked = True
         if self.child is not None:
-            self.child.terminate()
+            self.child.stop()
 
 
 @contextmanager
@@ -238,7 +220,7 @@ def _cancelled() -> Iterator[_Cancel]:
         signal.signal(signal.SIGINT, before)
 
 
-def _watch(child: subprocess.Popen[bytes], log: Any, *, push: Callable[[], None], push_every: float) -> int:
+def _watch(child: JobProcess, push: Callable[[], None], push_every: float) -> int:
     """Push now and then until the job ends; return its exit status."""
     due = time.monotonic() + push_every
     while (status := child.poll()) is None:
@@ -249,8 +231,8 @@ def _watch(child: subprocess.Popen[bytes], log: Any, *, push: Callable[[], None]
             except TakenError:
                 raise
             except Exception as error:  # of any file system; the next push brings what this one did not
-                log.write(f"cannot write to the shared run directory yet: {error}\n".encode())
-                log.flush()
+                with child.log.open("a", encoding="utf-8") as log:
+                    log.write(f"cannot write to the shared run directory yet: {error}\n")
             # A slow network gets a fifth of the time at most.
             due = max(begun + push_every, time.monotonic() + 4 * (time.monotonic() - begun))
     return status
@@ -291,12 +273,17 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError:
         raise ConfigError("the engine ray needs Ray: pip install 'curl-rl[ray]'") from None
-    _try(address)
+    meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _try(address, meant)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(_unreachable(address, str(error))) from None
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0] or "no reason given"
+        raise ConfigError(
+            f"cannot reach a Ray cluster at {meant!r} ({reason}): start one with `ray start --head`, "
+            "or give its address as host:port"
+        ) from None
     signal.signal(signal.SIGTERM, handler)  # Ray puts one of its own there
     with suppress(ImportError):
         # A death is told by its job's state, not by a page of a raylet's log amid the table; Ray has no setting for it.
@@ -306,27 +293,15 @@ def _connect(address: str) -> Any:
     return ray
 
 
-def _try(address: str) -> None:
-    """Raise ConfigError where no cluster answers."""
-    meant = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+def _try(address: str, meant: str) -> None:
+    """Raise an error where no cluster answers in time; `meant` is what the address stands for."""
     host, _, port = meant.removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
-        try:
-            socket.create_connection((host, int(port)), _CONNECT).close()
-        except (OSError, OverflowError) as error:
-            raise ConfigError(_unreachable(meant, str(error))) from None
+        socket.create_connection((host, int(port)), _CONNECT).close()
     try:
         command = [*python(), "-W", "ignore", "-c", _TRIAL, address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_INIT, check=False)
     except subprocess.TimeoutExpired:
-        raise ConfigError(_unreachable(meant, f"no answer within {_INIT:g} s")) from None
+        raise TimeoutError(f"no answer within {_INIT:g} s") from None
     if done.returncode:
-        raise ConfigError(_unreachable(meant, done.stderr))
-
-
-def _unreachable(address: str, reason: str) -> str:
-    lines = reason.strip().splitlines() or ["no reason given"]
-    return (
-        f"cannot reach a Ray cluster at {address!r} ({lines[0]}): start one with `ray start --head`, "
-        "or give its address as host:port"
-    )
+        raise RuntimeError(done.stderr)

@@ -37,7 +37,7 @@ class SharedDirectory:
     """
 
     def __init__(self, url: str, local: Path):
-        self.url, self._local = url, local
+        self.url, self.local = url, local
         self._files, self._root = _open(url)
         self._token = ""
         self._pushed: dict[str, Any] = {}  # what lies there: the bytes of a manifest, size and time of other files
@@ -53,7 +53,7 @@ class SharedDirectory:
             if Path(name).name.startswith(_PART):  # a push died here
                 self._files.rm_file(self._at(name))
             elif name != _OWNER:
-                target = self._local / name
+                target = self.local / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(self._at(name), str(target))
         self._pushed = self._stamps() | self._manifests()
@@ -85,7 +85,7 @@ class SharedDirectory:
             with suppress(FileNotFoundError):
                 key = self._files.ukey(self._at(name))
                 if self._fetched.get(name) != key:
-                    with replacing(self._local / name) as (part,):
+                    with replacing(self.local / name) as (part,):
                         self._files.get_file(self._at(name), str(part))
                     self._fetched[name] = key
 
@@ -100,9 +100,9 @@ class SharedDirectory:
     def _stamps(self) -> dict[str, Any]:
         """Return size and time of every local file that is pushed, but manifests."""
         stamps = {}
-        for folder, _, names in os.walk(self._local):
+        for folder, _, names in os.walk(self.local):
             for path in (Path(folder, name) for name in names):
-                name = path.relative_to(self._local).as_posix()
+                name = path.relative_to(self.local).as_posix()
                 if path.name.startswith(("tmp-", _PART)) or name == ".lock" or name.startswith(_MANIFEST):
                     continue
                 with suppress(FileNotFoundError):
@@ -112,14 +112,14 @@ class SharedDirectory:
 
     def _manifests(self) -> dict[str, Any]:
         found = {}
-        for path in self._local.glob(f"{_MANIFEST}*"):
+        for path in self.local.glob(f"{_MANIFEST}*"):
             with suppress(FileNotFoundError):
-                found[path.relative_to(self._local).as_posix()] = path.read_bytes()
+                found[path.relative_to(self.local).as_posix()] = path.read_bytes()
         return found
 
     def _push_file(self, name: str) -> bool:
         """Return whether the file was still there."""
-        path = self._local / name
+        path = self.local / name
         try:
             if name.startswith(_CHECKPOINTS):
                 # Half of one does no harm: no manifest names it yet, and its own name holds its checksum.
@@ -161,8 +161,8 @@ class SharedDirectory:
             raise TakenError(f"{self.url} was taken over by another process, or removed: nothing more is written to it")
 
     def _empty(self) -> None:
-        self._local.mkdir(parents=True, exist_ok=True)
-        for path in self._local.iterdir():
+        self.local.mkdir(parents=True, exist_ok=True)
+        for path in self.local.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != ".lock":
