@@ -271,10 +271,10 @@ def _settings(overrides: Sequence[str]) -> Iterator[str]:
     yield from _fields(config, "")
     for group, registry in GROUPS.items():
         chosen = getattr(config, group)
-        for name, cls in sorted(registry.items(), key=lambda item: item[0] != chosen.name):
-            title = (cls.__doc__ or "").strip().split("\n")[0]
+        for name in dict.fromkeys((chosen.name, *registry)):  # which may be of the user's own
+            title = (registry[name].__doc__ or "").strip().split("\n")[0]
             yield f"\n{group}={name}{' (chosen)' if name == chosen.name else ''}  {title}".rstrip()
-            yield from _fields(chosen if name == chosen.name else cls.Config(), f"{group}.")
+            yield from _fields(chosen if name == chosen.name else registry[name].Config(), f"{group}.")
 
 
 def _fields(config: Any, prefix: str) -> Iterator[str]:

@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 import importlib
-import math
+import operator
 import pkgutil
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from curl_rl.types import ConfigError
@@ -56,7 +56,7 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> None
         key, value = prefix + field.name, values[field.name]
         if dataclasses.is_dataclass(value):
             check(value, f"{key}.")
-        elif kind is not None:
+        elif isinstance(kind, Kind):
             _check_value(key, value, kind, field.metadata)
     for field, _ in _fields(cls):
         _check_effect(values, prefix, field)
@@ -66,12 +66,12 @@ class OwnClassError(ConfigError):
     """A class of the user's own, `package.module:Class`, that cannot be used here."""
 
 
-class Registry(Mapping[str, Any]):
+class Registry(dict[str, Any]):
     """The classes of one kind by the names in their `Config`: all that the modules of a package define, or one module.
 
-    `registry["package.module:Class"]` is a class of the user's own, which joins them when it is first asked for; its
-    module is looked for in the current folder last of all. Raises ConfigError for an unknown name, a module that
-    cannot be imported, and a class that has not what its kind needs.
+    `registry["package.module:Class"]` is a class of the user's own, whose module is looked for in the current folder
+    last of all. Raises ConfigError for an unknown name, a module that cannot be imported, and a class that has not what
+    its kind needs.
 
     Args: kind, as in `kind=name`; place, the package or module; base, of which all are; gives and options, what a class
     has besides, and what its `Config` has.
@@ -80,47 +80,27 @@ class Registry(Mapping[str, Any]):
     def __init__(
         self, kind: str, place: str, base: type = object, *, gives: Sequence[str] = (), options: Sequence[str] = ()
     ):
+        super().__init__()
         self.kind, self._place, self._base = kind, place, base
         self._gives, self._options = ("Config", *gives), options
+        self.find()
 
-    def __getitem__(self, name: str) -> Any:
-        if name not in self.found:
-            self.found[name] = self._own(name)
-        return self.found[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.found)
-
-    def __len__(self) -> int:
-        return len(self.found)
-
-    @functools.cached_property
-    def found(self) -> dict[str, Any]:
-        """What was found when a class was first asked for, by name."""
-        found: dict[str, Any] = {}
-        for cls in self._defined():
-            name = self._checked(cls).name
-            if not name:
-                raise ConfigError(f"{_title(cls)} has no name: give its Config a field name: str = ...")
-            if name in found:
-                both = f"{_title(found[name])} and {_title(cls)}"
-                raise ConfigError(f"{self.kind}={name} is both {both}: rename one of them")
-            found[name] = cls
-        return found
-
-    def _defined(self) -> Iterator[type]:
-        """Yield every class that has options of its own; one that others derive from has none."""
+    def find(self) -> None:
+        """Take every class that has options of its own; one that others derive from has none."""
         inside = pkgutil.iter_modules(getattr(sys.modules[self._place], "__path__", ()))
-        for name in (self._place, *(f"{self._place}.{module.name}" for module in inside)):
-            for value in vars(_imported(name, "mend it or move it out of the folder")).values():
-                own = isinstance(value, type) and issubclass(value, self._base) and value.__module__ == name
-                if own and "Config" in vars(value):
-                    yield value
+        for module in (self._place, *(f"{self._place}.{info.name}" for info in inside)):
+            for cls in vars(_imported(module, "mend it or move it out of the folder")).values():
+                own = isinstance(cls, type) and issubclass(cls, self._base) and cls.__module__ == module
+                if own and "Config" in vars(cls):
+                    self._add(cls)
 
-    def _own(self, name: str) -> type:
+    def _add(self, cls: type) -> None:
+        if not (name := self._options_of(cls).name):
+            raise ConfigError(f"{_title(cls)} has no name: give its Config a field name: str = ...")
+        if (other := self.setdefault(name, cls)) is not cls:
+            raise ConfigError(f"{self.kind}={name} is both {_title(other)} and {_title(cls)}: rename one of them")
+
+    def __missing__(self, name: str) -> type:
         module, colon, title = str(name).partition(":")
         if not colon:
             known = f"there are {', '.join(sorted(self))}, and package.module:Class for one of your own"
@@ -131,12 +111,12 @@ class Registry(Mapping[str, Any]):
             members = vars(_imported(module, f"mend it, or start where {module.partition('.')[0]} lies"))
             if not isinstance(cls := members.get(title), type):
                 raise ConfigError(f"{members.get('__file__', module)} has no class {title!r}")
-            self._checked(cls)
+            self._options_of(cls)
         except ConfigError as error:
             raise OwnClassError(f"{self.kind}={name} cannot be used: {error}") from error
         return cls
 
-    def _checked(self, cls: type) -> Any:
+    def _options_of(self, cls: type) -> Any:
         """Return a class's default options. Raises ConfigError where it has not what its kind needs."""
         if not issubclass(cls, self._base):
             raise ConfigError(f"{_title(cls)} is no {self.kind}: derive it from {_title(self._base)}")
@@ -193,25 +173,25 @@ class Kind(NamedTuple):
 
 def kinds(cls: type) -> dict[str, Any]:
     """Return for each field of a configuration its Kind, or the class of a nested configuration."""
-    hints = typing.get_type_hints(cls)
-    return {field.name: kind or hints[field.name] for field, kind in _fields(cls)}
+    return {field.name: kind for field, kind in _fields(cls)}
 
 
 @functools.cache
-def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Kind | None]]:
+def _fields(cls: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     hints = typing.get_type_hints(cls)
     return [(field, _kind(hints[field.name])) for field in dataclasses.fields(cls)]
 
 
-def _kind(hint: Any) -> Kind | None:
-    """Return what an annotation such as `float | None` or `tuple[int, ...]` says, None for any other."""
+def _kind(hint: Any) -> Any:
+    """Return what an annotation such as `float | None` or `tuple[int, ...]` says; any other is returned."""
     inner = [each for each in typing.get_args(hint) if each not in (types.NoneType, Ellipsis)]
     optional = types.NoneType in typing.get_args(hint)
     many = typing.get_origin(hint) is tuple
     of = inner[0] if (optional or many) and len(inner) == 1 else hint
-    return Kind(of, optional, many) if of in _NAMES else None
+    return Kind(of, optional, many) if of in _NAMES else hint
 
 
+_HOLDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -236,14 +216,11 @@ def _check_value(key: str, value: Any, kind: Kind, metadata: Mapping[str, Any]) 
 
 def _check_number(key: str, value: float, kind: Kind, bounds: Mapping[str, float | None]) -> None:
     most = WIDEST if kind.type is int else LARGEST
-    bounds = {name: bound for name, bound in bounds.items() if bound is not None}
-    if not bounds.keys() & {"at_least", "above"}:
-        bounds = {"at_least": -most, **bounds}
-    if not bounds.keys() & {"at_most", "below"}:
-        bounds = {**bounds, "at_most": most}
-    high_enough = value >= bounds.get("at_least", -math.inf) and value > bounds.get("above", -math.inf)
-    low_enough = value <= bounds.get("at_most", math.inf) and value < bounds.get("below", math.inf)
-    if not (high_enough and low_enough):
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    low = {} if given.keys() & {"at_least", "above"} else {"at_least": -most}
+    high = {} if given.keys() & {"at_most", "below"} else {"at_most": most}
+    bounds = {**low, **given, **high}
+    if not all(_HOLDS[name](value, bound) for name, bound in bounds.items()):
         allowed = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
         raise ConfigError(f"{key} must be {allowed}, got {value}")
 

@@ -218,7 +218,7 @@ def test_what_is_no_thing_is_one_clear_error(folder, before, after, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_class_of_ones_own_joins_when_it_is_asked_for(folder, tmp_path, monkeypatch):
+def test_a_class_of_ones_own_is_found_last_in_the_current_folder(folder, tmp_path, monkeypatch):
     there = tmp_path / "there"
     there.mkdir()
     (there / "own.py").write_text(MODULE)
@@ -228,7 +228,7 @@ def test_a_class_of_ones_own_joins_when_it_is_asked_for(folder, tmp_path, monkey
     assert "own:One" not in things
     own = things["own:One"]
     assert (own.__module__, own().act(), sys.path[-1]) == ("own", "one", "")
-    assert list(things) == ["one", "own:One"]
+    assert list(things) == ["one"]
     assert things["own:One"] is own
     assert things["things.one:One"] is things["one"]
 

@@ -113,15 +113,21 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=schema(Config))
     for group, registry in GROUPS.items():
-        for name, cls in registry.items():
-            # Plain, so that a preset may set an option that only its own choice has.
-            node = OmegaConf.to_container(OmegaConf.structured(schema(cls.Config)))
-            store.store(group=group, name=name, node={**typing.cast(dict[str, Any], node), "name": name})
+        for name in registry:
+            _register(group, name)
     for name, suite in suites.SUITES.items():
         chosen = suite.choices | ({f"preset/{name}": suite.preset} if presets(name) else {})
         own = [{group: choice} for group, choice in chosen.items()]
         defaults = ["schema", "launch", *own, {"override hydra/job_logging": "stdout"}, "_self_"]
         store.store(name=name, node={"defaults": defaults})
+
+
+@explaining()
+def _register(group: str, name: str) -> None:
+    # Plain, so that a preset may set an option that only its own choice has.
+    node = OmegaConf.to_container(OmegaConf.structured(schema(GROUPS[group][name].Config)))
+    node = {**typing.cast(dict[str, Any], node), "name": name}
+    ConfigStore.instance().store(group=group, name=name, node=node)
 
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
@@ -180,9 +186,11 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     if len(entry_points) > 1:
         raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
     (suite,) = entry_points
-    for key, names in chosen.items():
-        for name in names if key != "task" else ():
-            GROUPS[key][name] if key in GROUPS else _check_preset(name, suite)
+    for key, name in ((key, name) for key, names in chosen.items() for name in names):
+        if key in GROUPS:
+            _register(key, name)  # a class of the user's own is known from now on
+        elif key == "preset" and name not in (known := presets(suite)):
+            raise ConfigError(f"unknown preset {name!r}; there are {', '.join(known)}")
     translated = {
         "preset": lambda o: f"preset/{suite}={o.get_value_string()}",
         "task": lambda _: f"task={','.join(tasks)}",
@@ -197,11 +205,6 @@ def canonical(task: str) -> str:
     except EnvError:
         hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
-
-
-def _check_preset(name: str, suite: str) -> None:
-    if name not in (names := presets(suite)):
-        raise ConfigError(f"unknown preset {name!r}; there are {', '.join(names)}")
 
 
 def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:

@@ -155,6 +155,6 @@ def test_an_objective_that_reads_its_tensors_while_it_is_built_is_built_all_the_
             super().__init__(config, shapes)
             self.drawn = float(torch.rand(3).sum()), torch.rand(3).numpy()
 
-    monkeypatch.setitem(OBJECTIVES.found, "none", Reading)
+    monkeypatch.setitem(OBJECTIVES, "none", Reading)
     config = dataclasses.replace(base("sac"), objective=none.Config())
     assert isinstance(make_learner(config, Spaces(config), CPU).objective, Reading)

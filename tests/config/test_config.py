@@ -136,7 +136,7 @@ def test_an_objectives_own_null_is_its_own_business(monkeypatch):
         name: str = "probe"
         temperature: float | None = None
 
-    monkeypatch.setitem(OBJECTIVES.found, "probe", type("Probe", (Objective,), {"Config": ProbeConfig}))
+    monkeypatch.setitem(OBJECTIVES, "probe", type("Probe", (Objective,), {"Config": ProbeConfig}))
     assert compose([TOY, "objective=probe"]).objective.temperature is None
 
 
@@ -324,7 +324,7 @@ def test_a_new_objective_is_an_option_without_a_file(monkeypatch):
     class Guess:
         Config = GuessConfig
 
-    monkeypatch.setitem(OBJECTIVES.found, "guess", Guess)
+    monkeypatch.setitem(OBJECTIVES, "guess", Guess)
     config = compose([TOY, "objective=guess", "objective.scales=[3,4]", "objective.coefficient=2"])
     assert config.objective == GuessConfig(coefficient=2.0, scales=(3, 4))
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config

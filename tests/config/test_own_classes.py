@@ -117,8 +117,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "mine.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for registry in GROUPS.values():
-        monkeypatch.setitem(vars(registry), "found", dict(registry.found))
     yield tmp_path
     sys.modules.pop("mine", None)
 
@@ -213,7 +211,6 @@ def test_a_run_of_ones_own_classes_trains_goes_on_plays_and_is_exported(folder, 
         assert (done.returncode, line.startswith(f"curl-rl: the run in {run} needs a class of its own: ")) == (2, True)
         assert lost in line
     del sys.modules["mine"]
-    GROUPS["encoder"].found.pop("mine:Eye")  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(EncoderError) as error:
         load_encoder("eye")
     assert str(error.value).startswith(

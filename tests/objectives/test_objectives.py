@@ -60,11 +60,11 @@ def test_an_unknown_objective_names_the_known_ones():
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Give an empty folder in which objectives are looked for besides their own, while one test lasts."""
-    monkeypatch.setitem(vars(OBJECTIVES), "found", OBJECTIVES.found)
-    monkeypatch.delitem(vars(OBJECTIVES), "found")  # looked for anew
+    shipped, before = dict(OBJECTIVES), set(sys.modules)
     monkeypatch.setattr(objectives, "__path__", [*objectives.__path__, str(tmp_path)])
-    before = set(sys.modules)
     yield tmp_path
+    OBJECTIVES.clear()
+    OBJECTIVES.update(shipped)
     for name in set(sys.modules) - before:
         if name.startswith("curl_rl.objectives."):
             del sys.modules[name]
@@ -79,6 +79,7 @@ def test_objectives_are_found_at_any_depth_of_inheritance(folder):
         "@dataclass(frozen=True)\nclass DeepConfig(CurlConfig):\n    name: str = 'deep'\n"
         "class Deep(Between):\n    Config = DeepConfig\n"
     )
+    OBJECTIVES.find()
     assert OBJECTIVES["deep"].__name__ == "Deep"
     assert OBJECTIVES["curl"] is curl  # and not the class between, which inherits its Config
 
@@ -91,7 +92,7 @@ def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(fold
     )
     both = r"objective=moco is both curl_rl\.objectives\.\w+\.\w+ and curl_rl\.objectives\.\w+\.\w+: rename one of them"
     with pytest.raises(ConfigError, match=both) as error:
-        list(OBJECTIVES)
+        OBJECTIVES.find()
     for place in ("curl_rl.objectives.mine.Mine", "curl_rl.objectives.moco_mochi.Moco"):
         assert place in str(error.value)
 
@@ -102,7 +103,7 @@ def test_a_second_objective_of_a_shipped_name_is_refused_and_both_are_named(fold
 def test_a_broken_module_is_named_with_its_error(folder, text, problem):
     (folder / "broken.py").write_text(text)
     with pytest.raises(ConfigError, match=rf"curl_rl\.objectives\.broken cannot be imported \({problem}") as error:
-        list(OBJECTIVES)
+        OBJECTIVES.find()
     assert type(error.value.__cause__).__name__ == problem.split(":")[0]
 
 
@@ -153,7 +154,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
         def after_step(self):
             self.steps += 1
 
-    monkeypatch.setitem(OBJECTIVES.found, "brightness", Brightness)
+    monkeypatch.setitem(OBJECTIVES, "brightness", Brightness)
 
 
 @pytest.mark.parametrize("update", ["joint", "sequential"])
@@ -213,6 +214,7 @@ def put_readmes_objective(folder: Path) -> None:
     readme = ROOT.joinpath("README.md").read_text()
     section = readme.split("## Adding an objective")[1].split("\n## ")[0]
     (folder / "agree.py").write_text(section.split("```python\n")[1].split("```")[0])
+    OBJECTIVES.find()
 
 
 @pytest.mark.parametrize(("task", "preset"), [("toy/reach", "quick"), ("toy/grid", "rainbow")])
