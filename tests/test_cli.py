@@ -134,6 +134,12 @@ def test_an_environment_says_itself_what_to_mend(monkeypatch, capsys):
     assert capsys.readouterr().err == "curl-rl: image_size must be at least 8, not 1\n"
 
 
+def test_a_misuse_of_an_environment_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(trainer, "train", lambda _: envs.make_env("toy/reach").step(0))
+    with pytest.raises(RuntimeError, match="call reset before step"):
+        cli.main(["train", "task=toy/reach"])
+
+
 def test_an_unknown_error_keeps_its_traceback(monkeypatch):
     def fail(_):
         raise RuntimeError("a bug")

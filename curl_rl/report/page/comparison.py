@@ -119,20 +119,13 @@ def _curve(run: Run, name: str) -> Curve:
 
 
 def _evaluations(first: Run, second: Run, names: tuple[str, str]) -> Table:
-    by_frame = [{evaluation.frame: evaluation for evaluation in run.evaluations} for run in (first, second)]
+    by_frame = [{each.frame: Value.of(np.array(each.returns)) for each in run.evaluations} for run in (first, second)]
     rows = tuple(
-        (frame, *(_value(evaluations.get(frame)) for evaluations in by_frame))
+        (frame, *(values.get(frame) for values in by_frame))
         for frame in sorted(by_frame[0].keys() | by_frame[1].keys())
     )
     title = "Evaluations: mean ± standard deviation over episodes (how many)"
     return Table("comparison_evaluations", title, ("Frames", *names), rows)
-
-
-def _value(evaluation: Evaluation | None) -> Value | None:
-    if evaluation is None:
-        return None
-    returns = np.array(evaluation.returns)
-    return Value(evaluation.mean, float(returns.std(ddof=1)) if len(returns) > 1 else None, len(returns))
 
 
 def _configurations(first: Run, second: Run, names: tuple[str, str]) -> Table:

@@ -17,6 +17,12 @@ _BOOTSTRAP = (
     "too narrow"
 )
 
+_KINDS = {
+    "best of training": "the best of each run's evaluations, which is not comparable with the final checkpoints of "
+    "this report",
+    "not stated": "the source does not say whether they are of final checkpoints, as this report's are",
+}
+
 
 class Block(NamedTuple):
     """One part of a section."""
@@ -31,15 +37,8 @@ class Block(NamedTuple):
 
 def blocks(results: Results) -> list[Block]:
     """Return the parts of a section, in the order of the page."""
-    return [
-        _scores(results),
-        _aggregates(results),
-        _improvement(results),
-        _profiles(results),
-        _learning(results),
-        _efficiency(results),
-        _published(results),
-    ]
+    parts = (_scores, _aggregates, _improvement, _profiles, _learning, _efficiency, _published)
+    return [part(results) for part in parts]
 
 
 def absent_table(absent: Iterable[Absent]) -> Table:
@@ -49,16 +48,21 @@ def absent_table(absent: Iterable[Absent]) -> Table:
         "Runs without a score",
         ("Task", "Method", "Seed", "State", "Frames evaluated", "Budget", "Exit code", "Attempts", "Directory"),
         tuple(
-            (run.task, run.method, run.seed, run.status, run.frame, run.budget_frames, *_ends(run), run.path)
+            (
+                run.task,
+                run.method,
+                run.seed,
+                run.status,
+                run.frame,
+                run.budget_frames,
+                *map(_integer, (run.exit_code, run.attempts)),
+                run.path,
+            )
             for run in absent
         ),
         "None of them counts in any score, aggregate or curve of this report: where a run's returns are not a number, "
         "the scores of its method's other runs flatter the method.",
     )
-
-
-def _ends(run: Absent) -> tuple[Cell, Cell]:
-    return _integer(run.exit_code), _integer(run.attempts)
 
 
 def _integer(text: str) -> Cell:
@@ -70,7 +74,7 @@ def _scores(results: Results) -> Block:
     rows = tuple(
         (
             task,
-            *(_own(section.scores(method, task)) for method in section.methods),
+            *(Value.of(section.scores(method, task)) for method in section.methods),
             *(_score(results.scores.get((method, task))) for method in results.main),
         )
         for task in section.tasks
@@ -91,12 +95,6 @@ def _scores(results: Results) -> Block:
     return Block("scores", "Scores", tuple(notes), tuple(warnings), (table,))
 
 
-def _own(scores: np.ndarray) -> Cell:
-    if not len(scores):
-        return None
-    return Value(float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else None, len(scores))
-
-
 def _score(score: published.Score | None) -> Cell:
     return Value(score.mean, score.std, score.seeds) if score else None
 
@@ -104,16 +102,7 @@ def _score(score: published.Score | None) -> Cell:
 def _kind_warnings(results: Results, methods: Iterable[str], *, unstated: bool = False) -> Iterable[str]:
     """Say which of the methods' figures are not of final checkpoints, and if asked, of which nobody knows."""
     methods = [method for method in dict.fromkeys(methods) if method in results.methods]
-    for kind, meaning in (
-        (
-            "best of training",
-            "the best of each run's evaluations, which is not comparable with the final checkpoints of this report",
-        ),
-        (
-            "not stated",
-            "the source does not say whether they are of final checkpoints, as this report's are",
-        ),
-    ):
+    for kind, meaning in _KINDS.items():
         names = [name for name in methods if results.methods[name].kind == kind]
         if names and (unstated or kind != "not stated"):
             yield f"{', '.join(names)}: {kind}, that is {meaning}."
@@ -227,7 +216,9 @@ def _learning(results: Results) -> Block:
         "Mean over the seeds of each evaluation's mean return, at the frames at which all seeds of a method were "
         "evaluated; bands are 95 % bootstrap intervals of that mean over seeds.",
     ]
-    if single := sorted({curve.method for curves in results.learning.values() for curve in curves if _bare(curve.y)}):
+    if single := sorted(
+        {curve.method for curves in results.learning.values() for curve in curves if np.isnan(curve.y[1]).any()}
+    ):
         notes.append(f"No band where a method has one seed: {', '.join(single)}.")
     if results.methods:
         notes.append("Hollow markers at the budget are the published results of the table above.")
@@ -239,10 +230,6 @@ def _learning(results: Results) -> Block:
     ]:
         notes.append(f"Not drawn, for their seeds were evaluated at different frames: {', '.join(missing)}.")
     return Block("curves", "Learning curves", tuple(notes))
-
-
-def _bare(y: np.ndarray) -> bool:
-    return bool(np.isnan(y[1]).any())
 
 
 def _efficiency(results: Results) -> Block:

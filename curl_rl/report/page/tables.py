@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
 from curl_rl.benchmark.cells import escaped, inert, printable
 
 
@@ -18,6 +20,13 @@ class Value(NamedTuple):
     seeds: int | None = None
     low: float | None = None
     high: float | None = None
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Value | None":
+        """Return the mean of values (n,) with their standard deviation, which one value has not, and their number."""
+        if not len(values):
+            return None
+        return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
 
 
 Cell: TypeAlias = str | int | Value | None
