@@ -18,10 +18,10 @@ from curl_rl.cli import explain
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
-from curl_rl.run.assembly import RunEnv, make_agent, make_environment, make_replay, make_stack
+from curl_rl.run.assembly import RunEnv, make_agent, make_environment, make_replay, make_rollout
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.provenance import make_origin, surroundings
-from curl_rl.run.rollout import random_action
+from curl_rl.run.rollout import FrameStack, Lane, random_action
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
 
@@ -117,29 +117,29 @@ def time_matmul(device: torch.device, dtype: torch.dtype) -> float:
 
 def time_environment(env: RunEnv, device: torch.device) -> float:
     """Return the seconds of a step of the environment alone."""
-    rng, watch = np.random.default_rng(0), Stopwatch(device)
-    env.reset(0)
+    rng, watch, lane = np.random.default_rng(0), Stopwatch(device), Lane(env, FrameStack(1, "repeat"))
+    lane.reset(0)
     for i in range(STEPS):
         with watch.timing("step"):
-            env.send(random_action(env.action_space, rng))
-            *_, terminated, truncated, _ = env.receive()
-        if terminated or truncated:
-            env.reset(i)
+            lane.send(random_action(env.action_space, rng))
+            over = lane.receive().over
+        if over:
+            lane.reset(i)
     return watch.median("step")
 
 
 def time_steps(config: Config, env: RunEnv, agent: Any, replay: Replay, device: torch.device) -> dict[str, float]:
     """Time whole steps as the trainer takes them, an update each; `environment` is what is waited for it."""
     rng, watch = np.random.default_rng(0), Stopwatch(device)
-    stack = make_stack(config)
-    frame, info = env.reset(0)
-    replay.begin(frame, labels=info.get("labels"))
-    stack.reset(frame)
-    for i in range(STEPS):
+    env.receive = watch.wrap("environment", env.receive)
+    replay.add = watch.wrap("store", replay.add)
+    rollout = make_rollout(config, env, replay)
+    rollout.begin(0)
+    for _ in range(STEPS):
         with watch.timing("total"):
             with watch.timing("act"):
-                action = agent.act(stack.observation()[None], explore=True)[0]
-            env.send(action)
+                action = agent.act(rollout.stack.observation()[None], explore=True)[0]
+            rollout.send(action)
             with watch.timing("sample"):
                 batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)
             with watch.timing("update"):
@@ -147,15 +147,9 @@ def time_steps(config: Config, env: RunEnv, agent: Any, replay: Replay, device: 
             with watch.timing("priorities"):
                 if result.priorities is not None:
                     replay.update_priorities(batch.index, result.priorities)
-            with watch.timing("environment"):
-                frame, reward, terminated, truncated, info = env.receive()
-            with watch.timing("store"):
-                replay.add(action, reward, terminated, truncated, frame, labels=info.get("labels"))
-                stack.push(frame)
-        if terminated or truncated:
-            frame, info = env.reset(i)
-            replay.begin(frame, labels=info.get("labels"))
-            stack.reset(frame)
+            over = rollout.receive().over
+        if over:
+            rollout.begin(rollout.index + 1)
     return {name: watch.median(name) for name in watch.seconds}
 
 

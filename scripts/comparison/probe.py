@@ -22,8 +22,10 @@ from curl_rl.config.schema import Config
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
-from curl_rl.run.assembly import make_environment, make_learner, make_protocol, make_replay, make_stack
+from curl_rl.run.assembly import make_environment, make_learner, make_replay, make_stack
 from curl_rl.run.device import prepare_torch
+from curl_rl.run.rollout import FrameStack, Lane, Rollout
+from curl_rl.run.stored import make_protocol
 from curl_rl.types import ConfigError
 
 PIXELS = "pixels"  # the floor that has no encoder
@@ -55,14 +57,11 @@ def _recordings(folder: Path, frames: int) -> list[Recording]:
 def fill(replay: Replay, recordings: Sequence[Recording], reward_clip: float) -> None:
     """Store episodes as a run would have."""
     for recording in recordings:
-        labels = recording.labels if recording.labels.size else [None] * len(recording.frame)
-        replay.begin(recording.frame[0], labels=labels[0])
-        last = len(recording.action) - 1
-        for i, action in enumerate(recording.action):
-            reward = float(np.clip(recording.reward[i], -reward_clip, reward_clip))
-            terminated = bool(recording.terminated) and i == last
-            marks = {"life_lost": bool(recording.life_lost[i]), "labels": labels[i + 1]}
-            replay.add(action, reward, terminated, i == last, recording.frame[i + 1], **marks)
+        played = Rollout(recording.played(), FrameStack(1, "repeat"), replay, seed=0, reward_clip=reward_clip)
+        played.begin(0)
+        for action in recording.action:
+            played.send(action)
+            played.receive()
 
 
 def train(learner: Learner, replay: Replay, config: Config, updates: int) -> list[float]:
@@ -87,12 +86,13 @@ def train(learner: Learner, replay: Replay, config: Config, updates: int) -> lis
 def observations(recordings: Sequence[Recording], config: Config) -> Iterator[Tensor]:
     """Yield each episode's stacked observations (T + 1, k*C, H, W) uint8 as the agent meets them."""
     for recording in recordings:
-        stack, stacked = make_stack(config), []
-        stack.reset(recording.frame[0])
-        for frame in recording.frame:
-            if stacked:
-                stack.push(frame)
-            stacked.append(stack.observation())
+        played = Lane(recording.played(), make_stack(config))
+        played.reset(0)
+        stacked = [played.stack.observation()]
+        for action in recording.action:
+            played.send(action)
+            played.receive()
+            stacked.append(played.stack.observation())
         yield torch.from_numpy(np.stack(stacked))
 
 

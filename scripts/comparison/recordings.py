@@ -13,11 +13,12 @@ import numpy as np
 
 from curl_rl import envs
 from curl_rl.config.schema import Config
-from curl_rl.config.suites import SUITES, longest_steps, suite_of
+from curl_rl.config.suites import longest_steps, suite_of
 from curl_rl.envs.atari import find_protocol
 from curl_rl.run.files import replacing
-from curl_rl.run.rollout import random_action
+from curl_rl.run.rollout import FrameStack, Lane, Step, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.stored import env_settings
 from curl_rl.types import ConfigError
 
 # In the order of the task's own observations; other tasks number theirs.
@@ -55,12 +56,38 @@ class Recording(NamedTuple):
         images = {name: getattr(self, name)[:frames] for name in ("frame", "state", "labels")}
         return self._replace(**steps, **images, terminated=np.array(False))
 
+    def played(self) -> Any:
+        """Return the environment that it was: whatever is sent, it answers what followed."""
+        return _Playback(self)
+
+
+class _Playback:
+    def __init__(self, recording: Recording):
+        self._recording, self._age = recording, 0
+
+    def reset(self, _: int) -> tuple[np.ndarray, dict[str, Any]]:
+        self._age = 0
+        return self._recording.frame[0], self._info()
+
+    def send(self, _: Any) -> None:
+        self._age += 1
+
+    def receive(self) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        one, step = self._recording, self._age - 1
+        last = self._age == len(one.action)
+        info = {**self._info(), "life_lost": bool(one.life_lost[step])}
+        return one.frame[self._age], float(one.reward[step]), bool(one.terminated) and last, last, info
+
+    def _info(self) -> dict[str, Any]:
+        labels = self._recording.labels
+        return {"labels": labels[self._age]} if labels.size else {}
+
 
 class _Twins(gym.Wrapper):
     """An environment of pixels and its twin of states, which the same seed and actions keep alike."""
 
-    def __init__(self, task: str, settings: dict[str, Any], longest: int):
-        super().__init__(envs.AgentSpaces(envs.make_env(task, **settings, labels=True), longest))
+    def __init__(self, task: str, settings: dict[str, Any]):
+        super().__init__(envs.AgentSpaces(envs.make_env(task, **settings, labels=True)))
         self.twin = envs.AgentSpaces(envs.make_env(task, **{**settings, "obs": "state"}))
         size = math.prod(self.twin.observation_space.shape or ())
         self.names = _STATE_NAMES.get(task) or tuple(f"state_{i}" for i in range(size))
@@ -89,6 +116,7 @@ class _Console(gym.Wrapper):
         super().__init__(
             AtariPreprocessing(game, noop_max=protocol.noop_max, frame_skip=protocol.action_repeat, screen_size=84)
         )
+        self.observation_space = gym.spaces.Box(0, 255, (1, 84, 84), np.uint8)
         self.names, self._addresses = tuple(_RAM[task]), list(_RAM[task].values())
         self._life_loss, self._lives = protocol.life_loss, 0
 
@@ -115,35 +143,34 @@ def check_task(task: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _make_world(config: Config) -> Any:
+def _make_world(config: Config) -> tuple[envs.LocalEnv, tuple[str, ...]]:
+    """Return an environment that tells its state, and what it calls the state's quantities."""
     if suite_of(config.task) == "atari":
-        return _Console(config.task, find_protocol(config.env.protocol))
-    settings = {name: getattr(config.env, name) for name in SUITES[suite_of(config.task)].settings}
-    return _Twins(config.task, settings, longest_steps(config.task, config.env.action_repeat))
+        world = _Console(config.task, find_protocol(config.env.protocol))
+    else:
+        world = _Twins(config.task, env_settings(config))
+    return envs.LocalEnv(world, longest=longest_steps(config.task, config.env.action_repeat)), world.names
 
 
 def record(config: Config, seed: int, index: int) -> Recording:
     """Play episode `index` of a seed with uniformly random actions."""
-    world, rng = _make_world(config), np.random.default_rng([seed, index])
-    frame, info = world.reset(seed=derive_seed(seed, Purpose.TRAINING, index))
-    frames, infos, steps = [frame], [info], []
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = random_action(world.action_space, rng)
-        frame, reward, terminated, truncated, info = world.step(action)
-        frames.append(frame)
-        infos.append(info)
-        steps.append((action, reward))
+    (world, names), rng = _make_world(config), np.random.default_rng([seed, index])
+    lane, steps = Lane(world, FrameStack(1, "repeat")), list[Step]()
+    frame, info = lane.reset(derive_seed(seed, Purpose.TRAINING, index))
+    while not (steps and steps[-1].over):
+        lane.send(random_action(world.action_space, rng))
+        steps.append(lane.receive())
+    infos = [info, *(step.info for step in steps)]
     labels = [info["labels"] for info in infos if "labels" in info]
     return Recording(
-        frame=np.stack(frames),
+        frame=np.stack([frame, *(step.frame for step in steps)]),
         state=np.stack([info["state"] for info in infos]),
         labels=np.stack(labels) if labels else np.zeros(0, np.uint8),
-        action=np.array([action for action, _ in steps]),
-        reward=np.array([reward for _, reward in steps], np.float32),
+        action=np.array(lane.actions),
+        reward=np.array([step.reward for step in steps], np.float32),
         life_lost=np.array([info.get("life_lost", False) for info in infos[1:]]),
-        terminated=np.array(terminated),
-        names=np.array(world.names),
+        terminated=np.array(steps[-1].terminated),
+        names=np.array(names),
     )
 
 
