@@ -36,10 +36,6 @@ class Standing:
     score: float | None = None  # of the newest evaluation
     steps: int = 0  # agent steps so far
 
-    @property
-    def over(self) -> bool:
-        return self.status in ("done", "failed", "stopped")
-
 
 class Board:
     """A table that is drawn anew on a terminal; elsewhere a line for each event and one a minute."""
@@ -86,9 +82,7 @@ class Board:
 
     def write_jobs(self) -> None:
         """Write jobs.csv into the place of the results; rows of other jobs there are kept."""
-        rows = {row["run_dir"]: row for row in self._rows()}
-        rows = {place: row for place, row in self._former.items() if place not in rows} | rows
-        text = jobs_text(rows.values())
+        text = jobs_text((self._former | {row["run_dir"]: row for row in self._rows()}).values())
         if isinstance(self._files, LocalFileSystem):
             write_whole({Path(self._place) / "jobs.csv": text})
             return
@@ -136,11 +130,7 @@ class Board:
         """Return how long the rest takes at the pace of all workers since the start."""
         made = sum(standing.steps for standing in self._standings) - self._first
         rate = made / max(time.monotonic() - self._begun, 1e-9)
-        rest = sum(
-            standing.budget - standing.steps
-            for standing in self._standings
-            if standing.status not in ("done", "failed")
-        )
+        rest = sum(each.budget - each.steps for each in self._standings if each.status not in ("done", "failed"))
         return str(timedelta(seconds=round(rest / rate))) if rate > 0 else "0:00:00" if not rest else "?"
 
     def _groups(self) -> dict[tuple[str, str], list[Standing]]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
@@ -102,20 +102,15 @@ def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
     own = sorted({f"{suite_of(task)}/" for task in benchmark.tasks})
     chosen = []
     for name in names:
-        suites = [""] if "/" in name else own
-        found = [task for suite in suites for task in _spelled(suite + name) if task in benchmark.tasks]
+        meant = []
+        for suite in [""] if "/" in name else own:
+            with suppress(ConfigError):  # which has no such task
+                meant.append(canonical(suite + name))
+        found = [task for task in meant if task in benchmark.tasks]
         if not found:
             raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")
         chosen += found
     return replace(benchmark, tasks=tuple(dict.fromkeys(chosen)))
-
-
-def _spelled(name: str) -> list[str]:
-    """Return the task that a name means, if any."""
-    try:
-        return [canonical(name)]
-    except ConfigError:
-        return []
 
 
 def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list[Plan]:

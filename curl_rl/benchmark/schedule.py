@@ -3,11 +3,11 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TextIO
 
 from curl_rl.benchmark.board import Board, Standing
-from curl_rl.benchmark.engines.base import LOST, Engine
+from curl_rl.benchmark.engines.base import LOST, Engine, Handle
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.records import newest_step, read_run
 from curl_rl.types import ConfigError
@@ -35,7 +35,7 @@ class Schedule:
         self._board.say(f"{len(self._standings)} jobs, {before} of them done before, {self._engine.describe()}")
         with self._stop.listening(), _watching(self._out) as self._gone:
             try:
-                while not self._stop() and not all(standing.over for standing in self._standings):
+                while not self._stop() and any(each.status in ("waiting", "running") for each in self._standings):
                     self._check_place()
                     self._advance()
                     time.sleep(_POLL_SECONDS)
@@ -57,19 +57,18 @@ class Schedule:
                 "start anew, by the same command"
             )
 
-    def _running(self) -> list[Standing]:
-        return [standing for standing in self._standings if standing.status == "running"]
+    def _running(self) -> list[tuple[Standing, Handle]]:
+        return [(standing, standing.handle) for standing in self._standings if standing.handle]
 
     def _advance(self) -> None:
-        for standing in self._running():
-            self._poll(standing)
-            self._look_for_pause(standing)
+        for standing, handle in self._running():
+            self._poll(standing, handle)
         for standing in [standing for standing in self._standings if standing.status == "waiting"]:
             if not self._engine.free():
                 break
             self._start(standing)
         if self._board.due():
-            for standing in self._running():
+            for standing, _ in self._running():
                 self._look(standing)
             self._board.show()
 
@@ -89,11 +88,11 @@ class Schedule:
         how = f"failed with exit status {status}" if status is not None else f"could not start ({tail})"
         self._board.note(standing, f"{how}, attempt {standing.attempts} of {_ATTEMPTS}")
 
-    def _poll(self, standing: Standing) -> None:
-        """Take note of a job that has ended."""
-        handle = standing.handle
-        status = handle.poll() if handle else None
-        if handle is None or status is None:
+    def _poll(self, standing: Standing, handle: Handle) -> None:
+        """Take note of a job that has ended, was paused, or goes on."""
+        status = handle.poll()
+        if status is None:
+            self._look_for_pause(standing, handle)
             return
         self._check_place()
         finished = self._look(standing)
@@ -110,10 +109,10 @@ class Schedule:
         else:
             self._fail(standing, status, handle.tail())
 
-    def _look_for_pause(self, standing: Standing) -> None:
+    def _look_for_pause(self, standing: Standing, handle: Handle) -> None:
         """Say when a job was paused by a signal, which it cannot say itself, and when it goes on."""
-        process = standing.handle.paused() if standing.handle else None
-        if standing.handle and (process is not None) != standing.paused:
+        process = handle.paused()
+        if (process is not None) != standing.paused:
             standing.paused = process is not None
             self._board.note(standing, f"is paused: kill -CONT -{process} lets it go on" if process else "goes on")
 
@@ -132,20 +131,18 @@ class Schedule:
         """After a signal, let every job write its checkpoint and end."""
         if self._stop():
             self._board.say("stopping all jobs, each after its step; once more kills them")
-        for standing in self._running():
-            if standing.handle:
-                standing.handle.stop()
+        for _, handle in self._running():
+            handle.stop()
         deadline = time.monotonic() + _STOP_SECONDS
         while self._running() and time.monotonic() < deadline:
-            for standing in self._running():
-                self._poll(standing)
+            for standing, handle in self._running():
+                self._poll(standing, handle)
             time.sleep(_POLL_SECONDS / 5)
 
     def _kill(self) -> None:
-        for standing in self._running():
-            if standing.handle:
-                standing.handle.kill()
-            standing.status = "stopped"
+        for standing, handle in self._running():
+            handle.kill()
+            standing.status, standing.handle = "stopped", None
 
 
 @contextmanager
@@ -157,10 +154,9 @@ def _watching(out: str) -> Iterator[Callable[[], bool]]:
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
 
     def gone() -> bool:
-        try:
-            return not os.path.samestat(os.fstat(folder), os.stat(out))
-        except FileNotFoundError:
-            return True
+        with suppress(FileNotFoundError):
+            return not os.path.samefile(folder, out)
+        return True
 
     try:
         yield gone
