@@ -27,6 +27,7 @@ BACKENDS = ("egl", "osmesa", "glfw")
 GL_SECONDS = 60.0
 GL_MEND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
 SOFTWARE = "egl renders on the CPU: most of an environment's step goes into drawing"
+DRIVER = "; for the GPU's install libnvidia-gl, or in a container set NVIDIA_DRIVER_CAPABILITIES=all"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MIN_FILES = 10_000  # a run makes about a hundred
 MIN_ROOM = 5e9  # bytes: 500K frames at action repeat 4 are 125,000 stored steps of 30 KB, and everything else
@@ -123,8 +124,9 @@ def check_devices() -> Iterator[Check]:
 
 
 def _check_cpu() -> Check:
-    flags, cores, quota = _cpu_flags(), len(affinity()), cpu_quota()
-    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
+    cores, quota, told = len(affinity()), cpu_quota(), Path("/proc/cpuinfo").read_text()
+    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", told, re.MULTILINE)
+    fast = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flags and name in flags[1].split()]
     found = f"{platform.machine()}, {' '.join(fast) or 'no AVX2'}"
     if quota >= cores:
         return Check("ok", "cpu", f"{cores} cores, {found}")
@@ -142,8 +144,10 @@ def check_gl() -> Iterator[Check]:
             yield Check("-", f"gl {name}", textwrap.shorten(result["error"], 110, placeholder=" ..."))
             continue
         found = f"{result['gl_renderer']}, {result['frames_per_second']:.0f} frames/s"
-        software = name == "egl" and result["software"]
-        yield Check("warn" if software else "ok", f"gl {name}", found, _software_mend() if software else "")
+        if name == "egl" and result["software"]:
+            yield Check("warn", f"gl {name}", found, SOFTWARE + (DRIVER if shutil.which("nvidia-smi") else ""))
+        else:
+            yield Check("ok", f"gl {name}", found)
     if all("error" in result for result in results.values()):
         mend = f"{GL_MEND}; training from states (preset=state) or in ALE needs no GL"
         yield Check("fail", "gl", "no backend renders", mend)
@@ -153,22 +157,16 @@ def probe_gl(backend: str, timeout: float = GL_SECONDS) -> dict[str, Any]:
     """Return what `python -m curl_rl.envs.probe BACKEND` reports, or {"error": why it reports nothing}."""
     command = [*python(), "-m", "curl_rl.envs.probe", backend]
     try:
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": environment(), "timeout": timeout}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        done = subprocess.run(
+            command, input="", capture_output=True, text=True, timeout=timeout, check=False, env=environment()
+        )
     except subprocess.TimeoutExpired:
         return {"error": f"hangs: no image within {timeout:g} s"}
-    lines = done.stdout.strip().splitlines()
     try:
-        return json.loads(lines[-1])
+        return json.loads(done.stdout.strip().splitlines()[-1])
     except (IndexError, ValueError):  # the driver took the process down, or wrote over its answer
         said = done.stderr.strip().splitlines()[-1:]
         return {"error": f"exit status {done.returncode} {' '.join(said)}".strip()}
-
-
-def _software_mend() -> str:
-    if not shutil.which("nvidia-smi"):
-        return SOFTWARE
-    return f"{SOFTWARE}; for the GPU's install libnvidia-gl, or in a container set NVIDIA_DRIVER_CAPABILITIES=all"
 
 
 def check_ale() -> Iterator[Check]:
@@ -213,11 +211,6 @@ def check_tools() -> Iterator[Check]:
 def _room(name: str, free: float, mend: str) -> Check:
     enough = free >= MIN_ROOM
     return Check("ok" if enough else "warn", name, f"{free / 1e9:.1f} GB", "" if enough else mend)
-
-
-def _cpu_flags() -> set[str]:
-    flags = re.search(r"^(?:flags|Features)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return set(flags[1].split()) if flags else set()
 
 
 def _version(name: str) -> str | None:
