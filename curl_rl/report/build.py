@@ -1,7 +1,7 @@
 """Builds a report of run directories: the page, its figures and its tables, and the comparison of two runs."""
 
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from curl_rl.benchmark.cells import escaped
@@ -11,11 +11,11 @@ from curl_rl.report.page import contents, figures
 from curl_rl.report.page import html as page
 from curl_rl.report.page.comparison import compare
 from curl_rl.report.page.figures import Drawing
-from curl_rl.report.page.tables import Table
+from curl_rl.report.page.tables import Table, counted
 from curl_rl.report.read.sections import Absent, read, read_sections
 from curl_rl.run.files import WriteError, check_folder, check_target, write_whole, writing
 
-_SUFFIXES = {"tables": (".csv", ".md", ".tex"), "figures": (".svg", ".png", ".pdf")}
+_SUFFIXES = {f"{kind}s": tuple(formats) for kind, formats in page.FORMATS.items()}  # by folder
 _NAME = re.compile(rf"(({'|'.join(SUITES)})_\d+|comparison)_[a-z_]+|without_score")  # of a table or figure
 
 
@@ -32,10 +32,8 @@ def build_report(folders: Sequence[Path], out: Path) -> Path:
     drawings: list[Drawing] = []
     parts = []
     for result in results:
-        blocks, drawn = contents.blocks(result), figures.of_section(result)
-        runs = contents.runs_table(result)
-        html = page.runs_html(result.section.name, runs, result.section.runs)
-        parts.append(page.section_part(result.section, blocks, drawn, html))
+        blocks, drawn, runs = contents.blocks(result), figures.of_section(result), contents.runs_table(result)
+        parts.append(page.section_part(result.section, blocks, drawn, runs))
         tables += [*(table for block in blocks for table in (*block.tables, *block.folded)), runs]
         drawings += drawn.values()
     if absent:
@@ -81,48 +79,30 @@ def write(out: Path, text: str, tables: Iterable[Table], drawings: Iterable[Draw
 
     Raises WriteError, before anything is written where it can be known.
     """
-    tables, drawings = list(tables), list(drawings)
-    contents: dict[Path, str | bytes] = {}
-    for table in tables:
-        path = out / "tables" / table.name
-        contents[path.with_suffix(".csv")] = table.to_csv()
-        contents[path.with_suffix(".md")] = table.to_markdown()
-        contents[path.with_suffix(".tex")] = table.to_latex()
-    for drawing in drawings:
-        path = out / "figures" / drawing.name
-        contents[path.with_suffix(".svg")] = drawing.svg
-        contents[path.with_suffix(".png")] = drawing.png
-        contents[path.with_suffix(".pdf")] = drawing.pdf
-    index = out / "index.html"
-    _write_all({**contents, index: text}, [out / folder for folder in _SUFFIXES])
-    _remove_old(out / "tables", {table.name for table in tables})
-    _remove_old(out / "figures", {drawing.name for drawing in drawings})
-    return index
-
-
-def _write_all(contents: Mapping[Path, str | bytes], folders: Iterable[Path]) -> None:
+    files: dict[Path, str | bytes] = {}
+    for folder, shown in (("tables", tables), ("figures", drawings)):
+        for one in shown:
+            files |= {out / folder / f"{one.name}{suffix}": content for suffix, content in one.files().items()}
+    folders, index = [out / folder for folder in _SUFFIXES], out / "index.html"
     for folder in folders:
         check_folder(folder)
-    for path in contents:
+    for path in (*files, index):
         check_target(path)
     for folder in folders:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    write_whole(contents)
-
-
-def _remove_old(folder: Path, names: Container[str]) -> None:
-    """Remove what an earlier report left in a folder, by the names that reports give; nothing else is theirs."""
-    for path in folder.iterdir():
-        ours = path.suffix in _SUFFIXES[folder.name] and _NAME.fullmatch(path.stem) and path.is_file()
-        if ours and path.stem not in names:
+    write_whole({**files, index: text})
+    for path in (path for folder in folders for path in folder.iterdir() if path not in files):
+        # What an earlier report left, by the names that reports give; nothing else is theirs.
+        if path.suffix in _SUFFIXES[path.parent.name] and _NAME.fullmatch(path.stem) and path.is_file():
             path.unlink()
+    return index
 
 
 def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:
     lines = [
-        f"{escaped(result.section.title)}: {_count(len(result.section.runs), 'finished run')} of "
-        f"{_count(len(result.section.methods), 'method')} on {_count(len(result.section.tasks), 'task')}."
+        f"{escaped(result.section.title)}: {counted(len(result.section.runs), 'finished run')} of "
+        f"{counted(len(result.section.methods), 'method')} on {counted(len(result.section.tasks), 'task')}."
         for result in results
     ]
     html = "".join(f"<p>{line}</p>\n" for line in lines) or page.note("No run is finished yet.", "warning")
@@ -131,7 +111,3 @@ def _summary(results: Sequence[Results], absent: Sequence[Absent]) -> str:
         told = ", ".join(f"{count} {state}" for state, count in states.items())
         html += f'<p class="warning" role="note"><a href="#without-score">Without a score</a>: {escaped(told)}.</p>\n'
     return html
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

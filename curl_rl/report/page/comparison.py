@@ -1,7 +1,7 @@
 """Compares two runs of one task: their evaluations, the difference of the last ones, and their configurations."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os.path import commonpath
 
@@ -10,9 +10,9 @@ import numpy as np
 from curl_rl.benchmark.cells import one_line, printable
 from curl_rl.config.difference import LOCAL, differing
 from curl_rl.report.numbers.results import Curve, difference_of_means, spread
-from curl_rl.report.page.tables import Table, Value, shown
+from curl_rl.report.page.tables import Table, Value, counted, shown
 from curl_rl.report.read.measured import origin_parts
-from curl_rl.run.records import Evaluation, Run
+from curl_rl.run.records import Run
 from curl_rl.types import ConfigError
 
 
@@ -22,10 +22,10 @@ class Comparison:
 
     title: str
     runs: tuple[Run, Run]
-    names: tuple[str, str]
+    names: Sequence[str]
     warnings: tuple[str, ...]
     verdict: str
-    curves: tuple[Curve, Curve]
+    curves: Sequence[Curve]
     tables: tuple[Table, Table, Table]  # evaluations, configuration, origins
 
     bands = "Bands are 95 % bootstrap intervals over the episodes of an evaluation; they say nothing of other seeds."
@@ -33,14 +33,13 @@ class Comparison:
     def text(self) -> str:
         """Return everything as lines for a terminal."""
         names = [f"{letter}  {name}" for letter, name in zip("AB", self.names, strict=True)]
-        warnings = [f"warning: {text}" for text in self.warnings]
         commands = [f"{letter}  {run.command or '(unknown)'}" for letter, run in zip("AB", self.runs, strict=True)]
         blocks = [
             [self.title, *names],
-            warnings,
-            _aligned(self.tables[0], "A", "B"),
+            [f"warning: {text}" for text in self.warnings],
+            _aligned(self.tables[0]),
             [self.verdict],
-            _aligned(self.tables[1], "A", "B") if self.tables[1].rows else ["The configurations do not differ."],
+            _aligned(self.tables[1]) if self.tables[1].rows else ["The configurations do not differ."],
             _listed(self.tables[2]),
             ["Commands", *commands],
         ]
@@ -48,38 +47,37 @@ class Comparison:
 
 
 def compare(first: Run, second: Run) -> Comparison:
-    """Compare two runs. Raises ConfigError for different tasks, or where one has no evaluation."""
-    for run in (first, second):
+    """Compare two runs. Raises ConfigError for different tasks, or where one has no evaluation, or one of no number."""
+    runs = (first, second)
+    for run in runs:
         if not run.evaluations:
             raise ConfigError(f"{run.path} has no evaluation yet: let it train on")
+        if not all(np.isfinite(evaluation.mean) for evaluation in run.evaluations):
+            raise ConfigError(f"{run.path / 'eval.csv'} holds a return that is no number: run its command again")
     if first.task != second.task:
         raise ConfigError(
             f"{first.path} is of {first.task} and {second.path} of {second.task}: only runs of one task can be compared"
         )
-    names = _names(first, second)
+    names = _names(runs)
     return Comparison(
         title=f"Two runs of {first.task}",
-        runs=(first, second),
+        runs=runs,
         names=names,
         warnings=tuple(_warnings(first, second)),
-        verdict=_verdict(first, second, names),
-        curves=(_curve(first, names[0]), _curve(second, names[1])),
-        tables=(
-            _evaluations(first, second, names),
-            _configurations(first, second, names),
-            _origins(first, second, names),
-        ),
+        verdict=_verdict(runs, names),
+        curves=[_curve(run, name) for run, name in zip(runs, names, strict=True)],
+        tables=(_evaluations(runs, names), _configurations(first, second, names), _origins(runs, names)),
     )
 
 
-def _names(first: Run, second: Run) -> tuple[str, str]:
+def _names(runs: Sequence[Run]) -> list[str]:
     """Return the runs' paths without what they share."""
-    places = [run.path.resolve() for run in (first, second)]
+    places = [run.path.resolve() for run in runs]
     if places[0] == places[1]:
-        raise ConfigError(f"{first.path} and {second.path} are one run: give two")
+        raise ConfigError(f"{runs[0].path} and {runs[1].path} are one run: give two")
     shared = commonpath(places)
     names = [one_line(place.relative_to(shared).as_posix()) for place in places]
-    return (names[0] if names[0] != "." else first.path.name, names[1] if names[1] != "." else second.path.name)
+    return [run.path.name if name == "." else name for name, run in zip(names, runs, strict=True)]
 
 
 def _warnings(first: Run, second: Run) -> Iterator[str]:
@@ -90,27 +88,19 @@ def _warnings(first: Run, second: Run) -> Iterator[str]:
     for run in (first, second):
         if not run.finished:
             yield f"{run.path} is unfinished: {run.evaluations[-1].frame:,} of {run.budget_frames:,} frames evaluated."
-    for run in (first, second):
-        if not all(np.isfinite(evaluation.mean) for evaluation in run.evaluations):
-            raise ConfigError(f"{run.path / 'eval.csv'} holds a return that is no number: run its command again")
 
 
-def _verdict(first: Run, second: Run, names: tuple[str, str]) -> str:
-    ends = [run.evaluations[-1] for run in (first, second)]
-    change = difference_of_means(*(np.array(end.returns) for end in ends))
+def _verdict(runs: Sequence[Run], names: Sequence[str]) -> str:
+    ends = [run.evaluations[-1] for run in runs]
+    signed = shown(Value.between(difference_of_means(*(np.array(end.returns) for end in ends))))
     scores = ", ".join(
-        f"{name} {shown(Value(end.mean))} ({_episodes(end)} at {end.frame:,} frames)"
+        f"{name} {shown(Value(end.mean))} ({counted(len(end.returns), 'episode')} at {end.frame:,} frames)"
         for name, end in zip(names, ends, strict=True)
     )
-    signed = shown(Value(change.estimate, low=change.low, high=change.high))
     return (
         f"Last evaluation: {scores}. Difference, {names[1]} minus {names[0]}: {signed}. The 95 % bootstrap interval is "
         "over the episodes of these two runs; it says nothing of other seeds."
     )
-
-
-def _episodes(end: Evaluation) -> str:
-    return f"{len(end.returns)} episode{'' if len(end.returns) == 1 else 's'}"
 
 
 def _curve(run: Run, name: str) -> Curve:
@@ -118,30 +108,25 @@ def _curve(run: Run, name: str) -> Curve:
     return Curve(name, np.array([evaluation.frame for evaluation in run.evaluations]), np.array(points).T)
 
 
-def _evaluations(first: Run, second: Run, names: tuple[str, str]) -> Table:
-    by_frame = [{each.frame: Value.of(np.array(each.returns)) for each in run.evaluations} for run in (first, second)]
-    rows = tuple(
-        (frame, *(values.get(frame) for values in by_frame))
-        for frame in sorted(by_frame[0].keys() | by_frame[1].keys())
-    )
+def _evaluations(runs: Sequence[Run], names: Sequence[str]) -> Table:
+    by_frame = [{each.frame: Value.of(np.array(each.returns)) for each in run.evaluations} for run in runs]
+    rows = tuple((frame, *(of.get(frame) for of in by_frame)) for frame in sorted(set().union(*by_frame)))
     title = "Evaluations: mean ± standard deviation over episodes (how many)"
     return Table("comparison_evaluations", title, ("Frames", *names), rows)
 
 
-def _configurations(first: Run, second: Run, names: tuple[str, str]) -> Table:
+def _configurations(first: Run, second: Run, names: Sequence[str]) -> Table:
     changed = differing(first.config, second.config, ignored=("run_dir",))
     rows = tuple((key, json.dumps(a), json.dumps(b), _yes(key not in LOCAL)) for key, (a, b) in changed.items())
     columns = ("Setting", *names, "Can change results")
     return Table("comparison_configuration", "Configuration difference", columns, rows)
 
 
-def _origins(first: Run, second: Run, names: tuple[str, str]) -> Table:
+def _origins(runs: Sequence[Run], names: Sequence[str]) -> Table:
     """Return what both ran on; a run that was resumed elsewhere has several values."""
     rows = []
     for kind in ("commit", "versions", "hardware"):
-        values = [
-            " | ".join(dict.fromkeys(origin_parts(origin)[kind] for origin in run.origins)) for run in (first, second)
-        ]
+        values = [" | ".join(dict.fromkeys(origin_parts(origin)[kind] for origin in run.origins)) for run in runs]
         unknown = kind == "commit" and values[0] == values[1] and "+" in values[0]
         rows.append((kind, *values, "unknown (uncommitted changes)" if unknown else _yes(values[0] != values[1])))
     return Table("comparison_origins", "Code and machines", ("", *names, "Differs"), tuple(rows))
@@ -159,9 +144,9 @@ def _listed(table: Table) -> list[str]:
     return lines
 
 
-def _aligned(table: Table, *heads: str) -> list[str]:
+def _aligned(table: Table) -> list[str]:
     """Return a table's title and its rows in columns, the runs' long names replaced."""
-    head = (table.columns[0], *heads, *table.columns[1 + len(heads) :])
+    head = (table.columns[0], "A", "B", *table.columns[3:])
     lines = [head, *(tuple(map(shown, row)) for row in table.rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     rows = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from curl_rl.report.numbers.results import MANY, Results
-from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED, Interval
+from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED
 from curl_rl.report.page.figures import METRIC_TITLES
 from curl_rl.report.page.tables import Cell, Table, Value
 from curl_rl.report.read import published
@@ -47,19 +47,7 @@ def absent_table(absent: Iterable[Absent]) -> Table:
         "without_score",
         "Runs without a score",
         ("Task", "Method", "Seed", "State", "Frames evaluated", "Budget", "Exit code", "Attempts", "Directory"),
-        tuple(
-            (
-                run.task,
-                run.method,
-                run.seed,
-                run.status,
-                run.frame,
-                run.budget_frames,
-                *map(_integer, (run.exit_code, run.attempts)),
-                run.path,
-            )
-            for run in absent
-        ),
+        tuple((*run[:6], _integer(run.exit_code), _integer(run.attempts), run.path) for run in absent),
         "None of them counts in any score, aggregate or curve of this report: where a run's returns are not a number, "
         "the scores of its method's other runs flatter the method.",
     )
@@ -113,7 +101,7 @@ def _aggregates(results: Results) -> Block:
     if not results.aggregates:
         return Block("aggregates", "Aggregates", (_why_no_aggregates(results),))
     rows = tuple(
-        (results.label(row.method), _integer(row.runs), *(_interval(row.metrics[metric]) for metric in METRICS))
+        (results.label(row.method), _integer(row.runs), *(Value.between(row.metrics[metric]) for metric in METRICS))
         for row in results.aggregates
     )
     table = Table(
@@ -178,16 +166,12 @@ def _seeds_note(results: Results) -> str:
     return " ".join(notes)
 
 
-def _interval(value: Interval | None) -> Cell:
-    return Value(value.estimate, low=value.low, high=value.high) if value else None
-
-
 def _improvement(results: Results) -> Block:
     if not results.pairs:
         reason = "None. There is one method." if results.aggregates else _why_no_aggregates(results)
         return Block("improvement", "Probability of improvement", (reason,))
     rows = tuple(
-        (results.label(pair.first), results.label(pair.second), _interval(pair.value)) for pair in results.pairs
+        (results.label(pair.first), results.label(pair.second), Value.between(pair.value)) for pair in results.pairs
     )
     table = Table(
         f"{results.section.name}_improvement",

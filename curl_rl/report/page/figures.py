@@ -58,6 +58,10 @@ class Drawing(NamedTuple):
     png: bytes
     pdf: bytes
 
+    def files(self) -> dict[str, str | bytes]:
+        """Return the contents of its files by their suffixes."""
+        return {".svg": self.svg, ".png": self.png, ".pdf": self.pdf}
+
 
 class Look(NamedTuple):
     """How one method is drawn everywhere in a section."""

@@ -13,6 +13,11 @@ from curl_rl.report.read import measured
 from curl_rl.report.read.sections import Absent, Section
 from curl_rl.run.records import Run
 
+# Names of the files' formats, by suffix, for the links to a table and to a figure.
+FORMATS = {
+    "table": {".csv": "CSV", ".md": "Markdown", ".tex": "LaTeX"},
+    "figure": {".svg": "SVG", ".png": "PNG", ".pdf": "PDF"},
+}
 _HERE = Path(__file__).parent
 
 
@@ -38,22 +43,18 @@ def page(title: str, summary: str, parts: Sequence[Part]) -> str:
     )
 
 
-def section_part(section: Section, blocks: Iterable[Block], drawings: dict[str, Drawing], runs: str) -> Part:
-    """Return the chapter of one section; `runs` is the HTML that ends it."""
-    blocks, name = list(blocks), section.name
+def section_part(section: Section, blocks: Sequence[Block], drawings: dict[str, Drawing], runs: Table) -> Part:
+    """Return the chapter of one section; it ends with its runs, each with what it takes to get its numbers again."""
+    name = section.name
     head = note(measured.protocol(section)) + "".join(note(text, "warning") for text in measured.warnings(section))
     html = "".join(_block(f"{name}-{block.kind}", block, drawings.get(block.kind)) for block in blocks)
-    inside = [(f"{name}-{block.kind}", block.title) for block in blocks]
-    return Part(name, section.title, f"{head}{html}{runs}", (*inside, (f"{name}-runs", "Runs and commands")))
-
-
-def runs_html(name: str, table: Table, runs: Iterable[Run]) -> str:
-    """Return the list of a section's runs, each with what it takes to get its numbers again."""
-    return (
-        f'<h3 id="{name}-runs">Runs and commands</h3>\n{show_table(table)}'
+    end = (
+        f'<h3 id="{name}-runs">Runs and commands</h3>\n{show_table(runs)}'
         "<details><summary>The command, the versions and the machine behind each run</summary>\n"
-        f"{commands_html(runs)}</details>\n"
+        f"{commands_html(section.runs)}</details>\n"
     )
+    inside = [(f"{name}-{block.kind}", block.title) for block in blocks]
+    return Part(name, section.title, f"{head}{html}{end}", (*inside, (f"{name}-runs", "Runs and commands")))
 
 
 def commands_html(runs: Iterable[Run]) -> str:
@@ -67,15 +68,11 @@ def absent_html(table: Table, absent: Iterable[Absent]) -> str:
 
 
 def show_table(table: Table) -> str:
-    """Return a table that scrolls in its own box, with links to its files."""
-    files = _files("tables", table.name, ("csv", "md", "tex"))
-    return _captioned(f"table-{table.name}", table.title, table.to_html(), files)
+    return _captioned("table", table.name, table.title, table.to_html())
 
 
 def show_figure(drawing: Drawing) -> str:
-    """Return a figure that scrolls in its own box, with links to its files."""
-    files = _files("figures", drawing.name, ("svg", "png", "pdf"))
-    return _captioned(f"figure-{drawing.name}", drawing.title, drawing.svg, files)
+    return _captioned("figure", drawing.name, drawing.title, drawing.svg)
 
 
 def note(text: str, kind: str = "note") -> str:
@@ -105,16 +102,13 @@ def _block(anchor: str, block: Block, drawing: Drawing | None) -> str:
     return f'<h3 id="{anchor}">{escaped(block.title)}</h3>\n{warnings}{notes}{tables}{figure}'
 
 
-def _captioned(anchor: str, title: str, inner: str, files: str) -> str:
+def _captioned(kind: str, name: str, title: str, inner: str) -> str:
+    """Return a table or figure that scrolls in its own box, with links to its files."""
     label = escaped(title)
     box = f'<div class="scroll" role="region" tabindex="0" aria-label="{label}">{inner}</div>'
-    return f'<figure id="{escaped(anchor)}"><figcaption>{label}</figcaption>\n{box}\n{files}</figure>\n'
-
-
-def _files(folder: str, name: str, kinds: Iterable[str]) -> str:
-    names = {"md": "Markdown", "tex": "LaTeX"}
-    links = " · ".join(f'<a href="{folder}/{name}.{kind}">{names.get(kind, kind.upper())}</a>' for kind in kinds)
-    return f'<p class="files">{links}</p>\n'
+    links = " · ".join(f'<a href="{kind}s/{name}{suffix}">{text}</a>' for suffix, text in FORMATS[kind].items())
+    files = f'<p class="files">{links}</p>'
+    return f'<figure id="{kind}-{name}"><figcaption>{label}</figcaption>\n{box}\n{files}\n</figure>\n'
 
 
 def _provenance(run: Run) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from curl_rl.benchmark.cells import escaped, inert, printable
+from curl_rl.report.numbers.statistics import Interval
 
 
 class Value(NamedTuple):
@@ -28,10 +29,15 @@ class Value(NamedTuple):
             return None
         return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
 
+    @classmethod
+    def between(cls, value: Interval | None) -> "Value | None":
+        return cls(value.estimate, low=value.low, high=value.high) if value else None
+
 
 Cell: TypeAlias = str | int | Value | None
 
-_PARTS = {"std": "standard deviation", "seeds": "seeds", "low": "low", "high": "high"}
+# The parts of a value, with what their columns add to its name.
+_PARTS = {"number": "", "std": " standard deviation", "seeds": " seeds", "low": " low", "high": " high"}
 _LONG = 48  # characters that a cell of a page holds in one line
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -62,22 +68,17 @@ class Table:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(f"{self.name}: every row needs {len(self.columns)} cells")
 
+    def files(self) -> dict[str, str]:
+        """Return the contents of its files by their suffixes."""
+        return {".csv": self.to_csv(), ".md": self.to_markdown(), ".tex": self.to_latex()}
+
     def to_csv(self) -> str:
         """Return plain numbers, each part of a value in a column of its own."""
-        parts = [self._parts(index) for index in range(len(self.columns))]
+        columns = [(index, part) for index in range(len(self.columns)) for part in self._parts(index)]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(
-            inert(f"{name} {_PARTS[part]}" if part else name)
-            for name, of_column in zip(self.columns, parts, strict=True)
-            for part in ("", *of_column)
-        )
-        for row in self.rows:
-            writer.writerow(
-                _plain(cell, part)
-                for cell, of_column in zip(row, parts, strict=True)
-                for part in ("number", *of_column)
-            )
+        writer.writerow(inert(self.columns[index] + _PARTS[part]) for index, part in columns)
+        writer.writerows([_plain(row[index], part) for index, part in columns] for row in self.rows)
         return buffer.getvalue()
 
     def to_markdown(self) -> str:
@@ -130,12 +131,16 @@ class Table:
         return f"<tr{kind}>{''.join(cells)}</tr>"
 
     def _parts(self, index: int) -> list[str]:
-        """Return which parts any value of a column has."""
+        """Return which parts any value of a column has; the number stands for every cell."""
         values = [row[index] for row in self.rows if isinstance(row[index], Value)]
-        return [part for part in _PARTS if any(_known(getattr(value, part)) for value in values)]
+        return [part for part in _PARTS if part == "number" or any(_known(getattr(value, part)) for value in values)]
 
     def _is_text(self, index: int) -> bool:
         return any(isinstance(row[index], str) and row[index] for row in self.rows)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def shown(cell: Cell) -> str:
