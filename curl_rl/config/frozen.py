@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
-from curl_rl.options import check_values
+from curl_rl.options import check_values, kinds
 from curl_rl.types import ConfigError
 
 
@@ -44,16 +44,12 @@ def frozen(cls: type, data: Mapping[str, Any], prefix: str = "") -> Any:
 
     Raises ConfigError where the names differ, or a value is not what its option allows.
     """
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in dataclasses.fields(cls)]
-    if set(names) != set(data):
-        raise ConfigError(f"{cls.__name__} has the fields {', '.join(names)}, got {', '.join(data)}")
-    values: dict[str, Any] = {}
-    for name in names:
-        value = data[name]
-        if dataclasses.is_dataclass(hints[name]):
-            value = frozen(typing.cast(type, hints[name]), value, f"{prefix}{name}.")
-        values[name] = tuple(value) if isinstance(value, list) else value
+    if data.keys() != (known := kinds(cls)).keys():
+        raise ConfigError(f"{cls.__name__} has the fields {', '.join(known)}, got {', '.join(data)}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    for name, kind in known.items():
+        if dataclasses.is_dataclass(kind):
+            values[name] = frozen(typing.cast(type, kind), data[name], f"{prefix}{name}.")
     check_values(cls, values, prefix)  # before the conditions between fields, which trust each of them
     return cls(**values)
 

@@ -16,7 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
+from omegaconf.errors import OmegaConfBaseException
 
 from curl_rl.config import suites
 from curl_rl.config.difference import flat
@@ -28,6 +29,7 @@ from curl_rl.options import Kind, kinds, quoted
 from curl_rl.types import ConfigError
 
 _CHOICES = ("task", "preset", *GROUPS)
+_NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 _LONGEST_NAME = 150  # of 255 bytes that file systems give a name
 
 
@@ -258,21 +260,11 @@ def _fits(value: Any, kind: Kind) -> bool:
         return True
     if kind.many or isinstance(value, list):
         return kind.many and isinstance(value, list) and all(_fits(item, kind._replace(many=False)) for item in value)
-    if value is None:
-        return kind.optional
-    if isinstance(value, dict) or value == "???":
-        return False
-    return _converts(value, kind.type)
-
-
-def _converts(value: bool | int | float | str, to: type) -> bool:
-    if to is bool:
-        return str(value).lower() in ("true", "false", "yes", "no", "on", "off", "1", "0")
-    if to is int and isinstance(value, bool | float):
+    if value == "???" or (kind.type is bool and value not in (0, 1, None) and not isinstance(value, str)):
         return False
     try:
-        to(value)
-    except (ValueError, OverflowError):
+        _NODES[kind.type](value, is_optional=kind.optional)
+    except (OmegaConfBaseException, OverflowError):
         return False
     return True
 

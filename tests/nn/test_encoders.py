@@ -88,6 +88,17 @@ def test_the_smallest_image_works_and_a_smaller_one_names_the_mend(name, side):
         build(name, (3, side, 90))
 
 
+def test_layers_that_do_not_take_the_images_are_told_with_torchs_words():
+    class Narrow(Encoder):
+        def layers(self, config):
+            return nn.Conv2d(3, 4, 3)
+
+    with pytest.raises(
+        ConfigError, match=r"for encoder=paper: enlarge them \(.*expected input\[1, 6, 30, 30\] to have 3"
+    ):
+        Narrow(encoder_config("paper"), (6, 30, 30))
+
+
 def test_unknown_names_fields_and_observations_are_refused():
     known = "canonical, data_efficient, impala, nature, paper, small, state, strided"
     with pytest.raises(ConfigError, match=f"unknown encoder 'papr'; there are {known}"):

@@ -74,13 +74,13 @@ class Encoder(nn.Module):
         return first, step
 
     def _dry_run(self, name: str) -> tuple[int, ...]:
-        frames = torch.empty((1, *self.obs_shape), device="meta")
+        frames, fault = torch.empty((1, *self.obs_shape), device="meta"), ""
         try:
             shape = tuple(copy.deepcopy(self.convs).to("meta")(frames).shape[1:])
         except RuntimeError as error:
-            raise ConfigError(f"images {self.obs_shape} are too small for encoder={name}: enlarge them") from error
+            shape, fault = (0,), f" ({error})"
         if 0 in shape:
-            raise ConfigError(f"images {self.obs_shape} are too small for encoder={name}: enlarge them")
+            raise ConfigError(f"images {self.obs_shape} are too small for encoder={name}: enlarge them{fault}")
         return shape
 
 
