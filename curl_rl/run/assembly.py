@@ -22,9 +22,9 @@ from curl_rl.run.machine import usable_cores
 from curl_rl.run.memory import check_batch, check_networks, find_room
 from curl_rl.run.rollout import FrameStack, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.spaces import check_frames, count_actions, seen_shape
+from curl_rl.run.spaces import count_actions, seen_shape
 from curl_rl.run.stored import env_settings, make_protocol
-from curl_rl.types import Agent, ConfigError, Environment, Shapes
+from curl_rl.types import Agent, Environment, Shapes
 
 RunEnv = LocalEnv | RemoteEnv
 _LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
@@ -46,15 +46,8 @@ def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
         settings["labels"] = True
     longest = suites.longest_steps(config.task, config.env.action_repeat)
     if config.env.overlap:
-        env = RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
-    else:
-        env = LocalEnv(config.task, settings, longest=longest)
-    try:
-        check_frames(config, env.observation_space)
-    except ConfigError:
-        env.close()
-        raise
-    return env
+        return RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
+    return LocalEnv(config.task, settings, longest=longest)
 
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:

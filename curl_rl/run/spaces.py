@@ -7,20 +7,16 @@ from curl_rl.config.schema import Config
 from curl_rl.types import ConfigError
 
 
-def check_frames(config: Config, frames: gym.Space) -> None:
-    """Raise ConfigError where an environment shows something else than the configuration asked it for."""
+def seen_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
+    """Return the shape of what the encoder sees of a stacked observation.
+
+    Raises ConfigError where an environment shows something else than the configuration asked it for.
+    """
     size, shape = config.env.image_size, _shape(frames)
     if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
         wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
         raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
-
-
-def seen_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
-    """Return the shape of what the encoder sees of a stacked observation."""
-    channels, *image = _shape(frames)
-    if image:
-        image = [config.augmentation.seen_size(config.env.image_size)] * 2
-    return (channels * config.env.frame_stack, *image)
+    return (shape[0] * config.env.frame_stack, *[config.augmentation.seen_size(size) for _ in shape[1:]])
 
 
 def count_actions(config: Config, actions: gym.Space) -> int:

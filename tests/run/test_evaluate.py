@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from curl_rl.run.evaluate import Interrupted, evaluate
-from curl_rl.run.rollout import FrameStack, random_action
+from curl_rl.run.rollout import FrameStack
 from curl_rl.run.video import Film
 from curl_rl.types import Episode
 
@@ -73,16 +73,6 @@ def test_running_episodes_share_one_batch():
     assert agent.seen[3][:, :, 0, 0].tolist() == [[1, 2, 3]]
 
 
-@pytest.mark.parametrize(("padding", "first"), [("repeat", [7, 7, 7]), ("zero", [0, 0, 7])])
-def test_a_stack_begins_with_its_padding_and_forgets_the_last_episode(padding, first):
-    stack = FrameStack(3, padding)
-    for _ in range(2):
-        stack.reset(np.full((1, 1, 1), 7, np.uint8))
-        assert stack.observation().ravel().tolist() == first
-        stack.push(np.full((1, 1, 1), 8, np.uint8))
-        assert stack.observation().ravel().tolist() == [*first[1:], 8]
-
-
 def test_the_film_shows_the_first_episode_alone():
     film = Film()
     evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
@@ -98,14 +88,6 @@ def test_an_episode_of_one_step_is_filmed_too():
     film = Film()
     evaluate(Watcher(), [Short()], [1, 2], repeat_three, film=film)
     assert [picture[0, 0, 0] for picture in film.frames] == [0]
-
-
-def test_a_long_film_keeps_a_few_pictures_evenly_spaced():
-    film = Film(limit=8)
-    for step in range(1000):
-        film.add(lambda step=step: np.array(step))
-    assert 4 <= len(film.frames) < 8
-    assert [int(picture) for picture in film.frames] == list(range(0, 1000, film.stride))
 
 
 def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int]]:
@@ -130,17 +112,6 @@ def test_epsilon_mixes_in_random_actions_of_the_episodes_own_seed():
     assert always == random_share(7, 1.0, 3)
     assert always != [always[0]] * 3
     assert random_share(7, 0.0, 2) == [[7] * 4] * 3
-
-
-def test_random_actions_fit_their_space():
-    rng = np.random.default_rng(0)
-    drawn = [random_action(gym.spaces.Discrete(3), rng) for _ in range(200)]
-    assert set(drawn) == {0, 1, 2}
-    assert all(isinstance(action, np.int64) for action in drawn)
-    moves = np.stack([random_action(gym.spaces.Box(-1, 1, (2,), np.float32), rng) for _ in range(200)])
-    assert moves.dtype == np.float32
-    assert moves.min() < -0.9
-    assert moves.max() > 0.9
 
 
 def test_an_interruption_is_obeyed():

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from curl_rl.run.files import WriteError
-from curl_rl.run.video import check_film, filming
+from curl_rl.run.video import Film, check_film, filming
 from curl_rl.types import ConfigError
 
 BLACK = np.zeros((4, 4, 3), np.uint8)
@@ -142,3 +142,11 @@ def test_mp4_without_pyav_names_the_mend(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match=r"pip install 'av.*or name a .gif"):
         film(tmp_path / "out.mp4", [BLACK])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_film_keeps_a_few_pictures_evenly_spaced():
+    film = Film(limit=8)
+    for step in range(1000):
+        film.add(lambda step=step: np.array(step))
+    assert 4 <= len(film.frames) < 8
+    assert [int(picture) for picture in film.frames] == list(range(0, 1000, film.stride))
