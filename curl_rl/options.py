@@ -23,17 +23,17 @@ def option(
     default: Any,
     help: str,
     *,
-    at_least: float | None = None,
-    above: float | None = None,
-    at_most: float | None = None,
-    below: float | None = None,
+    at_least: float | str | None = None,
+    above: float | str | None = None,
+    at_most: float | str | None = None,
+    below: float | str | None = None,
     one_of: Sequence[str] = (),
     where: str = "",
 ) -> Any:
     """Declare a field with its meaning and choices, which `--help` prints, and its bounds, which `check` holds.
 
     Args: where, the option beside it without which it has no effect: "sampler=prioritized", or "queue_size" for any
-    value but 0. Bounds of a tuple are those of each of its numbers.
+    value but 0. Bounds of a tuple are those of each of its numbers; a bound may be the name of an option beside it.
     """
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
     told = f"{help} ({', '.join(one_of)})" if one_of else help
@@ -59,6 +59,7 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> None
         elif isinstance(kind, Kind):
             _check_value(key, value, kind, field.metadata)
     for field, _ in _fields(cls):
+        _check_beside(values, prefix, field)
         _check_effect(values, prefix, field)
 
 
@@ -197,7 +198,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 def _check_value(key: str, value: Any, kind: Kind, metadata: Mapping[str, Any]) -> None:
     if kind.many:
-        if not isinstance(value, tuple):
+        if not isinstance(value, tuple) or not value:
             raise ConfigError(f"{key} must be {kind}, got {value!r}")
         for item in value:
             _check_value(key, item, kind._replace(many=False), metadata)
@@ -214,15 +215,27 @@ def _check_value(key: str, value: Any, kind: Kind, metadata: Mapping[str, Any]) 
         _check_number(key, typing.cast(float, value), kind, metadata.get("bounds", {}))
 
 
-def _check_number(key: str, value: float, kind: Kind, bounds: Mapping[str, float | None]) -> None:
+def _check_number(key: str, value: float, kind: Kind, bounds: Mapping[str, Any]) -> None:
     most = WIDEST if kind.type is int else LARGEST
     given = {name: bound for name, bound in bounds.items() if bound is not None}
     low = {} if given.keys() & {"at_least", "above"} else {"at_least": -most}
     high = {} if given.keys() & {"at_most", "below"} else {"at_most": most}
-    bounds = {**low, **given, **high}
+    bounds = {name: bound for name, bound in {**low, **given, **high}.items() if not isinstance(bound, str)}
     if not all(_HOLDS[name](value, bound) for name, bound in bounds.items()):
         allowed = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
         raise ConfigError(f"{key} must be {allowed}, got {value}")
+
+
+def _check_beside(values: Mapping[str, Any], prefix: str, field: "dataclasses.Field[Any]") -> None:
+    """Refuse a number, or one of several, that is beyond what an option beside it allows."""
+    given = values[field.name]
+    for name, other in field.metadata.get("bounds", {}).items():
+        if not isinstance(other, str):
+            continue
+        limit = values[other]
+        if not all(_HOLDS[name](each, limit) for each in (given if isinstance(given, tuple) else [given])):
+            allowed = f"{name.replace('_', ' ')} {prefix}{other}={shown(limit)}"
+            raise ConfigError(f"{prefix}{field.name}={shown(given)} must be {allowed}: change one of the two")
 
 
 def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Field[Any]") -> None:
@@ -241,6 +254,8 @@ def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
 
 def shown(value: Any) -> str:
     """Return a value as a user types it."""
+    if isinstance(value, tuple):
+        return f"[{','.join(map(shown, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -30,6 +30,10 @@ class Outer:
     weight: float | None = option(None, "a weight", at_least=0, at_most=2)
     mode: str = option("a", "a mode", one_of=("a", "b"))
     sides: tuple[int, ...] = option((1, 2), "sides", at_least=1, at_most=9)
+    part: int = option(1, "part of the whole", at_least=0, at_most="whole")
+    whole: int = option(3, "the whole", above="part")
+    layers: tuple[int, ...] = option((4, 5), "layers", at_most="most")
+    most: int = option(5, "most of the layers")
     quick: bool = option(False, "whether quick")
     queue: int = option(0, "a queue", at_least=0)
     plain: float = 1.0
@@ -49,6 +53,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"mode": "c"}, "agent.mode='c' is none of a, b"),
     ({"mode": 3}, "agent.mode must be a word, got 3"),
     ({"sides": (1, 10)}, "agent.sides must be at least 1 and at most 9, got 10"),
+    ({"sides": ()}, "agent.sides must be a list of numbers such as [1,2], got ()"),
+    ({"part": 4}, "agent.part=4 must be at most agent.whole=3: change one of the two"),
+    ({"part": 3}, "agent.whole=3 must be above agent.part=3: change one of the two"),
+    ({"part": -1}, "agent.part must be at least 0, got -1"),
+    ({"layers": (4, 6)}, "agent.layers=[4,6] must be at most agent.most=5: change one of the two"),
     ({"sides": 3}, "agent.sides must be a list of numbers such as [1,2], got 3"),
     ({"quick": 1}, "agent.quick must be true or false, got 1"),
     ({"plain": -math.inf}, "agent.plain must be at least -1000000.0 and at most 1000000.0, got -inf"),
@@ -69,7 +78,7 @@ def test_a_value_out_of_bounds_is_refused_with_what_it_may_be(fields, message):
         {},
         {"size": 1, "rate": 1e-9, "weight": 0},
         {"size": 65_536, "rate": 1e6, "weight": 2.0, "mode": "b", "quick": True, "sides": (9, 1)},
-        {"inner": Inner(0), "plain": -5, "sides": ()},
+        {"inner": Inner(0), "plain": -5, "part": 4, "whole": 5},
     ],
 )
 def test_the_bounds_themselves_pass(fields):

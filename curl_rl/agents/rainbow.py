@@ -22,7 +22,7 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
+from curl_rl.types import Batch, Metrics, UpdateResult, Views
 
 PRIORITIES = ("value", "total")
 Images = tuple[Tensor, ...]
@@ -33,7 +33,7 @@ class RainbowConfig(AgentConfig):
     name: str = "rainbow"
     hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
     atoms: int = option(51, "atoms of the value distribution", at_least=2, at_most=1001)
-    v_min: float = option(-10.0, "lowest return of the value distribution")
+    v_min: float = option(-10.0, "lowest return of the value distribution", below="v_max")
     v_max: float = option(10.0, "highest return of the value distribution")
     noise_std: float = option(0.1, "size of the noisy layers' noise at the start", at_least=0)
     learning_rate: float = option(1e-4, "of encoder, value distribution and objective", above=0)
@@ -41,10 +41,6 @@ class RainbowConfig(AgentConfig):
     max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
     target_period: int = option(2000, "updates from one copy of the target to the next", at_least=1, at_most=LONGEST)
     priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=PRIORITIES)
-
-    def __post_init__(self) -> None:
-        if self.v_min >= self.v_max:
-            raise ConfigError(f"agent.v_min={self.v_min} must be below agent.v_max={self.v_max}")
 
     @property
     def pace(self) -> Pace:

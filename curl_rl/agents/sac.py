@@ -22,7 +22,7 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, ConfigError, Metrics, UpdateResult, Views
+from curl_rl.types import Batch, Metrics, UpdateResult, Views
 
 UPDATES = ("joint", "sequential")
 Images = tuple[Tensor, ...]
@@ -40,15 +40,9 @@ class SacConfig(AgentConfig):
     encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
     actor_period: int = option(2, "updates from one step of the actor to the next", at_least=1, at_most=LONGEST)
     target_period: int = option(2, "updates from one moving average to the next", at_least=1, at_most=LONGEST)
-    log_std_min: float = option(-10.0, "lower bound of the policy's log standard deviation", at_least=-80, at_most=80)
-    log_std_max: float = option(2.0, "upper bound of the policy's log standard deviation", at_least=-80, at_most=80)
+    log_std_min: float = option(-10.0, "least log standard deviation of the policy", at_least=-80, below="log_std_max")
+    log_std_max: float = option(2.0, "greatest log standard deviation of the policy", at_least=-80, at_most=80)
     update: str = option("sequential", "the original's order, or one joint backward pass", one_of=UPDATES)
-
-    def __post_init__(self) -> None:
-        if self.log_std_min >= self.log_std_max:
-            raise ConfigError(
-                f"agent.log_std_min={self.log_std_min} must be below agent.log_std_max={self.log_std_max}"
-            )
 
     @property
     def pace(self) -> Pace:

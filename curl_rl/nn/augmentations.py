@@ -17,7 +17,7 @@ from curl_rl.nn.images import (
     unmoved,
 )
 from curl_rl.options import Registry, option
-from curl_rl.types import ConfigError, Crop
+from curl_rl.types import Crop
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,7 @@ class RandomTranslate(Augmentation):
 class CutoutConfig(AugmentationConfig):
     name: str = "cutout"
     least: int = option(10, "smallest side of the rectangle that is blacked out", at_least=1)
-    most: int = option(30, "greatest side of the rectangle that is blacked out", at_least=1)
-
-    def __post_init__(self) -> None:
-        if self.most < self.least:
-            raise ConfigError(
-                f"augmentation.most={self.most} is below augmentation.least={self.least}: raise the one or lower the "
-                "other"
-            )
+    most: int = option(30, "greatest side of the rectangle that is blacked out", at_least="least")
 
 
 class RandomCutout(Augmentation):

@@ -36,20 +36,15 @@ class PixelContrastConfig(ObjectiveConfig):
     memory: int = option(
         64, "pixels and regions kept of a class (segmentation)", at_least=1, where="labels=segmentation"
     )
-    added: int = option(10, "of these an update brings (segmentation)", at_least=1, where="labels=segmentation")
+    added: int = option(
+        10, "of these an update brings (segmentation)", at_least=1, at_most="memory", where="labels=segmentation"
+    )
     negatives: int = option(
         1024, "pixels that anchors are told from (offset); the paper: an image's", at_least=1, where="labels=offset"
     )
     distance: float = option(
         0.7, "diagonals of a cell below which two are one place (offset)", above=0, at_most=0.7, where="labels=offset"
     )
-
-    def __post_init__(self) -> None:
-        if self.added > self.memory:
-            raise ConfigError(
-                f"objective.added={self.added} does not fit objective.memory={self.memory}: lower the one or "
-                "raise the other"
-            )
 
     @property
     def needs_labels(self) -> bool:

@@ -73,17 +73,12 @@ class Moco(Objective):
 @dataclass(frozen=True)
 class MochiConfig(MocoConfig):
     name: str = "mochi"
-    hardest: int = option(256, "negatives of a query that mix; the paper: 1024", at_least=1, at_most=2**20)
+    hardest: int = option(256, "negatives of a query that mix; the paper: 1024", at_least=1, at_most="queue_size")
     mixed: int = option(256, "mixtures of two negatives for each query; the paper's 1024 for 16384 keys", at_least=0)
     mixed_with_query: int = option(32, "mixtures of negative and query; the paper: 128 of 16384", at_least=0)
     warmup: int = option(500, "updates before mixing begins; the paper: 10 epochs of 100", at_least=0, at_most=LONGEST)
 
     def __post_init__(self) -> None:
-        if self.hardest > self.queue_size:
-            raise ConfigError(
-                f"objective.hardest={self.hardest} exceeds objective.queue_size={self.queue_size}: "
-                "lower the one or raise the other"
-            )
         if not self.mixed and not self.mixed_with_query:
             raise ConfigError("objective.mixed and objective.mixed_with_query are both 0: that is objective=moco")
 

@@ -13,7 +13,7 @@ from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.nn.parts import Queue, Random, Schedule, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
+from curl_rl.types import Batch, Features, Metrics, Shapes, Views
 
 _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instance in no cluster
 
@@ -66,14 +66,9 @@ class PclConfig(_ClusteringConfig):
     name: str = "pcl"
     queue_size: int = option(2048, "latest keys, negatives and clustered; PCL: 16384", at_least=1, at_most=2**20)
     # As many keys to a prototype as the paper has images: 1.28 million to 25, 50 and 100 thousand.
-    clusters: tuple[int, ...] = option((40, 80, 160), "how many prototypes each set has; PCL: 25, 50 and 100 thousand")
-
-    def __post_init__(self) -> None:
-        if not self.clusters or not 2 <= min(self.clusters) <= max(self.clusters) <= self.queue_size:
-            raise ConfigError(
-                "objective.clusters must be one number or more, each from 2 to objective.queue_size, got "
-                f"{self.clusters} with queue_size={self.queue_size}"
-            )
+    clusters: tuple[int, ...] = option(
+        (40, 80, 160), "prototypes of each set; PCL: 25, 50 and 100 thousand", at_least=2, at_most="queue_size"
+    )
 
 
 class Pcl(_Clustering):
@@ -146,20 +141,15 @@ class SpclConfig(_ClusteringConfig):
     memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's", above=0, at_most=1)
     # The original's radius 0.6 and 30 neighbours, for 13 thousand images, join most of a thousand rows in one cluster.
     radius: float = option(0.5, "largest Jaccard distance in a cluster; SpCL: 0.6 of 30", above=0, at_most=1)
-    radius_gap: float = option(0.02, "change of the radius that tells reliable clusters; SpCL's", at_least=0, at_most=1)
-    min_samples: int = option(4, "neighbours, itself included, that make a row a cluster's core; SpCL's", at_least=1)
+    radius_gap: float = option(
+        0.02, "change of radius that tells reliable clusters; SpCL's", at_least=0, below="radius"
+    )
+    min_samples: int = option(
+        4, "neighbours, itself included, that make a row a core; SpCL's", at_least=1, at_most="memory_size"
+    )
     neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30", at_least=1)
     expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's", at_least=1)
     join: bool = option(True, "a new row joins its nearest neighbour's cluster at once; false: at the next clustering")
-
-    def __post_init__(self) -> None:
-        if self.memory_size < self.min_samples:
-            raise ConfigError(
-                f"objective.memory_size={self.memory_size} holds no cluster: raise it to objective.min_samples="
-                f"{self.min_samples} or more"
-            )
-        if self.radius_gap >= self.radius:
-            raise ConfigError(f"objective.radius_gap={self.radius_gap} must be below objective.radius={self.radius}")
 
 
 class Spcl(_Clustering):

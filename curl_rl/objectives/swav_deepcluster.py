@@ -13,7 +13,7 @@ from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.nn.parts import Queue, Random, Schedule, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
+from curl_rl.types import Batch, Features, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Swav(Objective):
 class DeepClusterConfig(_PrototypesConfig):
     # Three clusterings as in the original; their sizes leave 64 samples for each cluster, and k-means 2 % of the time.
     name: str = "deepcluster"
-    clusters: tuple[int, ...] = option((64, 64, 64), "clusters of each k-means; the original: 3 times 3000")
+    clusters: tuple[int, ...] = option(
+        (64, 64, 64), "clusters of each k-means; the original: 3 times 3000", at_least=2, at_most="store_size"
+    )
     store_size: int = option(4096, "past samples that are clustered; the original: all", at_least=1, at_most=2**20)
     iterations: int = option(10, "rounds of k-means; the original's", at_least=1, at_most=1000)
     period: int = option(
@@ -110,13 +112,6 @@ class DeepClusterConfig(_PrototypesConfig):
     projection_tau: float = option(
         0.001, "weight of new parameters in the target's projection head", above=0, at_most=1
     )
-
-    def __post_init__(self) -> None:
-        if not self.clusters or not 2 <= min(self.clusters) <= max(self.clusters) <= self.store_size:
-            raise ConfigError(
-                "objective.clusters must be one or more numbers from 2 to objective.store_size, got "
-                f"{list(self.clusters)} and {self.store_size}"
-            )
 
     @property
     def capturable(self) -> bool:

@@ -99,7 +99,7 @@ def test_on_cuda_nothing_waits_for_the_device(name, channels):
         ("crop_shift", {"pad": -1}, r"augmentation.pad must be at least 0 and at most .*, got -1"),
         ("translate", {"pad": -1}, r"augmentation.pad must be at least 0 and at most .*, got -1"),
         ("cutout", {"least": 0}, r"augmentation.least must be at least 1 and at most .*, got 0"),
-        ("cutout", {"least": 8, "most": 7}, r"augmentation.most=7 is below augmentation.least=8"),
+        ("cutout", {"least": 8, "most": 7}, r"augmentation.most=7 must be at least augmentation.least=8: change one"),
         ("color_jitter", {"brightness": 1.5}, r"augmentation.brightness must be at least 0 and at most 1, got 1.5"),
         ("color_jitter", {"hue": -0.1}, r"augmentation.hue must be at least 0 and at most 1, got -0.1"),
     ],

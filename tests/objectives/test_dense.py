@@ -390,7 +390,7 @@ def test_labels_are_asked_for_only_by_segmentation():
         ({"classes": 1}, r"objective\.classes must be at least 2"),
         ({"anchors": 1}, r"objective\.anchors must be at least 2"),
         ({"negatives": 0}, r"objective\.negatives must be at least 1"),
-        ({"added": 65}, r"objective\.added=65 does not fit objective\.memory=64: lower the one"),
+        ({"added": 65}, r"objective\.added=65 must be at most objective\.memory=64: change one"),
         ({"distance": 0.8}, r"objective\.distance must be above 0 and at most 0\.7, got 0\.8"),
         ({"coefficient": -1.0}, r"objective\.coefficient must be at least 0 and"),
     ],
