@@ -3,9 +3,8 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import product
+from collections.abc import Callable, Iterable, Sequence
+from itertools import cycle, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,25 +68,25 @@ class Look(NamedTuple):
     colour: str
     marker: str
     line: Any  # one of LINES
-    hollow: bool
+    hollow: bool = False
+
+    @property
+    def face(self) -> str:
+        return "none" if self.hollow else self.colour
 
 
 def looks(own: Iterable[str], others: Iterable[str]) -> dict[str, Look]:
     """Return the looks of the methods reported, filled and coloured, and of published ones, hollow and grey."""
-    styles = [(colour, line) for line, colour in product(LINES, COLOURS)]
-    found = {}
-    for index, method in enumerate(own):
-        colour, line = styles[index % len(styles)]
-        found[method] = Look(colour, MARKERS[index % len(MARKERS)], line, False)
-    for index, method in enumerate(name for name in others if name not in found):
-        found[method] = Look(_GREY, MARKERS[index % len(MARKERS)], LINES[1 + index % 3], True)
-    return found
+    styles = zip(cycle(product(LINES, COLOURS)), cycle(MARKERS), strict=False)
+    found = {method: Look(colour, marker, line) for method, ((line, colour), marker) in zip(own, styles, strict=False)}
+    styles = zip((name for name in others if name not in found), cycle(MARKERS), cycle(LINES[1:]), strict=False)
+    return found | {method: Look(_GREY, marker, line, True) for method, marker, line in styles}
 
 
 def of_section(results: Results) -> dict[str, Drawing]:
     """Draw everything that a section's results allow, by kind: scores, aggregates, improvement, ..."""
-    section = results.section
-    style = looks(section.methods, _published(results))
+    # Random play and people are the ends of a scale, and would hide the rest.
+    style = looks(results.section.methods, (name for name in results.main if results.methods[name].kind != "reference"))
     kinds = {
         "scores": ("Scores by task", _scores),
         "aggregates": ("Aggregates", _aggregates),
@@ -97,7 +96,7 @@ def of_section(results: Results) -> dict[str, Drawing]:
         "efficiency": ("Sample efficiency", _efficiency),
     }
     found = {
-        kind: render(f"{section.name}_{kind}", title, lambda draw=draw: draw(results, style))
+        kind: render(f"{results.section.name}_{kind}", title, lambda draw=draw: draw(results, style))
         for kind, (title, draw) in kinds.items()
     }
     return {kind: drawing for kind, drawing in found.items() if drawing}
@@ -109,7 +108,9 @@ def render(name: str, title: str, draw: Callable[[], Any]) -> Drawing | None:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     style: Any = {**mpl.rcParamsDefault, **_STYLE, "svg.hashsalt": name}  # whatever a user's matplotlibrc says
-    with mpl.rc_context(style), _quiet():
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # What names can do to a figure stays off the terminal: no glyph for a letter, no room for a label.
+        warnings.filterwarnings("ignore", r"Glyph \d+ |constrained_layout not applied", UserWarning)
         figure = draw()
         if figure is None:
             return None
@@ -120,15 +121,6 @@ def render(name: str, title: str, draw: Callable[[], Any]) -> Drawing | None:
         figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         figure.savefig(pdf, format="pdf", facecolor="white", metadata={"CreationDate": None})
     return Drawing(name, title, _for_pages(svg.getvalue(), name, title), png.getvalue(), pdf.getvalue())
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what names can do to a figure off the terminal: no glyph for a letter, no room for a label."""
-    with warnings.catch_warnings():
-        for message in (r"Glyph \d+ ", "constrained_layout not applied"):
-            warnings.filterwarnings("ignore", message, UserWarning)
-        yield
 
 
 def _for_pages(svg: str, name: str, title: str) -> str:
@@ -151,17 +143,16 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> t
     return figure, list(axes.flat)
 
 
-def _point(axes: Any, x: float, y: float, look: Look, *, low: float = np.nan, high: float = np.nan, **more: Any):
-    """Draw a marker, with a bar where the interval is known."""
-    if np.isfinite(low) and np.isfinite(high):
-        axes.plot([low, high], [y, y], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
-    face = "none" if look.hollow else look.colour
-    axes.plot([x], [y], look.marker, color=look.colour, markerfacecolor=face, linestyle="none", **more)
+def _point(axes: Any, row: float, look: Look, x: float, *ends: float, **more: Any) -> None:
+    """Draw a marker, with a bar where the ends of its interval are known."""
+    if ends and np.isfinite(ends).all():
+        axes.plot(ends, [row, row], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
+    axes.plot([x], [row], look.marker, color=look.colour, markerfacecolor=look.face, linestyle="none", **more)
 
 
-def _published(results: Results) -> list[str]:
-    """Return the published methods to draw: random play and people are the ends of a scale, and would hide the rest."""
-    return [name for name in results.main if results.methods[name].kind != "reference"]
+def _name_rows(axes: Any, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def _labelled(results: Results, method: str) -> str:
@@ -170,22 +161,20 @@ def _labelled(results: Results, method: str) -> str:
     return method if label.endswith("[not stated]") else label
 
 
-def _legend(
-    figure: Any, results: Results, style: dict[str, Look], names: Sequence[str], *, lines: bool = False
-) -> None:
+def _legend(figure: Any, results: Results, style: dict[str, Look], *, lines: bool = False) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
         Line2D(
             [],
             [],
-            color=style[name].colour,
-            marker=style[name].marker,
-            markerfacecolor="none" if style[name].hollow else style[name].colour,
-            linestyle=style[name].line if lines and not style[name].hollow else "none",
+            color=look.colour,
+            marker=look.marker,
+            markerfacecolor=look.face,
+            linestyle=look.line if lines and not look.hollow else "none",
             label=_labelled(results, name),
         )
-        for name in names
+        for name, look in style.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.5)
 
@@ -193,25 +182,22 @@ def _legend(
 def _scores(results: Results, style: dict[str, Look]) -> Any:
     """Draw one row a task: own methods with their intervals, published means hollow."""
     section = results.section
-    tasks = [task for task in section.tasks if normalised(task, 0.0) is not None] or section.tasks
-    scaled = normalised(tasks[0], 0.0) is not None
-    names = [*section.methods, *_published(results)]
-    figure, (axes,) = _figure(1.0 + 0.42 * len(tasks) + 0.18 * ((len(names) + 3) // 4))
+    tasks = section.scaled_tasks or section.tasks
+    measure = normalised if section.scaled_tasks else lambda _, score: score
+    figure, (axes,) = _figure(1.0 + 0.42 * len(tasks) + 0.18 * ((len(style) + 3) // 4))
     offsets = np.linspace(-0.26, 0.26, len(section.methods)) if len(section.methods) > 1 else [0.0]
     for row, task in enumerate(tasks):
-        for method in _published(results):
+        for method, look in style.items():
             if score := results.scores.get((method, task)):
-                _point(axes, normalised(task, score.mean) if scaled else score.mean, row, style[method], alpha=0.8)
+                _point(axes, row, look, measure(task, score.mean), alpha=0.8)
         for method, offset in zip(section.methods, offsets, strict=True):
             if value := results.finals.get((method, task)):
-                x, low, high = (normalised(task, part) for part in value) if scaled else value
-                _point(axes, x, row + offset, style[method], low=low, high=high, zorder=3)
-    axes.set_yticks(range(len(tasks)), [task.partition("/")[2] for task in tasks])
-    axes.set_ylim(len(tasks) - 0.5, -0.5)
+                _point(axes, row + offset, style[method], *(measure(task, part) for part in value), zorder=3)
+    _name_rows(axes, [task.partition("/")[2] for task in tasks])
     axes.set_xlabel("return of the final checkpoint")
-    if scaled:
+    if section.scaled_tasks:
         _score_axis(axes, section.score_label)
-    _legend(figure, results, style, names)
+    _legend(figure, results, style)
     return figure
 
 
@@ -223,10 +209,9 @@ def _aggregates(results: Results, style: dict[str, Look]) -> Any:
     for axes, metric in zip(panels, METRICS, strict=True):
         for index, row in enumerate(rows):
             if value := row.metrics[metric]:
-                _point(axes, value.estimate, index, style[row.method], low=value.low, high=value.high)
+                _point(axes, index, style[row.method], *value)
         axes.set_title(METRIC_TITLES[metric].replace(" (", "\n("))
-        axes.set_yticks(range(len(rows)), [_labelled(results, row.method) for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        _name_rows(axes, [_labelled(results, row.method) for row in rows])
         axes.locator_params(axis="x", nbins=3)
     figure.supxlabel(results.section.score_label, fontsize=9, color=_INK)
     return figure
@@ -239,10 +224,8 @@ def _improvement(results: Results, _: dict[str, Look]) -> Any:
     figure, (axes,) = _figure(0.8 + 0.32 * len(pairs))
     axes.axvline(0.5, color=_GREY, linewidth=1)
     for index, pair in enumerate(pairs):
-        look = Look(COLOURS[0], "o", "-", False)
-        _point(axes, pair.value.estimate, index, look, low=pair.value.low, high=pair.value.high)
-    axes.set_yticks(range(len(pairs)), [" > ".join(_labelled(results, name) for name in pair[:2]) for pair in pairs])
-    axes.set_ylim(len(pairs) - 0.5, -0.5)
+        _point(axes, index, Look(COLOURS[0], "o", "-"), *pair.value)
+    _name_rows(axes, [" > ".join(_labelled(results, name) for name in pair[:2]) for pair in pairs])
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("probability that a run of the first scores higher")
     return figure
@@ -264,16 +247,15 @@ def _profiles(results: Results, style: dict[str, Look]) -> Any:
 
 def _learning(results: Results, style: dict[str, Look]) -> Any:
     section = results.section
-    columns = min(3, max(1, len(section.tasks)))
+    columns = min(3, len(section.tasks))
     rows = -(-len(section.tasks) // columns)
-    names = [*section.methods, *_published(results)]
-    figure, panels = _figure(0.5 + (2.0 if columns > 1 else 2.8) * rows + 0.18 * (len(names) // 4), rows, columns)
+    figure, panels = _figure(0.5 + (2.0 if columns > 1 else 2.8) * rows + 0.18 * (len(style) // 4), rows, columns)
     for index, (axes, task) in enumerate(zip(panels, section.tasks, strict=False)):
         for curve in results.learning[task]:
             _line(axes, curve, style[curve.method])
-        for method in _published(results):
+        for method, look in style.items():
             if score := results.scores.get((method, task)):
-                _point(axes, section.budget_frames, score.mean, style[method], alpha=0.8, clip_on=False)
+                _point(axes, score.mean, look, section.budget_frames, alpha=0.8, clip_on=False)
         axes.set_title(task.partition("/")[2])
         axes.set_xlabel("frames" if index + columns >= len(section.tasks) else "")
         axes.set_ylabel("return" if index % columns == 0 else "")
@@ -282,25 +264,24 @@ def _learning(results: Results, style: dict[str, Look]) -> Any:
         axes.locator_params(axis="x", nbins=4)
     for axes in panels[len(section.tasks) :]:
         axes.set_visible(False)
-    _legend(figure, results, style, names, lines=True)
+    _legend(figure, results, style, lines=True)
     return figure
 
 
 def _efficiency(results: Results, style: dict[str, Look]) -> Any:
-    kinds = {"frames": "frames", "hours": "wall-clock hours of a run"}
     if not any(results.efficiency.values()):
         return None
-    figure, panels = _figure(3.0, 1, 2, sharey=True)
-    for axes, (kind, label) in zip(panels, kinds.items(), strict=True):
-        curves = results.efficiency[kind]
-        options = {"drawstyle": "steps-post", "marker": None} if kind == "hours" else {}
-        for curve in _held(curves) if kind == "hours" else curves:
-            _line(axes, curve, style[curve.method], **options)
+    figure, (frames, hours) = _figure(3.0, 1, 2, sharey=True)
+    for curve in results.efficiency["frames"]:
+        _line(frames, curve, style[curve.method])
+    for curve in _held(results.efficiency["hours"]):
+        _line(hours, curve, style[curve.method], marker=None, drawstyle="steps-post")
+    for axes, label in ((frames, "frames"), (hours, "wall-clock hours of a run")):
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
-    panels[0].xaxis.set_major_formatter(_thousands)
-    panels[0].set_ylabel(f"IQM of {results.section.score_label}")
-    _legend(figure, results, style, results.section.methods, lines=True)
+    frames.xaxis.set_major_formatter(_thousands)
+    frames.set_ylabel(f"IQM of {results.section.score_label}")
+    _legend(figure, results, {method: style[method] for method in results.section.methods}, lines=True)
     return figure
 
 
@@ -312,12 +293,10 @@ def _held(curves: Sequence[Curve]) -> list[Curve]:
     ]
 
 
-def _line(axes: Any, curve: Curve, look: Look, *, label: str = "", **options: Any) -> None:
+def _line(axes: Any, curve: Curve, look: Look, **options: Any) -> None:
     estimate, low, high = curve.y
     options = {"marker": look.marker, "markersize": 3.5, **options}
-    if look.hollow:
-        options["markerfacecolor"] = "none"
-    axes.plot(curve.x, estimate, color=look.colour, linestyle=look.line, label=label, **options)
+    axes.plot(curve.x, estimate, color=look.colour, linestyle=look.line, **options)
     if np.isfinite(low).all():
         step = "post" if options.get("drawstyle") == "steps-post" else None
         axes.fill_between(curve.x, low, high, color=look.colour, alpha=0.18, linewidth=0, step=step)
