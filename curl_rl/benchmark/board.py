@@ -54,10 +54,12 @@ class Board:
         job, done = standing.job, self._count("done")
         self.say(f"{job.task} {job.method} seed {job.seed} {event} ({done} of {len(self._standings)} done)")
 
-    def say(self, line: str) -> None:
-        """Print a line above the table."""
-        self._erase()
-        print(line, file=self._stream, flush=True)
+    def say(self, *lines: str) -> None:
+        """Print lines in the place of the table."""
+        if self._height:
+            print(f"\x1b[{self._height}A\x1b[J", end="", file=self._stream)
+            self._height = 0
+        print("\n".join(lines), file=self._stream, flush=True)
 
     def due(self) -> bool:
         """Return whether it is time to show how things stand."""
@@ -65,20 +67,21 @@ class Board:
 
     def show(self) -> None:
         self._shown = time.monotonic()
-        self._erase()
-        lines = self._fitting() if self._stream.isatty() else [self._summary()]
-        print("\n".join(lines), file=self._stream, flush=True)
-        self._height = len(lines) if self._stream.isatty() else 0
+        if not self._stream.isatty():
+            self.say(self._summary())
+            return
+        lines = self._fitting()
+        self.say(*lines)
+        self._height = len(lines)
 
     def conclude(self) -> None:
         """Print the table a last time, and every failure with its command and the end of its log."""
         self._try_to_write()
-        self._erase()
         lines = self._table(list(self._groups().items()))
         for standing in self._standings:
             if standing.status == "failed":
                 lines += ["", f"failed: {standing.job.line()}", standing.tail]
-        print("\n".join(lines), file=self._stream, flush=True)
+        self.say(*lines)
 
     def write_jobs(self) -> None:
         """Write jobs.csv into the place of the results; rows of other jobs there are kept."""
@@ -115,11 +118,6 @@ class Board:
 
     def _count(self, status: str) -> int:
         return sum(standing.status == status for standing in self._standings)
-
-    def _erase(self) -> None:
-        if self._height:
-            print(f"\x1b[{self._height}A\x1b[J", end="", file=self._stream)
-            self._height = 0
 
     def _summary(self) -> str:
         stopped = ("stopped",) if self._count("stopped") else ()

@@ -1,6 +1,7 @@
 """How text from outside is shown: nothing in it breaks a page, hides what it says, or runs in a spreadsheet."""
 
 import re
+from contextlib import suppress
 from html import escape
 
 # Control characters but the tab and the line end, marks that turn the reading direction, halves of characters, and what
@@ -11,7 +12,7 @@ _FORMULA = re.compile(r"[=+\-@\t\n\uff1d\uff0b\uff0d\uff20].", re.DOTALL)  # the
 
 def printable(text: str) -> str:
     r"""Return a text whose hidden characters are written out, as \x1b or \u202e; a line ends with \n alone."""
-    return _HIDDEN.sub(_written_out, re.sub("\r\n?", "\n", text))
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), re.sub("\r\n?", "\n", text))
 
 
 def one_line(text: str) -> str:
@@ -20,27 +21,14 @@ def one_line(text: str) -> str:
 
 
 def inert(text: str) -> str:
-    """Return a printable text that no spreadsheet takes for a formula: one that begins like it gets an apostrophe.
-
-    Numbers stay numbers.
-    """
+    """Return a printable text, with an apostrophe where a spreadsheet would take it for a formula and no number."""
     text = printable(text)
-    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+    with suppress(ValueError):
+        float(text)
+        return text
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def escaped(text: str) -> str:
     """Return a text as a page holds it, between tags or as an attribute's value."""
     return escape(printable(text))
-
-
-def _written_out(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

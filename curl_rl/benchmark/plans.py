@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple, TextIO
@@ -125,17 +126,15 @@ def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list
     if "$" in out:
         raise ConfigError(f"--out {out} holds a $, which settings read as a reference: give another place")
     composed = {}
-    for task in benchmark.tasks:
-        for method, own in benchmark.methods.items():
-            values = {"task": task, **_texts(benchmark.settings), **_texts(own), **extra}
-            arguments = tuple(f"{key}={value}" for key, value in values.items())
-            composed[task, method] = arguments, compose(arguments)
+    for task, (method, own) in product(benchmark.tasks, benchmark.methods.items()):
+        values = {"task": task, **_texts(benchmark.settings), **_texts(own), **extra}
+        arguments = tuple(f"{key}={value}" for key, value in values.items())
+        composed[task, method] = arguments, compose(arguments)
     plans = []
-    for seed in range(1, benchmark.seeds + 1):
-        for (task, method), (arguments, config) in composed.items():
-            run_dir = f"{out}/{task.replace('/', '_')}/{method}-seed{seed}"
-            job = Job(task, method, seed, (*arguments, f"seed={seed}"), run_dir)
-            plans.append(Plan(job, replace(config, seed=seed, run_dir=run_dir)))
+    for seed, ((task, method), (arguments, config)) in product(range(1, benchmark.seeds + 1), composed.items()):
+        run_dir = f"{out}/{task.replace('/', '_')}/{method}-seed{seed}"
+        job = Job(task, method, seed, (*arguments, f"seed={seed}"), run_dir)
+        plans.append(Plan(job, replace(config, seed=seed, run_dir=run_dir)))
     return plans
 
 

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from curl_rl.run.files import replacing
 from curl_rl.types import ConfigError
 
@@ -37,8 +39,13 @@ class SharedDirectory:
     """
 
     def __init__(self, url: str, local: Path):
-        self.url, self.local = url, local
-        self._files, self._root = _open(url)
+        try:
+            self._files, root = fsspec.url_to_fs(url)
+        except ImportError as error:
+            raise ConfigError(f"{url} needs a package that is not installed: {error}") from None
+        except ValueError as error:
+            raise ConfigError(f"cannot open {url}: {error}") from None
+        self.url, self.local, self._root = url, local, root.rstrip("/")
         self._token = ""
         self._pushed: dict[str, Any] = {}  # what lies there: the bytes of a manifest, size and time of other files
         self._fetched: dict[str, str] = {}
@@ -49,10 +56,12 @@ class SharedDirectory:
         self._token = uuid.uuid4().hex
         self._replace(_OWNER, self._token.encode())
         self._empty()
-        for name in self._names():
+        self._files.invalidate_cache()
+        for path in self._files.find(self._root):
+            name = path.removeprefix(self._root).removeprefix("/")
             if Path(name).name.startswith(_PART):  # a push died here
                 self._files.rm_file(self._at(name))
-            elif name != _OWNER:
+            elif name and not name.endswith("/") and name != _OWNER:
                 target = self.local / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 self._files.get_file(self._at(name), str(target))
@@ -91,11 +100,6 @@ class SharedDirectory:
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
-
-    def _names(self) -> list[str]:
-        self._files.invalidate_cache()
-        found = [path.removeprefix(f"{self._root}/") for path in self._files.find(self._root)]
-        return [name for name in found if name and not name.endswith("/")]
 
     def _stamps(self) -> dict[str, Any]:
         """Return size and time of every local file that is pushed, but manifests."""
@@ -153,10 +157,9 @@ class SharedDirectory:
             del self._pushed[name]
 
     def _check_owner(self) -> None:
-        try:
+        owner = ""
+        with suppress(FileNotFoundError):
             owner = self._files.cat_file(self._at(_OWNER)).decode()
-        except FileNotFoundError:
-            owner = ""
         if owner != self._token:
             raise TakenError(f"{self.url} was taken over by another process, or removed: nothing more is written to it")
 
@@ -167,19 +170,6 @@ class SharedDirectory:
                 shutil.rmtree(path)
             elif path.name != ".lock":
                 path.unlink()
-
-
-def _open(url: str) -> tuple[Any, str]:
-    """Return the file system of a URL and its path there."""
-    import fsspec
-
-    try:
-        files, root = fsspec.url_to_fs(url)
-    except ImportError as error:
-        raise ConfigError(f"{url} needs a package that is not installed: {error}") from None
-    except ValueError as error:
-        raise ConfigError(f"cannot open {url}: {error}") from None
-    return files, root.rstrip("/")
 
 
 def _files_of(manifest: bytes) -> set[str]:
