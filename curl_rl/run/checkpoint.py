@@ -100,7 +100,7 @@ class Checkpoints:
                 continue
             if broken:
                 print(f"{_describe(broken)}; using checkpoint {manifest.step}", file=sys.stderr)
-            self._chain = [*self._older(manifest, paths), manifest]
+            self._chain = [*self._older(manifest, paths), manifest][-self._keep :]
             return state
         if paths:
             raise CheckpointError(self._none_intact(broken))
@@ -187,16 +187,12 @@ class Checkpoints:
         return state
 
     def _older(self, manifest: Manifest, paths: list[Path]) -> list[Manifest]:
-        """Return the kept checkpoints before `manifest`, read from their manifests alone."""
-        older = []
+        """Return the checkpoints before `manifest`, read from their manifests alone."""
+        found = list[Manifest]()
         for path in paths:
-            try:
-                candidate = read_manifest(path)
-            except BrokenError:
-                continue
-            if candidate.step < manifest.step:
-                older.append(candidate)
-        return older[max(0, len(older) - self._keep + 1) :]
+            with suppress(BrokenError):
+                found.append(read_manifest(path))
+        return [each for each in found if each.step < manifest.step]
 
     def _none_intact(self, broken: list[tuple[Path, BrokenError]]) -> str:
         if any(isinstance(reason, OtherVersionError) for _, reason in broken):

@@ -4,11 +4,12 @@ import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+
+from curl_rl import __version__
 
 FORMAT = 3  # raised whenever a file's meaning changes
 
@@ -43,7 +44,7 @@ class Manifest(NamedTuple):
 
     def to_json(self) -> str:
         body = self._asdict()
-        envelope = {"format": FORMAT, "program": _program(), "crc32": _checksum(body), "body": body}
+        envelope = {"format": FORMAT, "program": f"curl-rl {__version__}", "crc32": _checksum(body), "body": body}
         return json.dumps(envelope, indent=1)
 
     def lost_from(self, directory: Path) -> list[str]:
@@ -113,10 +114,3 @@ def _is_there(path: Path, size: int | None) -> bool:
 
 def _checksum(body: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
-
-
-def _program() -> str:
-    try:
-        return f"curl-rl {metadata.version('curl-rl')}"
-    except metadata.PackageNotFoundError:
-        return "curl-rl from source"

@@ -58,11 +58,6 @@ def predict_activation_bytes(layers: nn.Module, batch: Tensor) -> int:
     return 2 * sum(left)
 
 
-def predict_batch_bytes(observations: int, *, obs_shape: Sequence[int], obs_dtype: torch.dtype) -> int:
-    """Return the bytes of a batch's observations: as sampled, as augmented, and as the float32 that encoders read."""
-    return observations * math.prod(obs_shape) * (2 * obs_dtype.itemsize + 4)
-
-
 def check_networks(config: Config, encoder: Encoder, shapes: Shapes, device: torch.device) -> None:
     """Refuse networks that memory cannot hold before any of it is taken; the encoder is on the meta device."""
     agent, first = config.agent, f"encoder={config.encoder.name}"
@@ -86,7 +81,8 @@ def check_batch(
     """
     averaged = config.agent.averaging
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
-    needed = predict_batch_bytes(observations, obs_shape=layout["obs_shape"], obs_dtype=layout["obs_dtype"])
+    # As sampled, as augmented, and as the float32 that encoders read.
+    needed = observations * math.prod(layout["obs_shape"]) * (2 * layout["obs_dtype"].itemsize + 4)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         layers = make_encoder(config.encoder, seen).convs
         needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *seen))
