@@ -1,6 +1,6 @@
 """Every number that a section's tables and figures show: own runs and published results, with their intervals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
@@ -71,7 +71,8 @@ def gather(section: Section) -> Results:
     known = published.scores(section.suite, section.budget_frames)
     scores = {(_apart(score.method, section), score.task): score for score in known if score.task in section.tasks}
     named = {_apart(name, section): method for name, method in published.methods(section.suite).items()}
-    methods = {name: method for name, method in named.items() if any(name == scored for scored, _ in scores)}
+    scored = {name for name, _ in scores}
+    methods = {name: method for name, method in named.items() if name in scored}
     populations = _populations(section)
     main = [name for name, method in methods.items() if method.main and name not in populations]
     return Results(
@@ -82,16 +83,14 @@ def gather(section: Section) -> Results:
         aggregates=(*_sampled(section, populations), *_of_means(section, scores, main)),
         pairs=tuple(_pairs(section, populations)),
         profiles=tuple(_profiles(populations)),
-        learning={task: _learning(section, task) for task in section.tasks},
-        efficiency={"frames": _over_frames(section), "hours": _over_hours(section)},
+        learning={task: tuple(_learning(section, task)) for task in section.tasks},
+        efficiency={"frames": tuple(_over_frames(section)), "hours": tuple(_over_hours(section))},
     )
 
 
 def spread(values: np.ndarray) -> Interval:
     """Return the mean of values (n,) with its bootstrap interval, nan where one value tells of none."""
-    if len(values) == 1:
-        return Interval(float(values[0]), np.nan, np.nan)
-    return statistics.spread(values)
+    return _honest(statistics.spread(values), [values])
 
 
 def difference_of_means(first: np.ndarray, second: np.ndarray) -> Interval:
@@ -99,9 +98,7 @@ def difference_of_means(first: np.ndarray, second: np.ndarray) -> Interval:
     rng = np.random.default_rng(SEED)
     means = [rng.choice(values, size=(SAMPLES, len(values))).mean(axis=1) for values in (first, second)]
     low, high = np.quantile(means[1] - means[0], (0.025, 0.975))
-    if len(first) == len(second) == 1:
-        low = high = np.nan
-    return Interval(float(second.mean() - first.mean()), float(low), float(high))
+    return _honest(Interval(float(second.mean() - first.mean()), float(low), float(high)), [first, second])
 
 
 def _apart(published_name: str, section: Section) -> str:
@@ -121,37 +118,31 @@ def _populations(section: Section) -> dict[str, list[np.ndarray]]:
     return found
 
 
-def _sampled(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Aggregated]:
-    rows = []
+def _sampled(section: Section, populations: dict[str, list[np.ndarray]]) -> Iterator[Aggregated]:
     for method, scores in populations.items():
         metrics = statistics.intervals(scores)
         honest: dict[str, Interval | None] = {name: _honest(value, scores) for name, value in metrics.items()}
-        rows.append(Aggregated(method, method in section.methods, _counts(scores), honest))
-    return rows
+        yield Aggregated(method, method in section.methods, _counts(scores), honest)
 
 
 def _of_means(
     section: Section, scores: dict[tuple[str, str], published.Score], methods: Iterable[str]
-) -> list[Aggregated]:
-    """Return what published means allow: a mean and a median over tasks."""
-    tasks, rows = section.common_tasks, []
+) -> Iterator[Aggregated]:
+    """Yield what published means allow: a mean and a median over tasks."""
+    tasks = section.common_tasks
     for method in methods:
         if tasks and all((method, task) in scores for task in tasks):
             means = [np.array([normalised(task, scores[method, task].mean)]) for task in tasks]
             known = {"mean": float(statistics.mean(means)), "median": float(statistics.median(means))}
             metrics = dict.fromkeys(statistics.METRICS)
             metrics |= {name: Interval(value, np.nan, np.nan) for name, value in known.items()}
-            rows.append(Aggregated(method, False, "", metrics))
-    return rows
+            yield Aggregated(method, False, "", metrics)
 
 
-def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> list[Pair]:
-    pairs = []
+def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> Iterator[Pair]:
     for first, second in _paired(section, populations):
         x, y = populations[first], populations[second]
-        value = statistics.improvement(x, y)
-        pairs.append(Pair(first, second, _honest(value, [*x, *y])))
-    return pairs
+        yield Pair(first, second, _honest(statistics.improvement(x, y), [*x, *y]))
 
 
 def _paired(section: Section, populations: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -162,24 +153,21 @@ def _paired(section: Section, populations: Iterable[str]) -> Iterable[tuple[str,
     return ((method, section.control) for method in others if method in populations)
 
 
-def _profiles(populations: dict[str, list[np.ndarray]]) -> list[Curve]:
+def _profiles(populations: dict[str, list[np.ndarray]]) -> Iterator[Curve]:
     if sum(max(map(len, scores)) for scores in populations.values()) < 2:  # a single run has no profile
-        return []
+        return
     everything = np.concatenate([scores for method in populations.values() for scores in method])
     ends = (min(0.0, everything.min() - 0.02), max(1.0, everything.max() * 1.02))
     thresholds = np.unique([*ends, *_thinned(everything, 400)])  # a profile is a step at each score
-    bands = {method: statistics.profile(scores, thresholds) for method, scores in populations.items()}
-    return [Curve(method, thresholds, _honest_band(bands[method], populations[method])) for method in populations]
+    for method, scores in populations.items():
+        yield Curve(method, thresholds, _honest_band(statistics.profile(scores, thresholds), scores))
 
 
-def _learning(section: Section, task: str) -> tuple[Curve, ...]:
-    curves = []
+def _learning(section: Section, task: str) -> Iterator[Curve]:
     for method in section.methods:
         frames, returns = _returns(section, method, task)
         if len(frames):
-            points = np.array([spread(column) for column in returns.T]).T
-            curves.append(Curve(method, frames, points))
-    return tuple(curves)
+            yield Curve(method, frames, np.array([spread(column) for column in returns.T]).T)
 
 
 def _returns(section: Section, method: str, task: str) -> tuple[np.ndarray, np.ndarray]:
@@ -190,9 +178,8 @@ def _returns(section: Section, method: str, task: str) -> tuple[np.ndarray, np.n
     return np.array(frames), np.array([[table[frame] for frame in frames] for table in tables])
 
 
-def _over_frames(section: Section) -> tuple[Curve, ...]:
-    """Return normalised scores at the frames at which all of a method's runs on all common tasks were evaluated."""
-    curves = []
+def _over_frames(section: Section) -> Iterator[Curve]:
+    """Yield normalised scores at the frames at which all of a method's runs on all common tasks were evaluated."""
     for method in section.methods if section.common_tasks else ():
         tables = {task: _returns(section, method, task) for task in section.common_tasks}
         shared = sorted(set.intersection(*(set(frames.tolist()) for frames, _ in tables.values())))
@@ -200,13 +187,11 @@ def _over_frames(section: Section) -> tuple[Curve, ...]:
             scores = [
                 normalised(task, returns[:, np.isin(frames, shared)]) for task, (frames, returns) in tables.items()
             ]
-            curves.append(Curve(method, np.array(shared), _band(scores)))
-    return tuple(curves)
+            yield Curve(method, np.array(shared), _band(scores))
 
 
-def _over_hours(section: Section) -> tuple[Curve, ...]:
-    """Return the normalised scores of the newest evaluation that every run had finished by then."""
-    curves = []
+def _over_hours(section: Section) -> Iterator[Curve]:
+    """Yield the normalised scores of the newest evaluation that every run had finished by then."""
     for method in section.methods if section.common_tasks else ():
         runs = {task: section.seeds(method, task) for task in section.common_tasks}
         clocks = [[evaluation.seconds / 3600 for evaluation in run.evaluations] for task in runs for run in runs[task]]
@@ -216,16 +201,13 @@ def _over_hours(section: Section) -> tuple[Curve, ...]:
             normalised(task, np.array([[_newest(run.evaluations, hour) for hour in hours] for run in runs[task]]))
             for task in runs
         ]
-        curves.append(Curve(method, hours, _band(scores)))
-    return tuple(curves)
+        yield Curve(method, hours, _band(scores))
 
 
 def _thinned(values: Sequence[float] | np.ndarray, most: int) -> np.ndarray:
     """Return the values in their order, each once; of more than `most` as many, evenly among them."""
     values = np.unique(values)
-    return (
-        values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))] if len(values) > most else values
-    )
+    return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
 
 
 def _newest(evaluations: Sequence, hour: float) -> float:

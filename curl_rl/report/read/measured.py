@@ -1,6 +1,7 @@
 """How the runs of a section were measured, in words, and what readers must be warned of before they compare them."""
 
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import TypeVar
 
 from curl_rl.report.read import published
@@ -12,6 +13,7 @@ Key = TypeVar("Key", int, str, "int | str")
 Item = TypeVar("Item", int, str)
 
 _NO_COMMIT = "none (an installed package)"
+_METHOD: Callable[[Run], str] = attrgetter("method")
 
 
 def protocol(section: Section) -> str:
@@ -20,21 +22,17 @@ def protocol(section: Section) -> str:
     if "protocol" in section.kind.settings:
         parts = [f"protocol {_named(first)} (hash {first.protocol})"]
     else:
-        parts = [_seen(first), f"action repeat {_by_value(section.runs, _action_repeat, lambda run: _short(run.task))}"]
-    parts.append(f"preset {_by_value(section.runs, _preset, lambda run: run.method)}")
-    parts.append(f"{_by_value(section.runs, _episodes, lambda run: run.method)} episodes in the last evaluation")
+        repeats = _by_value(section.runs, _action_repeat, lambda run: run.task.partition("/")[2])
+        parts = [_seen(first), f"action repeat {repeats}"]
+    parts.append(f"preset {_by_value(section.runs, _preset)}")
+    parts.append(f"{_by_value(section.runs, _episodes)} episodes in the last evaluation")
     return f"Measured with: {'; '.join(parts)}."
 
 
 def warnings(section: Section) -> list[str]:
     """Return what differs where a reader would take it to be alike, or from what was published."""
-    return [
-        *_protocol_warning(section),
-        *_preset_warning(section),
-        *_episodes_warning(section),
-        *_origin_warning(section),
-        *_seeds_warning(section),
-    ]
+    checks = (_protocol_warning, _preset_warning, _episodes_warning, _origin_warning, _seeds_warning)
+    return [warning for check in checks for warning in check(section)]
 
 
 def origin_parts(origin: Origin) -> dict[str, str]:
@@ -55,7 +53,7 @@ def _protocol_warning(section: Section) -> Iterator[str]:
 def _preset_warning(section: Section) -> Iterator[str]:
     if not published.methods(section.suite):
         return
-    methods = _grouped(section.runs, _preset, lambda run: run.method)
+    methods = _grouped(section.runs, _preset, _METHOD)
     for preset, names in methods.items():
         if preset != "paper":
             of = "" if len(methods) == 1 else f" ({', '.join(names)})"
@@ -63,10 +61,11 @@ def _preset_warning(section: Section) -> Iterator[str]:
 
 
 def _episodes_warning(section: Section) -> Iterator[str]:
-    counts = _grouped(section.runs, lambda run: run.method, _episodes)
+    counts = _grouped(section.runs, _METHOD, _episodes)
     if len({tuple(sorted(of_method)) for of_method in counts.values()}) > 1:
-        told = _by_value(section.runs, _episodes, lambda run: run.method)
-        yield f"Methods differ in the number of episodes of their last evaluation: {told}."
+        yield (
+            f"Methods differ in the number of episodes of their last evaluation: {_by_value(section.runs, _episodes)}."
+        )
 
 
 def _origin_warning(section: Section) -> Iterator[str]:
@@ -120,11 +119,7 @@ def _episodes(run: Run) -> int:
     return len(run.evaluations[-1].returns)
 
 
-def _short(task: str) -> str:
-    return task.partition("/")[2]
-
-
-def _by_value(runs: Iterable[Run], value: Callable[[Run], int | str], name: Callable[[Run], str]) -> str:
+def _by_value(runs: Iterable[Run], value: Callable[[Run], int | str], name: Callable[[Run], str] = _METHOD) -> str:
     """Write a value that all runs share, or each value with the names of the runs that have it: "2 (a), 8 (b, c)"."""
     groups = _grouped(runs, value, name)
     if len(groups) == 1:
