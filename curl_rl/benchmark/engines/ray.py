@@ -175,7 +175,6 @@ def run_job(job: Job, share: tuple[str, ...], cpus: int, push_every: float) -> t
         pull, push = shared.pull, shared.push
     else:
         run_dir = Path(job.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
         pull = push = lambda: None  # every node sees the same directory
     with _cancelled() as cancel:
         _wait_until_free(run_dir / ".lock", cancel)
@@ -200,9 +199,8 @@ def run_job(job: Job, share: tuple[str, ...], cpus: int, push_every: float) -> t
 class _Cancel:
     """What Ray's cancelling, which reaches a task as SIGINT, does to its job."""
 
-    def __init__(self) -> None:
-        self.asked = False
-        self.child: JobProcess | None = None
+    asked = False
+    child: JobProcess | None = None
 
     def __call__(self, *_: Any) -> None:
         self.asked = True
