@@ -12,6 +12,7 @@ from curl_rl.config.difference import LOCAL, differing
 from curl_rl.report.numbers.results import Curve, difference_of_means, spread
 from curl_rl.report.page.tables import Table, Value, counted, shown
 from curl_rl.report.read.measured import origin_parts
+from curl_rl.report.read.sections import is_number
 from curl_rl.run.records import Run
 from curl_rl.types import ConfigError
 
@@ -52,7 +53,7 @@ def compare(first: Run, second: Run) -> Comparison:
     for run in runs:
         if not run.evaluations:
             raise ConfigError(f"{run.path} has no evaluation yet: let it train on")
-        if not all(np.isfinite(evaluation.mean) for evaluation in run.evaluations):
+        if not is_number(run):
             raise ConfigError(f"{run.path / 'eval.csv'} holds a return that is no number: run its command again")
     if first.task != second.task:
         raise ConfigError(

@@ -8,7 +8,7 @@ import numpy as np
 from curl_rl.report.numbers.results import MANY, Results
 from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED
 from curl_rl.report.page.figures import METRIC_TITLES
-from curl_rl.report.page.tables import Cell, Table, Value
+from curl_rl.report.page.tables import Cell, Table, Value, counted
 from curl_rl.report.read import published
 from curl_rl.report.read.sections import Absent, Section
 
@@ -99,19 +99,19 @@ def _kind_warnings(results: Results, methods: Iterable[str], *, unstated: bool =
 def _aggregates(results: Results) -> Block:
     section = results.section
     if not results.aggregates:
-        return Block("aggregates", "Aggregates", (_why_no_aggregates(results),))
+        return Block("aggregates", "Aggregates", (_why_none(results),))
     rows = tuple(
         (results.label(row.method), _integer(row.runs), *(Value.between(row.metrics[metric]) for metric in METRICS))
         for row in results.aggregates
     )
     table = Table(
         f"{section.name}_aggregates",
-        f"Aggregates of {_scale(section)} over {_tasks(len(section.common_tasks))} [95 % interval]",
+        f"Aggregates of {_scale(section)} over {counted(len(section.common_tasks), 'task')} [95 % interval]",
         ("Method", "Runs a task", *(METRIC_TITLES[metric] for metric in METRICS)),
         rows,
         own_rows=len(section.methods),
     )
-    notes = [f"Over all {_tasks(len(section.tasks))}."]
+    notes = [f"Over all {counted(len(section.tasks), 'task')}."]
     if left := [task for task in section.tasks if task not in section.common_tasks]:
         notes = [f"Over the tasks that all methods of this report have finished: {', '.join(section.common_tasks)}."]
         if unfinished := [task for task in left if task in section.scaled_tasks]:
@@ -127,8 +127,11 @@ def _aggregates(results: Results) -> Block:
     return Block("aggregates", "Aggregates", tuple(notes), tuple(warnings), (table,))
 
 
-def _why_no_aggregates(results: Results) -> str:
+def _why_none(results: Results, reason: str = "") -> str:
+    """Say why a part is empty; `reason` is its own, where there are aggregates."""
     section = results.section
+    if results.aggregates:
+        return f"None. {reason}"
     if section.kind.scale is None:
         return f"None. {section.kind.title} have no scale by which several of them could be averaged."
     unfinished = "No task has finished runs of every method: finish those that are missing."
@@ -148,10 +151,6 @@ def _scale(section: Section) -> str:
     return section.kind.scale.plural if section.kind.scale else "scores"
 
 
-def _tasks(count: int) -> str:
-    return f"{count} task{'s' if count > 1 else ''}"
-
-
 def _seeds_note(results: Results) -> str:
     """Say where intervals are missing or too narrow because tasks have one run."""
     section = results.section
@@ -168,8 +167,7 @@ def _seeds_note(results: Results) -> str:
 
 def _improvement(results: Results) -> Block:
     if not results.pairs:
-        reason = "None. There is one method." if results.aggregates else _why_no_aggregates(results)
-        return Block("improvement", "Probability of improvement", (reason,))
+        return Block("improvement", "Probability of improvement", (_why_none(results, "There is one method."),))
     rows = tuple(
         (results.label(pair.first), results.label(pair.second), Value.between(pair.value)) for pair in results.pairs
     )
@@ -189,8 +187,7 @@ def _improvement(results: Results) -> Block:
 def _profiles(results: Results) -> Block:
     note = "The share of runs that score above τ, as a mean over the common tasks; a curve further right is better."
     if not results.profiles:
-        reason = "None. There is one run a task." if results.aggregates else _why_no_aggregates(results)
-        return Block("profiles", "Performance profiles", (reason,))
+        return Block("profiles", "Performance profiles", (_why_none(results, "There is one run a task."),))
     warnings = _kind_warnings(results, (curve.method for curve in results.profiles))
     return Block("profiles", "Performance profiles", (note, _seeds_note(results)), tuple(warnings))
 
@@ -218,7 +215,7 @@ def _learning(results: Results) -> Block:
 
 def _efficiency(results: Results) -> Block:
     if not any(results.efficiency.values()):
-        return Block("efficiency", "Sample efficiency", (_why_no_aggregates(results),))
+        return Block("efficiency", "Sample efficiency", (_why_none(results),))
     hardware = sorted({origin.hardware for run in results.section.runs for origin in run.origins})
     notes = [
         f"Interquartile mean of {_scale(results.section)} over the common tasks and their runs, over frames and "
@@ -261,15 +258,15 @@ def _every_score(results: Results) -> Table:
 
 
 def _protocols(results: Results, methods: Iterable[str], name: str, title: str) -> Table:
-    sources: dict[str, dict[str, None]] = {method: {} for method in results.methods}
-    for (method, _), score in results.scores.items():
-        sources[method][score.source] = None
+    def sources(method: str) -> str:
+        return " | ".join(dict.fromkeys(score.source for (of, _), score in results.scores.items() if of == method))
+
     return Table(
         f"{results.section.name}_{name}",
         title,
         ("Method", "Kind", "Caveats", "Sources"),
         tuple(
-            (method, results.methods[method].kind, results.methods[method].caveat, " | ".join(sources[method]))
+            (method, results.methods[method].kind, results.methods[method].caveat, sources(method))
             for method in methods
         ),
     )

@@ -63,9 +63,8 @@ def _preset_warning(section: Section) -> Iterator[str]:
 def _episodes_warning(section: Section) -> Iterator[str]:
     counts = _grouped(section.runs, _METHOD, _episodes)
     if len({tuple(sorted(of_method)) for of_method in counts.values()}) > 1:
-        yield (
-            f"Methods differ in the number of episodes of their last evaluation: {_by_value(section.runs, _episodes)}."
-        )
+        told = _by_value(section.runs, _episodes)
+        yield f"Methods differ in the number of episodes of their last evaluation: {told}."
 
 
 def _origin_warning(section: Section) -> Iterator[str]:

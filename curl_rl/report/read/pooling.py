@@ -25,8 +25,10 @@ def check(runs: Sequence[Run]) -> None:
     by_method: dict[str, list[Run]] = {}
     for run in runs:
         by_method.setdefault(run.method, []).append(run)
-    for method, own in by_method.items():
-        _check_settings(method, own)
+    for method, own in by_method.items():  # which differ in no more than their tasks ask for
+        for first, second, settings in _conflicts(own, (*LOCAL, *BY_TASK, "seed")):
+            both = f"{first.path} ({first.task}) and {second.path} ({second.task})"
+            raise _other_settings(both, method, settings)
 
 
 def in_words(settings: Mapping[str, Any]) -> str:
@@ -60,13 +62,6 @@ def _check_measures(runs: Sequence[Run]) -> None:
             f"{first.path} ({first.task}) and {second.path} ({second.task}) differ in {in_words(settings)}: "
             "their scores measure different things and cannot be pooled, so report them apart"
         )
-
-
-def _check_settings(method: str, runs: Sequence[Run]) -> None:
-    """Refuse runs of one method that differ in more than their tasks ask for."""
-    for first, second, settings in _conflicts(runs, (*LOCAL, *BY_TASK, "seed")):
-        both = f"{first.path} ({first.task}) and {second.path} ({second.task})"
-        raise _other_settings(both, method, settings)
 
 
 def _conflicts(runs: Iterable[Run], ignored: Container[str], group: str = "") -> Iterator[tuple[Run, Run, Any]]:

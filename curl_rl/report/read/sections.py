@@ -143,7 +143,7 @@ def _natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _usable(run: Run) -> Run:
-    """Return a run, its names printable. Raises ConfigError for a configuration that no report can read."""
+    """Return a run whose names are printable."""
     return replace(
         run,
         task=one_line(run.task),
@@ -153,12 +153,13 @@ def _usable(run: Run) -> Run:
     )
 
 
-def _is_number(run: Run) -> bool:
+def is_number(run: Run) -> bool:
+    """Return whether every evaluation has a mean return."""
     return all(np.isfinite(evaluation.mean) for evaluation in run.evaluations)
 
 
 def _is_scored(run: Run) -> bool:
-    return run.finished and _is_number(run)
+    return run.finished and is_number(run)
 
 
 def _jobs(folder: Path) -> Iterator[dict[str, str]]:
@@ -187,7 +188,7 @@ def _of_run(run: Run, job: Mapping[str, str] | None) -> Absent:
         task=run.task,
         method=run.method,
         seed=run.seed,
-        status=status if _is_number(run) else "not a number",
+        status=status if is_number(run) else "not a number",
         frame=run.evaluations[-1].frame if run.evaluations else 0,
         budget_frames=run.budget_frames,
         path=str(run.path),
