@@ -327,13 +327,9 @@ def test_a_run_of_the_version_before_is_refused_in_one_line_with_what_to_do(kill
     assert cli.main(given[command]) in (1, 2)
     (told,) = capsys.readouterr().err.splitlines()
     assert "use the version of curl-rl that wrote it, whose commit metadata.json names, " in told
-    if command == "export":
-        assert "checkpoint 100 is not usable (has format 2, written by curl-rl" in told
-        assert told.endswith("or start a new run in another run_dir")
-    else:
-        fault = 'augmentation is "crop", no group of settings' if plain else "it has no augmentation"
-        assert f"{killed}/config.json cannot be read ({fault}" in told
-        assert told.endswith(f"or move {killed} away")
+    fault = 'augmentation is "crop", no group of settings' if plain else "it has no augmentation"
+    assert f"{killed}/config.json cannot be read ({fault}" in told
+    assert told.endswith(f"or move {killed} away")
     assert contents(killed) == before
     assert not (killed.parent / "out").exists()
 
@@ -342,8 +338,11 @@ def test_checkpoints_of_the_version_before_are_refused_beside_a_configuration_of
     settings = (killed / "config.json").read_text()
     of_before(killed, plain=False)
     (killed / "config.json").write_text(settings)
-    for command in (["train", f"run_dir={killed}"], ["evaluate", str(killed)]):
+    export = ["export", str(killed), "--out", str(killed.parent / "out")]
+    for command in (["train", f"run_dir={killed}"], ["evaluate", str(killed)], export):
         before = contents(killed)
         assert cli.main(command) == 1
-        assert "has format 2, written by curl-rl" in capsys.readouterr().err.splitlines()[-1]
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "checkpoint 100 is not usable (has format 2, written by curl-rl" in told
+        assert told.endswith("whose commit metadata.json names, or start a new run in another run_dir")
         assert contents(killed) == before
