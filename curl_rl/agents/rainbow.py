@@ -24,7 +24,6 @@ from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, Metrics, UpdateResult, Views
 
-PRIORITIES = ("value", "total")
 Images = tuple[Tensor, ...]
 
 
@@ -40,7 +39,7 @@ class RainbowConfig(AgentConfig):
     adam_epsilon: float = option(1.5e-4, "Adam's epsilon", above=0)
     max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
     target_period: int = option(2000, "updates from one copy of the target to the next", at_least=1, at_most=LONGEST)
-    priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=PRIORITIES)
+    priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=("value", "total"))
 
     @property
     def pace(self) -> Pace:
@@ -51,8 +50,7 @@ class Rainbow(Kept):
     """The agent that the trainer drives; it owns the learner, its heads and their optimiser."""
 
     Config = RainbowConfig
-    discrete = True
-    reports_priorities = True
+    discrete, reports_priorities = True, True
     kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates")
 
     def __init__(self, config: RainbowConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
@@ -70,16 +68,13 @@ class Rainbow(Kept):
         self.optimizers = {"all": adam}
         self.generator = torch.Generator(device).manual_seed(seed)
         self.heads.draw(self.generator)
-        self._step = self._make_step()
+        self._step = make_step(self._descend, device, capture=config.capture)
 
     @staticmethod
     def networks(config: RainbowConfig, encoder: Encoder, action_dim: int) -> tuple[DuellingHeads]:
         """Build what the agent trains beside its learner."""
         sizes = encoder.feature_dim, action_dim, config.atoms, config.hidden_dim
         return (DuellingHeads(*sizes, noise_std=config.noise_std),)
-
-    def _make_step(self) -> Any:
-        return make_step(self._descend, capture=self.config.capture and self.device.type == "cuda")
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -157,4 +152,5 @@ class Rainbow(Kept):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._step = self._make_step()  # a captured graph would go on with the optimiser's former moments
+        # A captured graph would go on with the optimiser's former moments.
+        self._step = make_step(self._descend, self.device, capture=self.config.capture)

@@ -24,7 +24,6 @@ from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, Metrics, UpdateResult, Views
 
-UPDATES = ("joint", "sequential")
 Images = tuple[Tensor, ...]
 
 
@@ -42,7 +41,7 @@ class SacConfig(AgentConfig):
     target_period: int = option(2, "updates from one moving average to the next", at_least=1, at_most=LONGEST)
     log_std_min: float = option(-10.0, "least log standard deviation of the policy", at_least=-80, below="log_std_max")
     log_std_max: float = option(2.0, "greatest log standard deviation of the policy", at_least=-80, at_most=80)
-    update: str = option("sequential", "the original's order, or one joint backward pass", one_of=UPDATES)
+    update: str = option("sequential", "the original's order, or one backward pass", one_of=("joint", "sequential"))
 
     @property
     def pace(self) -> Pace:
@@ -55,8 +54,7 @@ class Sac(Kept):
     """The agent that the trainer drives; it owns the learner, its networks and their optimisers."""
 
     Config = SacConfig
-    discrete = False
-    reports_priorities = False
+    discrete, reports_priorities = False, False
     kept = ("learner", "critic", "target_critic", "actor", "log_alpha", "optimizers", "generator", "updates")
 
     def __init__(self, config: SacConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
@@ -70,7 +68,7 @@ class Sac(Kept):
         self.updates = 0
         self.optimizers = self._make_optimizers()
         self.generator = torch.Generator(device).manual_seed(seed)
-        self._step = self._make_step()
+        self._step = make_step(self._descend_all, device, capture=config.capture)
 
     @staticmethod
     def networks(config: SacConfig, encoder: Encoder, action_dim: int) -> tuple[TwinQ, Actor]:
@@ -96,9 +94,6 @@ class Sac(Kept):
             name: torch.optim.Adam(group, lr=c.learning_rate, fused=True, capturable=on_gpu)
             for name, group in groups.items()
         }
-
-    def _make_step(self) -> Any:
-        return make_step(self._descend_all, capture=self.config.capture and self.device.type == "cuda")
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -145,7 +140,8 @@ class Sac(Kept):
         if train_actor:
             metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise)
         if average:
-            self._average()
+            move_average(self.target_critic, self.critic, self.config.critic_tau)
+            self.learner.move_target()
         if views is not None:
             if not joint:
                 loss, more = self.learner.loss(batch, views, online)
@@ -193,10 +189,7 @@ class Sac(Kept):
         loss.backward()
         self.optimizers[name].step()
 
-    def _average(self) -> None:
-        move_average(self.target_critic, self.critic, self.config.critic_tau)
-        self.learner.move_target()
-
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
-        self._step = self._make_step()  # a captured graph would go on with the optimisers' former moments
+        # A captured graph would go on with the optimisers' former moments.
+        self._step = make_step(self._descend_all, self.device, capture=self.config.capture)

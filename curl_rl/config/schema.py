@@ -112,6 +112,11 @@ class Config:
         if self.objective.coefficient:
             _check_objective(self)
 
+    @property
+    def horizon(self) -> int:
+        """How many agent steps the objective looks ahead; 0 where it is not computed."""
+        return self.objective.horizon if self.objective.coefficient else 0
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python that JSON can hold and `from_dict` reads."""
         return dataclasses.asdict(self)

@@ -11,9 +11,9 @@ Flags = tuple[bool, ...]
 Step = Callable[..., dict[str, Tensor]]
 
 
-def make_step(step: Step, *, capture: bool) -> Callable[..., dict[str, Tensor]]:
-    """Return `step` to be called as `f(*inputs, flags=...)`, captured or as it is."""
-    return Captured(step) if capture else lambda *inputs, flags=(): step(*inputs, *flags)
+def make_step(step: Step, device: torch.device, *, capture: bool) -> Callable[..., dict[str, Tensor]]:
+    """Return `step` to be called as `f(*inputs, flags=...)`, captured on a GPU where that is asked for."""
+    return Captured(step) if capture and device.type == "cuda" else lambda *inputs, flags=(): step(*inputs, *flags)
 
 
 class Captured:

@@ -1,4 +1,4 @@
-"""Objectives that tell an image's other crop from the other images of the batch."""
+"""The objective of CURL: a crop tells its image's other crop from the other images of the batch."""
 
 import math
 from dataclasses import dataclass
@@ -9,33 +9,8 @@ from torch import Tensor, nn
 from curl_rl.nn.losses import bilinear_logits, info_nce
 from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.objectives.base import Objective, ObjectiveConfig
-from curl_rl.options import option, shown
-from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
-
-
-@dataclass(frozen=True)
-class NoneConfig(ObjectiveConfig):
-    name: str = "none"
-    coefficient: float | None = option(0.0, "weight of the loss; zero: not computed", at_least=0)
-
-    def __post_init__(self) -> None:
-        if self.coefficient != 0:
-            given = f"objective.coefficient={shown(self.coefficient)}"
-            raise ConfigError(
-                f"{given} with objective=none: there is no loss to weigh; leave it 0 or choose another objective"
-            )
-
-    def check_batch(self, size: int) -> None:
-        """Take any: nothing is compared."""
-
-
-class NoObjective(Objective):
-    """The control: the same crops, no loss."""
-
-    Config = NoneConfig
-
-    def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
-        return batch.reward.new_zeros(()), {}
+from curl_rl.options import option
+from curl_rl.types import Batch, Features, Metrics, Shapes, Views
 
 
 @dataclass(frozen=True)

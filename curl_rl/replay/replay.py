@@ -1,6 +1,5 @@
 """Replay that stores each frame once; stacks and n-step returns are put together when a batch is sampled."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,10 +90,7 @@ class Replay(Slots):
         if not self._open:
             raise RuntimeError("no episode is running: call begin(frame) with the reset's frame before add()")
         self._check(frame, labels)
-        if np.shape(action) != self._action.shape[1:]:
-            raise ValueError(f"the replay stores actions {self._action.shape[1:]}, got {np.shape(action)}")
-        if not math.isfinite(reward):
-            raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
+        self._check_step(action, reward)
         age = int(self._age[(self.written - 1) % self.capacity]) + 1
         # Departure: the original blanks the stack after each lost life, in its memory only. Acting and evaluation see
         # the frames before it, so what is learned from must show them too.
@@ -164,14 +160,7 @@ class Replay(Slots):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; ValueError if capacities differ or slots have not been restored."""
-        if state["capacity"] != self.capacity:
-            raise ValueError(f"the state is of a replay of capacity {state['capacity']}, this one has {self.capacity}")
-        missing = self._restored_from > max(0, state["written"] - self.capacity)
-        if self.written != state["written"] or missing:
-            raise ValueError(
-                f"the state needs the slots up to {state['written']}, restored are {self._restored_from} to "
-                f"{self.written}; call restore_journal() first"
-            )
+        self._check_restored(state["capacity"], state["written"])
         self._oldest, self._ready, self._open = state["oldest"], state["ready"], state["open"]
         self._pending = None
         self._sampler.load_state_dict(state["sampler"])

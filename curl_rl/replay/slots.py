@@ -1,5 +1,6 @@
 """Slots of a ring: each holds a frame and what led to it, is written once, and is read back through a journal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,22 @@ class Slots:
         side = self._labels.shape[1:]
         if self._labels.size and (labels is None or labels.shape != side):
             raise ValueError(f"the replay stores label maps {side}, got {None if labels is None else labels.shape}")
+
+    def _check_step(self, action: Any, reward: float) -> None:
+        if np.shape(action) != self._action.shape[1:]:
+            raise ValueError(f"the replay stores actions {self._action.shape[1:]}, got {np.shape(action)}")
+        if not math.isfinite(reward):
+            raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
+
+    def _check_restored(self, capacity: int, written: int) -> None:
+        """Raise ValueError where the journal of a ring of this capacity has not been restored up to that slot."""
+        if capacity != self.capacity:
+            raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
+        if self.written != written or self._restored_from > max(0, written - self.capacity):
+            raise ValueError(
+                f"the state needs the slots up to {written}, restored are {self._restored_from} to {self.written}; "
+                "call restore_journal() first"
+            )
 
     def _write(self, frame: np.ndarray, action: Any, reward: float, age: int, end: int, *, labels: Any) -> None:
         slot = self.written % self.capacity

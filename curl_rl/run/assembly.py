@@ -99,7 +99,7 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
-    check_batch(config, layout, seen_shape(config, frames), _horizon(config), device)
+    check_batch(config, layout, seen_shape(config, frames), config.horizon, device)
     return Replay(
         **layout,
         stack=config.env.frame_stack,
@@ -107,13 +107,9 @@ def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
         n_step=config.agent.n_step,
         device=device,
         storage=find_room(config, layout, device),
-        horizon=_horizon(config),
+        horizon=config.horizon,
         sampler=_make_sampler(config, layout["capacity"]),
     )
-
-
-def _horizon(config: Config) -> int:
-    return config.objective.horizon if config.objective.coefficient else 0
 
 
 def _make_sampler(config: Config, capacity: int) -> Sampler:
