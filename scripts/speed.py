@@ -18,10 +18,11 @@ from curl_rl.cli import explain
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
-from curl_rl.run.assembly import RunEnv, make_agent, make_environment, make_replay, make_rollout
+from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.provenance import make_origin, surroundings
 from curl_rl.run.rollout import FrameStack, Lane, random_action
+from curl_rl.types import Environment
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
 
@@ -55,7 +56,7 @@ class Stopwatch:
         return statistics.median(self.seconds[name])
 
 
-def fill(replay: Replay, env: RunEnv, count: int) -> None:
+def fill(replay: Replay, env: Environment, count: int) -> None:
     """Store random frames of the environment's shape: an update's time does not depend on what they show."""
     rng = np.random.default_rng(0)
     space = env.observation_space
@@ -115,7 +116,7 @@ def time_matmul(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * 2048**3 / 1e9 / watch.median("product")
 
 
-def time_environment(env: RunEnv, device: torch.device) -> float:
+def time_environment(env: Environment, device: torch.device) -> float:
     """Return the seconds of a step of the environment alone."""
     rng, watch, lane = np.random.default_rng(0), Stopwatch(device), Lane(env, FrameStack(1, "repeat"))
     lane.reset(0)
@@ -128,7 +129,7 @@ def time_environment(env: RunEnv, device: torch.device) -> float:
     return watch.median("step")
 
 
-def time_steps(config: Config, env: RunEnv, agent: Any, replay: Replay, device: torch.device) -> dict[str, float]:
+def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, device: torch.device) -> dict[str, float]:
     """Time whole steps as the trainer takes them, an update each; `environment` is what is waited for it."""
     rng, watch = np.random.default_rng(0), Stopwatch(device)
     env.receive = watch.wrap("environment", env.receive)

@@ -140,8 +140,7 @@ class Sac(Kept):
         if train_actor:
             metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise)
         if average:
-            move_average(self.target_critic, self.critic, self.config.critic_tau)
-            self.learner.move_target()
+            self._average()
         if views is not None:
             if not joint:
                 loss, more = self.learner.loss(batch, views, online)
@@ -188,6 +187,10 @@ class Sac(Kept):
         self.optimizers[name].zero_grad(set_to_none=True)
         loss.backward()
         self.optimizers[name].step()
+
+    def _average(self) -> None:
+        move_average(self.target_critic, self.critic, self.config.critic_tau)
+        self.learner.move_target()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -11,7 +11,6 @@ from curl_rl import envs
 from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.schema import Config, check_capture
-from curl_rl.envs import LocalEnv, RemoteEnv
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.objectives import make_objective
@@ -26,7 +25,6 @@ from curl_rl.run.spaces import count_actions, seen_shape
 from curl_rl.run.stored import env_settings, make_protocol
 from curl_rl.types import Agent, Environment, Shapes
 
-RunEnv = LocalEnv | RemoteEnv
 _LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
 
 
@@ -36,7 +34,7 @@ def _label_side(config: Config) -> int:
     return envs.label_side(config.env.image_size) if wanted else 0
 
 
-def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
+def make_environment(config: Config, *, judge: bool = False) -> envs.LocalEnv | envs.RemoteEnv:
     """Create the configured environment, in a process of its own where that is asked for.
 
     One to train in gives the labels that the objective needs, a `judge` never does.
@@ -46,8 +44,8 @@ def make_environment(config: Config, *, judge: bool = False) -> RunEnv:
         settings["labels"] = True
     longest = suites.longest_steps(config.task, config.env.action_repeat)
     if config.env.overlap:
-        return RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
-    return LocalEnv(config.task, settings, longest=longest)
+        return envs.RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
+    return envs.LocalEnv(config.task, settings, longest=longest)
 
 
 def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
@@ -87,7 +85,7 @@ def _make_encoder(config: Config, shape: tuple[int, ...], actions: int) -> tuple
     return encoder, Shapes(encoder.feature_dim, encoder.conv_shape, actions, discrete, image_size, encoder.cells)
 
 
-def make_replay(config: Config, env: RunEnv, device: torch.device) -> Replay:
+def make_replay(config: Config, env: Environment, device: torch.device) -> Replay:
     """Allocate the replay, its predicted size printed first. Raises ConfigError where it does not fit."""
     check_capture(config, device.type)
     frames, actions = env.observation_space, env.action_space

@@ -13,7 +13,7 @@ _WARM_UP, _SAMPLE = 5, 30  # agent steps with updates: those that allocate and c
 class Progress:
     """Show return, speed and time left: a bar on a terminal, else a line at once and every half minute."""
 
-    def __init__(self, total: int, *, initial: int = 0, unit: str = "step", stream: TextIO | None = None):
+    def __init__(self, total: int, *, initial: int = 0, unit: str = "frame", stream: TextIO | None = None):
         self._total, self._done, self._unit = total, initial, unit
         self._stream = stream or sys.stderr
         self._return: float | None = None

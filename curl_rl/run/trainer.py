@@ -63,14 +63,13 @@ class Trainer(Kept):
         if state is not None:
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
-        protocol = make_protocol(self.config)
+        protocol, budget = make_protocol(self.config), self.config.budget_frames
         start = surroundings() | {"seed": self.config.seed, "protocol": protocol, **self.env.render_info}
-        origin = make_origin(start, protocol["hash"], self.config.budget_frames)
+        origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
-            progress = Progress(self.config.budget_frames, initial=self.clock.frame, unit="frame")
-            with self.stop.listening(), closing(progress) as self.progress:
+            with self.stop.listening(), closing(Progress(budget, initial=self.clock.frame)) as self.progress:
                 self.rollout.start(state and state["episode"])
                 if state is None:
                     self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
