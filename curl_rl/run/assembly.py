@@ -97,7 +97,7 @@ def make_replay(config: Config, env: Environment, device: torch.device) -> Repla
         "action_dtype": torch.int64 if isinstance(actions, gym.spaces.Discrete) else torch.float32,
         "label_side": _label_side(config),
     }
-    check_batch(config, layout, seen_shape(config, frames), config.horizon, device)
+    check_batch(config, layout, seen_shape(config, frames), device)
     return Replay(
         **layout,
         stack=config.env.frame_stack,

@@ -72,22 +72,20 @@ def check_networks(config: Config, encoder: Encoder, shapes: Shapes, device: tor
     check_fits("the networks in training", sum(needed.values()), device, mend)
 
 
-def check_batch(
-    config: Config, layout: Mapping[str, Any], seen: tuple[int, ...], horizon: int, device: torch.device
-) -> None:
+def check_batch(config: Config, layout: Mapping[str, Any], seen: tuple[int, ...], device: torch.device) -> None:
     """Refuse batches that memory cannot hold, as observations or on their way through the encoder.
 
     Args: layout, of the replay; seen, the shape of what the encoder sees of an observation.
     """
-    averaged = config.agent.averaging
+    averaged, horizon = config.agent.averaging, config.horizon
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     # As sampled, as augmented, and as the float32 that encoders read.
     needed = observations * math.prod(layout["obs_shape"]) * (2 * layout["obs_dtype"].itemsize + 4)
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         layers = make_encoder(config.encoder, seen).convs
         needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *seen))
-    mend = f"batch_size, env.image_size, the sizes of encoder={config.encoder.name}" + ", objective.steps" * (
-        horizon > 0
+    mend = (
+        f"batch_size, env.image_size, the sizes of encoder={config.encoder.name}{', objective.steps' * bool(horizon)}"
     )
     check_fits(f"{config.batch_size} transitions of a batch", needed, device, mend)
 
