@@ -103,7 +103,7 @@ class Registry(dict[str, Any]):
 
     def __missing__(self, name: str) -> type:
         module, colon, title = str(name).partition(":")
-        if not colon:
+        if not colon or not all(part.isidentifier() for part in (*module.split("."), title)):
             known = f"there are {', '.join(sorted(self))}, and package.module:Class for one of your own"
             raise ConfigError(f"unknown {self.kind} {name!r}; {known}")
         if "" not in sys.path:
@@ -150,7 +150,24 @@ def _defaults(config: Any) -> Any:
     for name, kind in found.items():
         if not isinstance(kind, Kind) and not dataclasses.is_dataclass(kind):
             raise TypeError(f"{name} is of type {kind}, which no option can be")
+    for field, kind in _fields(config):
+        _check_declared(config, field, kind, found)
     return config()
+
+
+def _check_declared(config: type, field: "dataclasses.Field[Any]", kind: Any, found: Mapping[str, Any]) -> None:
+    """Raise TypeError for an option whose declaration could not be held."""
+    bounds = [bound for bound in field.metadata.get("bounds", {}).values() if bound is not None]
+    if bounds and getattr(kind, "type", None) not in (int, float):
+        raise TypeError(f"{field.name} is no number and has bounds")
+    for other in (bound for bound in bounds if isinstance(bound, str)):
+        if not isinstance(beside := found.get(other), Kind) or beside.many or beside.type not in (int, float):
+            raise TypeError(f"{field.name} is bounded by {other}, which is no number beside it")
+    if (where := field.metadata.get("where", "").partition("=")[0]) and where not in found:
+        raise TypeError(f"{field.name} has no effect without {where}, which is no option beside it")
+    inherited = [getattr(base, "__dataclass_fields__", {}).get(field.name) for base in config.__mro__[1:]]
+    if not field.metadata and any(each.metadata for each in inherited if each):
+        raise TypeError(f"{field.name} loses its bounds: give it by option(...) again")
 
 
 def _title(cls: type) -> str:
@@ -233,6 +250,8 @@ def _check_beside(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
         if not isinstance(other, str):
             continue
         limit = values[other]
+        if given is None or limit is None:  # not decided yet
+            continue
         if not all(_HOLDS[name](each, limit) for each in (given if isinstance(given, tuple) else [given])):
             allowed = f"{name.replace('_', ' ')} {prefix}{other}={shown(limit)}"
             raise ConfigError(f"{prefix}{field.name}={shown(given)} must be {allowed}: change one of the two")

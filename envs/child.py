@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-from curl_rl.envs.errors import EnvError
 from curl_rl.envs.registry import make_env
 from curl_rl.envs.spaces import AgentSpaces
 
@@ -213,7 +212,7 @@ def _attempt(action: Callable[[], Any]) -> Any:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            error = EnvError("".join(traceback.format_exception(error)))
+            error = RuntimeError("".join(traceback.format_exception(error)))
         return _Failure(error)
 
 

@@ -6,5 +6,5 @@ AGENTS = Registry(
     "agent",
     __name__,
     gives=("discrete", "reports_priorities", "networks", "act", "update", "state_dict", "load_state_dict"),
-    options=("averaging", "n_step", "discount", "learning_rate", "pace", "precision", "capture"),
+    options=("n_step", "discount", "learning_rate", "pace", "precision"),
 )

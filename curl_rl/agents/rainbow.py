@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.agents.base import AgentConfig
+from curl_rl.agents.base import AugmentedConfig
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
@@ -28,7 +28,7 @@ Images = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class RainbowConfig(AgentConfig):
+class RainbowConfig(AugmentedConfig):
     name: str = "rainbow"
     hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
     atoms: int = option(51, "atoms of the value distribution", at_least=2, at_most=1001)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from curl_rl.agents.base import AgentConfig
+from curl_rl.agents.base import AugmentedConfig
 from curl_rl.nn.augmentations import Averaging
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
@@ -28,7 +28,7 @@ Images = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
-class SacConfig(AgentConfig):
+class SacConfig(AugmentedConfig):
     name: str = "sac"
     averaging: Averaging = field(default_factory=lambda: Averaging(k=1, m=1))
     hidden_dim: int = option(1024, "width of the actor's and the critic's hidden layers", at_least=1)

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING
 from omegaconf.errors import OmegaConfBaseException
 
+from curl_rl.config.moved import MOVED
 from curl_rl.options import check_values, kinds
 from curl_rl.types import ConfigError
 
@@ -72,5 +73,7 @@ def _explained(error: BaseException) -> str:
     message, *lines = str(error).strip().split("\n")
     if (place := re.match(r"In '(.+)': .*composing config:$", message)) and lines:
         message = f"{place[1]} does not go with the other choices ({lines[0].strip()}): choose another preset or agent"
-    key = getattr(error, "full_key", None)
+    key = getattr(error, "full_key", None) or "".join(re.findall(r"full_key: (\S+)", "\n".join(lines)))
+    if key in MOVED:
+        return f"{key!r} is {MOVED[key]} now"
     return f"{key}: {message}" if key else message

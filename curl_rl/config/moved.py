@@ -9,6 +9,7 @@ from curl_rl.types import ConfigError
 MOVED = {
     "replay.n_step": "agent.n_step",
     "agent.augmentation": "augmentation",
+    "agent.augmentations": "agent.averaging",
     "agent.augmentations.k": "agent.averaging.k",
     "agent.augmentations.m": "agent.averaging.m",
     "agent.crop_size": "augmentation.size of augmentation=crop",
@@ -26,5 +27,6 @@ MOVED = {
 def check_moved(settings: Mapping[str, Any]) -> None:
     """Raise ConfigError, which names the new one, for a key of before in settings as plain data."""
     for key in flat(settings):
-        if key in MOVED:
-            raise ConfigError(f"{key!r} is {MOVED[key]} now")
+        old = key if key in MOVED else key.rpartition(".")[0]
+        if old in MOVED:
+            raise ConfigError(f"{old!r} is {MOVED[old]} now")

@@ -176,7 +176,7 @@ def _check_priorities(config: Config) -> None:
 
 def check_capture(config: Config, device: str) -> None:
     """Raise ConfigError where a CUDA graph is asked for and the update runs on a CPU."""
-    if config.agent.capture and device == "cpu":
+    if getattr(config.agent, "capture", False) and device == "cpu":
         raise ConfigError(
             "agent.capture=true replays updates as CUDA graphs, and they run on the CPU here: set agent.capture=false"
         )
@@ -204,26 +204,21 @@ def _check_views(config: Config) -> None:
 
 def _check_augmentation(config: Config) -> None:
     """Refuse an augmentation that does not go with the images, or that nothing would see."""
-    augmentation, averaged = config.augmentation, config.agent.averaging
-    if averaged.m > 1 and augmentation.name == "none":
+    augmentation, averaged = config.augmentation, getattr(config.agent, "averaging", None)
+    shows = AUGMENTATIONS[augmentation.name](augmentation)
+    if averaged and averaged.m > 1 and augmentation.name == "none":
         raise ConfigError(
             f"agent.averaging.m={averaged.m} averages over copies of one image with augmentation=none: choose an "
             "augmentation, or leave it out"
         )
-    unseen = config.objective.coefficient == 0 and not (averaged.k or averaged.m)
-    if unseen and augmentation.name in ("translate", "cutout", "color_jitter"):
+    unseen = averaged and config.objective.coefficient == 0 and not (averaged.k or averaged.m)
+    if unseen and not shows.rests:
         raise ConfigError(
             f"augmentation={augmentation.name} would augment nothing: objective=none has no views; set "
             "agent.averaging.k=1 agent.averaging.m=1 for the value loss to see it"
         )
-    grey = suites.SUITES[suites.suite_of(config.task)].grey
-    if grey and augmentation.name == "color_jitter" and (augmentation.saturation or augmentation.hue):
-        raise ConfigError(
-            f"augmentation.saturation and augmentation.hue have no effect on the grey images of {config.task}: set "
-            "both 0"
-        )
-    frames = torch.zeros((1, 1 if grey else 3, config.env.image_size, config.env.image_size), dtype=torch.uint8)
-    AUGMENTATIONS[augmentation.name](augmentation)(frames, torch.Generator())
+    channels = 1 if suites.SUITES[suites.suite_of(config.task)].grey else 3
+    shows.check(torch.zeros((2, channels, config.env.image_size, config.env.image_size), dtype=torch.uint8))
 
 
 def _check_objective(config: Config) -> None:
@@ -239,7 +234,7 @@ def _check_objective(config: Config) -> None:
         raise ConfigError(
             f"{config.task} has no segmentation for objective={objective.name}: set objective.labels=null"
         )
-    if config.agent.capture and not objective.capturable:
+    if getattr(config.agent, "capture", False) and not objective.capturable:
         raise ConfigError(f"objective={objective.name} works between updates too: set agent.capture=false")
 
 
@@ -254,11 +249,12 @@ def from_node(node: DictConfig) -> Config:
 
 
 def fitting(node: DictConfig) -> DictConfig:
-    """Return a composed configuration without the options that a preset sets and the chosen classes do not have."""
+    """Return a composed configuration without the options that a preset sets for other classes than the chosen ones."""
     kept = OmegaConf.masked_copy(node, list(node))
     for group, registry in GROUPS.items():
         known = kinds(registry[node[group].name].Config)
-        kept[group] = OmegaConf.masked_copy(node[group], [key for key in node[group] if key in known])
+        others = {option for cls in registry.values() for option in kinds(cls.Config)} - known.keys()
+        kept[group] = OmegaConf.masked_copy(node[group], [key for key in node[group] if key not in others])
     return kept
 
 

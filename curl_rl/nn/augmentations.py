@@ -17,7 +17,7 @@ from curl_rl.nn.images import (
     unmoved,
 )
 from curl_rl.options import Registry, option
-from curl_rl.types import Crop
+from curl_rl.types import ConfigError, Crop
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Augmentation:
     """
 
     Config: ClassVar[type[AugmentationConfig]]
+    rests: ClassVar[bool] = False  # whether a control that shows it nothing may name it, as the published ones do
 
     def __init__(self, config: Any):
         self.config = config
@@ -45,6 +46,13 @@ class Augmentation:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         """Return the changed images and where they lie. Raises ConfigError for images that are too small."""
         raise TypeError(f"{type(self).__name__} changes no images")
+
+    def check(self, images: Tensor) -> None:
+        """Raise ConfigError for what cannot be made of such images (B, C, H, W), or is not what was asked for."""
+        crop, side = self(images, torch.Generator()), self.config.seen_size(images.shape[-1])
+        wanted = (*images.shape[:2], side, side), (len(images), 2)
+        if not isinstance(crop, Crop) or (tuple(crop.images.shape), tuple(crop.offsets.shape)) != wanted:
+            raise ConfigError(f"augmentation={self.config.name} must return a Crop of images and offsets {wanted}")
 
     def centre(self, images: Tensor) -> Tensor:
         """Return images as acting shows them: cut to their middle, or in the middle of a black canvas."""
@@ -60,6 +68,7 @@ class NoAugmentation(Augmentation):
     """Images as they are."""
 
     Config = NoneConfig
+    rests = True
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         return unmoved(images)
@@ -78,6 +87,7 @@ class RandomCrop(Augmentation):
     """A window at a random place (Laskin et al. 2020a, CURL)."""
 
     Config = CropConfig
+    rests = True
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         return random_crop(images, self.config.size, generator)
@@ -93,6 +103,7 @@ class RandomShift(Augmentation):
     """A shift by some pixels, the border replicated (Kostrikov et al. 2020, DrQ)."""
 
     Config = ShiftConfig
+    rests = True
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         return random_shift(images, self.config.pad, generator)
@@ -108,6 +119,7 @@ class RandomCropShift(Augmentation):
     """A crop, then a shift of what is left (Laskin et al. 2020a, CURL on Atari)."""
 
     Config = CropShiftConfig
+    rests = True
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         return random_crop_shift(images, self.config.pad, generator)
@@ -171,6 +183,11 @@ class ColorJitter(Augmentation):
     """Other brightness, contrast, saturation and hue (Laskin et al. 2020b, RAD)."""
 
     Config = ColorJitterConfig
+
+    def check(self, images: Tensor) -> None:
+        if images.shape[1] == 1 and (self.config.saturation or self.config.hue):
+            raise ConfigError("augmentation.saturation and augmentation.hue have no effect on grey images: set both 0")
+        super().check(images)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         return random_color_jitter(images, self.config.amounts, generator)

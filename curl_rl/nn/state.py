@@ -6,6 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from curl_rl.types import ConfigError
+
 
 class Kept:
     """An object whose state is that of its attributes that `kept` names.
@@ -19,8 +21,15 @@ class Kept:
         return {name: _state(getattr(self, name)) for name in self.kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` gave. Raises ConfigError where it is of other parts."""
         for name in self.kept:
-            setattr(self, name, _restored(getattr(self, name), state[name]))
+            try:
+                setattr(self, name, _restored(getattr(self, name), state[name]))
+            except (RuntimeError, KeyError) as error:
+                fault = " ".join(str(error).split())
+                raise ConfigError(
+                    f"{name} cannot take its state back ({fault}): use the classes that saved it"
+                ) from error
 
 
 def _state(part: Any) -> Any:

@@ -108,7 +108,8 @@ class Replay(Slots):
         one-step batch share frames in memory, so write to neither. On CUDA it waits for nothing but pending priorities.
         """
         if not 1 <= n_step <= self._n_step:
-            raise ValueError(f"the replay was built for returns of 1 to {self._n_step} steps, asked for {n_step}")
+            most = f"the replay was built for returns of 1 to {self._n_step} steps"
+            raise ConfigError(f"{most}, asked for {n_step}: raise agent.n_step to the most that the agent will want")
         self._apply_pending()
         index, weight = self._sampler.sample(batch_size, rng)
         steps, reward, following = self._returns(index, discount ** np.arange(n_step + 1))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from curl_rl.agents import AGENTS
 from curl_rl.config.schema import Config
+from curl_rl.nn.augmentations import Averaging
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.replay.samplers import SAMPLERS, Sampler
@@ -77,7 +78,7 @@ def check_batch(config: Config, layout: Mapping[str, Any], seen: tuple[int, ...]
 
     Args: layout, of the replay; seen, the shape of what the encoder sees of an observation.
     """
-    averaged, horizon = config.agent.averaging, config.horizon
+    averaged, horizon = getattr(config.agent, "averaging", Averaging(1, 1)), config.horizon
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     # As sampled, as augmented, and as the float32 that encoders read.
     needed = observations * math.prod(layout["obs_shape"]) * (2 * layout["obs_dtype"].itemsize + 4)

@@ -23,10 +23,11 @@ def count_actions(config: Config, actions: gym.Space) -> int:
     """Return how many actions there are, or their dimension. Raises ConfigError where the agent takes others."""
     discrete = AGENTS[config.agent.name].discrete
     if isinstance(actions, gym.spaces.Discrete) != discrete:
-        kind, other = ("discrete", "sac") if discrete else ("continuous", "rainbow")
+        kind = "discrete" if discrete else "continuous"
+        others = " or ".join(f"agent={name}" for name, cls in AGENTS.items() if cls.discrete != discrete)
         raise ConfigError(
-            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose agent={other}, "
-            f"with a preset made for it ({config.preset} may not be)"
+            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose {others}, with a "
+            f"preset made for it ({config.preset} may not be)"
         )
     return int(actions.n) if isinstance(actions, gym.spaces.Discrete) else _shape(actions)[0]
 

@@ -40,7 +40,15 @@ def load_config(run_dir: str | Path) -> Config:
         fault = str(error)
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError):  # a value of another kind
         fault = "it holds no settings of this program"
+    if own := _own_classes(stored):
+        raise ConfigError(f"the run in {run_dir} does not fit {own} any more ({fault}): put it back as it was")
     raise unreadable_settings(run_dir, fault)
+
+
+def _own_classes(settings: Mapping[str, Any]) -> str:
+    """Name the classes of the user's own in settings as plain data, as a user types them."""
+    names = {group: str(settings[group].get("name")) for group in GROUPS}
+    return " ".join(f"{group}={name}" for group, name in names.items() if ":" in name)
 
 
 def check_resumable(config: Config) -> None:
@@ -74,6 +82,8 @@ def check_state(state: Mapping[str, Any], config: Config) -> None:
     """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration."""
     place = Path(config.run_dir) / "checkpoints"
     mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
+    if own := _own_classes(config.to_dict()):
+        mend = f"put back {own} as it was, or give another run_dir"
     check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
 
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 from typing import Any
 
 import pytest
+from places import ROOT
 from test_own_classes import RUN, folder  # noqa: F401
 
 from curl_rl import cli
 from curl_rl.benchmark.plans import load_benchmark, make_plans
+from curl_rl.config import overrides
 from curl_rl.config.overrides import compose, hydra_arguments
 from curl_rl.config.schema import GROUPS, Config
 from curl_rl.types import ConfigError
@@ -170,3 +173,38 @@ def test_a_class_of_ones_own_may_have_an_option_that_is_so_called(folder):  # no
     config = compose(["task=toy/reach", "agent=mine:Calm", "agent.hue=0.1"])
     assert config.agent.hue == 0.1
     assert Config.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "now"),
+    [("agent.augmentations=2", "agent.averaging"), ("agent.augmentation={a: 1}", "augmentation")],
+)
+def test_a_group_of_before_names_the_new_one(override, now):
+    with pytest.raises(ConfigError, match=f"is {now} now"):
+        compose(["task=toy/reach", override])
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ("agent: {crop_size: 12}", "'agent.crop_size' is augmentation.size of augmentation=crop now"),
+        ("agent: {augmentations: {k: 2}}", "is agent.averaging"),
+        ("replay: {n_step: 3}", "'replay.n_step' is agent.n_step now"),
+        ("agent: {hiden_dim: 7}", "hiden_dim"),
+    ],
+)
+def test_a_preset_of_ones_own_with_a_key_of_before_or_a_misspelt_one_is_refused(tmp_path, monkeypatch, lines, fault):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    (tmp_path / "configs/preset/toy/mine.yaml").write_text(f"# @package _global_\npreset: mine\n{lines}\n")
+    monkeypatch.setattr(overrides, "config_dir", lambda: tmp_path / "configs")
+    with pytest.raises(ConfigError, match=fault):
+        compose(["task=toy/reach", "preset=mine"])
+
+
+def test_a_preset_may_set_what_only_its_own_choice_has(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    text = "# @package _global_\npreset: mine\nagent: {atoms: 21, hidden_dim: 32}\n"
+    (tmp_path / "configs/preset/toy/mine.yaml").write_text(text)
+    monkeypatch.setattr(overrides, "config_dir", lambda: tmp_path / "configs")
+    assert compose(["task=toy/grid", "preset=mine", "agent=rainbow", "random_steps=50"]).agent.atoms == 21
+    assert compose(["task=toy/reach", "preset=mine", "random_steps=50"]).agent.hidden_dim == 32

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -101,6 +102,27 @@ KINDS = {
     "augmentation": ("Negative", "depth", 99, "must be at least 1 and at most 255", "of white"),
     "agent": ("Calm", "calm", 0.25, "must be above 0 and at most 1", "share of an action that is taken"),
 }
+AGREES = """
+from dataclasses import dataclass
+from torch import nn
+from curl_rl.objectives.base import Objective, ObjectiveConfig
+from curl_rl.options import option
+
+@dataclass(frozen=True)
+class AgreeConfig(ObjectiveConfig):
+    name: str = "agree"
+    spread: float = option(1.0, "spread", above=0)
+
+class Agree(Objective):
+    Config = AgreeConfig
+
+    def __init__(self, config, shapes):
+        super().__init__(config, shapes)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, batch, views, online, target):
+        return online(views.query.images).square().mean() + self.head.weight.sum() * 0, {}
+"""
 OWN = [f"{kind}=mine:{title}" for kind, (title, *_) in KINDS.items()]
 RUN = [
     *("task=toy/reach", "budget_frames=60", "random_steps=20", "batch_size=4", "agent.hidden_dim=8", "device=cpu"),
@@ -306,3 +328,23 @@ def test_hydra_trains_with_classes_of_ones_own(folder, arguments, names):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (folder / "runs" / "toy_reach").iterdir()) == names
     assert {load_config(folder / "runs" / "toy_reach" / name).objective.name for name in names} == {"mine:Agree"}
+
+
+CHANGED = [
+    ("spread: float", "width: float", "does not fit objective=mine:Agree any more .*: put it back as it was"),
+    ("nn.Linear(4, 4)", "nn.Linear(4, 5)", "objective cannot take its state back .*size mismatch"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "told"), CHANGED)
+def test_a_class_that_changed_since_its_run_is_what_is_named(tmp_path, monkeypatch, before, after, told):
+    text = AGREES
+    (tmp_path / "mine.py").write_text(text)
+    trained = curl_rl(tmp_path, "train", *RUN, "objective=mine:Agree", "run_dir=run")
+    assert trained.returncode == 0, trained.stderr
+    assert before in text
+    (tmp_path / "mine.py").write_text(text.replace(before, after).replace("config.spread", "config." + after[:5]))
+    played = curl_rl(tmp_path, "evaluate", "run", "--episodes", "1")
+    assert played.returncode == 2
+    assert re.search(told, played.stderr), played.stderr
+    assert played.stderr.count("\n") == 1

@@ -1,5 +1,7 @@
 """Augmentations by name: each is its function with its own options, and refuses what it cannot do."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -112,3 +114,29 @@ def test_options_that_cannot_be_honoured_are_refused(name, fields, message):
 def test_amounts_of_colour_left_open_are_rads():
     assert AUGMENTATIONS["color_jitter"].Config().amounts == (0.4, 0.4, 0.4, 0.5)
     assert AUGMENTATIONS["color_jitter"].Config(brightness=0.1, hue=0.0).amounts == (0.1, 0.4, 0.4, 0.0)
+
+
+class Tensors(Augmentation):
+    """Forgets to say where its images lie."""
+
+    Config = AUGMENTATIONS["none"].Config
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Any:
+        return images
+
+
+class Half(Tensors):
+    """Drops half of the batch."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Any:
+        return unmoved(images[::2])
+
+
+@pytest.mark.parametrize("cls", [Tensors, Half])
+def test_an_augmentation_that_returns_something_else_is_refused_before_it_is_used(cls):
+    with pytest.raises(ConfigError, match="must return a Crop of images and offsets"):
+        cls(cls.Config()).check(torch.zeros((2, 3, 8, 8), dtype=torch.uint8))
+
+
+def test_a_control_may_name_what_the_published_ones_do():
+    assert {name for name, cls in AUGMENTATIONS.items() if cls.rests} == {"none", "crop", "shift", "crop_shift"}

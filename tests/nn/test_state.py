@@ -2,10 +2,12 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
 from curl_rl.nn.state import Kept
+from curl_rl.types import ConfigError
 
 
 class Owner(Kept):
@@ -53,3 +55,12 @@ def test_numbers_tensors_and_generators_are_copies():
     assert owner.updates == 1
     assert owner.temperature.item() == temperature
     assert torch.equal(torch.rand(4, generator=owner.generator), drawn)
+
+
+def test_a_state_of_other_parts_is_refused_with_the_part():
+    owner, state = Owner(1), Owner(1).state_dict()
+    state["network"] = nn.Linear(4, 2).state_dict()
+    with pytest.raises(ConfigError, match=r"network cannot take its state back .*size mismatch for weight"):
+        owner.load_state_dict(state)
+    with pytest.raises(ConfigError, match="network cannot take its state back"):
+        owner.load_state_dict({})
