@@ -36,7 +36,7 @@ class EnvConfig:
     frame_stack: int = option(0, "frames in one observation; 0: the papers' value", at_least=0, at_most=64)
     protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
     timeout: float = option(
-        60.0, "seconds after which a hanging render starts anew", above=0, at_most=86_400, where="overlap=true"
+        60.0, "seconds until a hanging render starts anew", above=0, at_most=86_400, where="overlap=true"
     )
     overlap: bool = option(True, "step the environment in its own process while the update runs; same results")
 
@@ -45,14 +45,12 @@ class EnvConfig:
 class ReplayConfig:
     capacity: int = option(0, "transitions kept; 0: as many as the budget gives", at_least=0, at_most=LONGEST)
     device: str = option(
-        "auto", "where frames are kept; auto: with the agent where they fit", one_of=("auto", "cpu", "cuda")
+        "auto", "where frames are kept; auto: with the agent if they fit", one_of=("auto", "cpu", "cuda")
     )
-    sampler: str = option(
-        "uniform", "how slots are drawn; prioritized: by what the agent reports", one_of=tuple(SAMPLERS)
-    )
+    sampler: str = option("uniform", "how slots are drawn; prioritized: by the agent's reports", one_of=tuple(SAMPLERS))
     exponent: float = option(0.5, "of the priorities; 0: uniform", at_least=0, at_most=1, where="sampler=prioritized")
     beta: float = option(
-        0.4, "exponent of the importance weights, rises to 1", at_least=0, at_most=1, where="sampler=prioritized"
+        0.4, "of the importance weights, rises to 1", at_least=0, at_most=1, where="sampler=prioritized"
     )
 
 

@@ -20,13 +20,9 @@ class CurlConfig(ObjectiveConfig):
     logit_scale: float | None = option(None, "factor of the logits; null: the original's for the suite", above=0)
     projection_dim: int | None = option(None, "width of a projection head, 0: none; null: the original's", at_least=0)
     projection_hidden: int = option(256, "width of the head's hidden layer", at_least=1, where="projection_dim")
-    projection_tau: float = option(
-        0.001, "weight of new parameters in the key's head", above=0, at_most=1, where="projection_dim"
-    )
+    projection_tau: float = option(0.001, "weight of the new in the key's", above=0, at_most=1, where="projection_dim")
     initial_weight: str | None = option(
-        None,
-        "how W starts; null: identity (over the root of its width), on Atari uniform",
-        one_of=("identity", "uniform"),
+        None, "how W starts; null: identity, on Atari uniform", one_of=("identity", "uniform")
     )
 
 

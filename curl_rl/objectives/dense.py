@@ -26,25 +26,11 @@ class PixelContrastConfig(ObjectiveConfig):
     projection_dim: int = option(64, "width of the pixels' embeddings; the paper: 256", at_least=1)
     projection_tau: float = option(0.001, "weight of new parameters in the keys' head; MoCo's", above=0, at_most=1)
     anchors: int = option(512, "pixels compared, evenly of classes; the original: 1024", at_least=2)
-    classes: int = option(
-        32,
-        "classes told apart (segmentation); the last has the rest",
-        at_least=2,
-        at_most=256,
-        where="labels=segmentation",
-    )
-    memory: int = option(
-        64, "pixels and regions kept of a class (segmentation)", at_least=1, where="labels=segmentation"
-    )
-    added: int = option(
-        10, "of these an update brings (segmentation)", at_least=1, at_most="memory", where="labels=segmentation"
-    )
-    negatives: int = option(
-        1024, "pixels that anchors are told from (offset); the paper: an image's", at_least=1, where="labels=offset"
-    )
-    distance: float = option(
-        0.7, "diagonals of a cell below which two are one place (offset)", above=0, at_most=0.7, where="labels=offset"
-    )
+    classes: int = option(32, "classes; the last has the rest", at_least=2, at_most=256, where="labels=segmentation")
+    memory: int = option(64, "pixels and regions kept of each class", at_least=1, where="labels=segmentation")
+    added: int = option(10, "of these an update brings", at_least=1, at_most="memory", where="labels=segmentation")
+    negatives: int = option(1024, "pixels that anchors are told from", at_least=1, where="labels=offset")
+    distance: float = option(0.7, "diagonals of a cell that are one place", above=0, at_most=0.7, where="labels=offset")
 
     @property
     def needs_labels(self) -> bool:

@@ -22,9 +22,7 @@ _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instan
 class _ClusteringConfig(ObjectiveConfig):
     temperature: float = option(0.2, "divisor of the similarities; PCL's", above=0)
     period: int = option(500, "updates between clusterings; the originals: an epoch", at_least=1, at_most=LONGEST)
-    warmup: int = option(
-        500, "updates that contrast instances alone, rounded up to the period", at_least=0, at_most=LONGEST
-    )
+    warmup: int = option(500, "updates of instances alone, rounded up to the period", at_least=0, at_most=LONGEST)
     projection_dim: int = option(128, "width of the projections; PCL's", at_least=1)
     projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's", at_least=1)
     projection_tau: float = option(0.001, "weight of new parameters in the key's head; PCL's", above=0, at_most=1)
@@ -141,12 +139,8 @@ class SpclConfig(_ClusteringConfig):
     memory_tau: float = option(0.8, "weight of a transition's new key in its memory row; SpCL's", above=0, at_most=1)
     # The original's radius 0.6 and 30 neighbours, for 13 thousand images, join most of a thousand rows in one cluster.
     radius: float = option(0.5, "largest Jaccard distance in a cluster; SpCL: 0.6 of 30", above=0, at_most=1)
-    radius_gap: float = option(
-        0.02, "change of radius that tells reliable clusters; SpCL's", at_least=0, below="radius"
-    )
-    min_samples: int = option(
-        4, "neighbours, itself included, that make a row a core; SpCL's", at_least=1, at_most="memory_size"
-    )
+    radius_gap: float = option(0.02, "change of radius that tells reliable clusters", at_least=0, below="radius")
+    min_samples: int = option(4, "neighbours, itself too, that make a core; SpCL's", at_least=1, at_most="memory_size")
     neighbors: int = option(20, "nearest rows among which neighbours must find each other; SpCL: 30", at_least=1)
     expansion: int = option(6, "nearest rows over which the sets of neighbours are averaged; SpCL's", at_least=1)
     join: bool = option(True, "a new row joins its nearest neighbour's cluster at once; false: at the next clustering")

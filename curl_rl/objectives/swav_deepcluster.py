@@ -30,19 +30,9 @@ class SwavConfig(_PrototypesConfig):
     name: str = "swav"
     prototypes: int = option(512, "number of prototypes; the paper: 3000 for 1.28 million images", at_least=2)
     epsilon: float = option(0.05, "weight of the codes' entropy; the paper's", above=0)
-    sinkhorn_iterations: int = option(
-        3, "rounds of normalisation that make codes; the paper's", at_least=1, at_most=1000
-    )
-    queue_size: int = option(
-        640, "past samples that codes are made with; 0: none; the paper: 3840", at_least=0, at_most=2**20
-    )
-    queue_start: int = option(
-        2000,
-        "updates before the queue is used; the paper's: 15 epochs",
-        at_least=0,
-        at_most=LONGEST,
-        where="queue_size",
-    )
+    sinkhorn_iterations: int = option(3, "rounds of normalisation that make codes", at_least=1, at_most=1000)
+    queue_size: int = option(640, "past samples in the codes; 0: none; the paper: 3840", at_least=0, at_most=2**20)
+    queue_start: int = option(2000, "updates before the queue is used", at_least=0, at_most=LONGEST, where="queue_size")
     freeze_updates: int = option(313, "updates before prototypes learn; the original's", at_least=0, at_most=LONGEST)
 
 
@@ -106,12 +96,8 @@ class DeepClusterConfig(_PrototypesConfig):
     )
     store_size: int = option(4096, "past samples that are clustered; the original: all", at_least=1, at_most=2**20)
     iterations: int = option(10, "rounds of k-means; the original's", at_least=1, at_most=1000)
-    period: int = option(
-        500, "updates from one k-means to the next, the first on a full store", at_least=1, at_most=LONGEST
-    )
-    projection_tau: float = option(
-        0.001, "weight of new parameters in the target's projection head", above=0, at_most=1
-    )
+    period: int = option(500, "updates from one k-means to the next", at_least=1, at_most=LONGEST)
+    projection_tau: float = option(0.001, "weight of new parameters in the target's head", above=0, at_most=1)
 
     @property
     def capturable(self) -> bool:

@@ -91,9 +91,7 @@ class SprConfig(_TemporalConfig):
     steps: int = option(5, "agent steps to predict; the paper's", at_least=1, at_most=1000)
     map_size: int = option(8, "side beyond which convolutional maps are averaged down; the paper's have 7", at_least=1)
     projection_dim: int = option(512, "width of the projections that are compared; the original's", at_least=1)
-    projection_tau: float = option(
-        0.01, "weight of new parameters in the targets' head; the paper: 1", above=0, at_most=1
-    )
+    projection_tau: float = option(0.01, "weight of new parameters in the targets' head; paper: 1", above=0, at_most=1)
 
 
 def _standardise(maps: Tensor, valid: Tensor) -> Tensor:

@@ -260,8 +260,9 @@ def test_no_published_episode_is_longer_than_the_longest():
     assert toy.ToyEnv.length < SUITES["toy"].longest_frames
 
 
-def test_an_environment_that_shows_something_else_than_was_asked_for_is_refused(monkeypatch):
+def test_an_environment_that_shows_something_else_than_was_asked_for_is_refused(monkeypatch, tmp_path):
     small = toy.ReachEnv(image_size=16)
     monkeypatch.setitem(toy.TASKS, "reach", lambda **_: small)
     with pytest.raises(ConfigError, match=r"toy/reach gives observations \(3, 16, 16\) .* env.image_size=24"):
-        make_environment(compose(["task=toy/reach", "env.overlap=false", "env.image_size=24"]))
+        train(compose(["task=toy/reach", "env.overlap=false", "env.image_size=24", f"run_dir={tmp_path / 'run'}"]))
+    assert not (tmp_path / "run" / "config.json").exists()
