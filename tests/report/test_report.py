@@ -302,6 +302,14 @@ def test_a_comparison_says_where_both_come_from(tmp_path):
     assert "versions  differs: yes" in text
 
 
+def test_a_run_of_other_names_of_settings_is_told(tmp_path):
+    old = write_run(tmp_path, TASK, "old", 1, RISING, replay__n_step=3)
+    new = write_run(tmp_path, TASK, "new", 1, RISING, agent__n_step=3)
+    told = "Configuration difference (one run is of a version that named some settings otherwise)"
+    assert told in compare_runs(old, new, None).splitlines()
+    assert told not in compare_runs(new, write_run(tmp_path, TASK, "newer", 1, RISING, threads=4), None)
+
+
 def test_what_makes_two_runs_incomparable_is_said(tmp_path):
     first = write_run(tmp_path, TASK, "curl", 1, RISING)
     second = write_run(tmp_path, TASK, "curl", 2, RISING[:3], protocol="q1q1q1", budget=500_000)

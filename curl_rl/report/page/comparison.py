@@ -9,6 +9,7 @@ import numpy as np
 
 from curl_rl.benchmark.cells import one_line, printable
 from curl_rl.config.difference import LOCAL, differing
+from curl_rl.config.moved import MOVED
 from curl_rl.report.numbers.results import Curve, difference_of_means, spread
 from curl_rl.report.page.tables import Table, Value, counted, shown
 from curl_rl.report.read.measured import origin_parts
@@ -120,7 +121,10 @@ def _configurations(first: Run, second: Run, names: Sequence[str]) -> Table:
     changed = differing(first.config, second.config, ignored=("run_dir",))
     rows = tuple((key, json.dumps(a), json.dumps(b), _yes(key not in LOCAL)) for key, (a, b) in changed.items())
     columns = ("Setting", *names, "Can change results")
-    return Table("comparison_configuration", "Configuration difference", columns, rows)
+    title = "Configuration difference"
+    if changed.keys() & MOVED.keys():
+        title += " (one run is of a version that named some settings otherwise)"
+    return Table("comparison_configuration", title, columns, rows)
 
 
 def _origins(runs: Sequence[Run], names: Sequence[str]) -> Table:
