@@ -47,8 +47,8 @@ def load_config(run_dir: str | Path) -> Config:
 
 def _own_classes(settings: Mapping[str, Any]) -> str:
     """Name the classes of the user's own in settings as plain data, as a user types them."""
-    names = {group: str(settings[group].get("name")) for group in GROUPS}
-    return " ".join(f"{group}={name}" for group, name in names.items() if ":" in name)
+    names = {group: settings[group].get("name") for group in GROUPS}
+    return " ".join(f"{group}={name}" for group, name in names.items() if isinstance(name, str) and ":" in name)
 
 
 def check_resumable(config: Config) -> None:
