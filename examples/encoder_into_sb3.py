@@ -11,6 +11,7 @@ from curl_rl.run.trainer import train
 
 
 def main() -> None:
+    """Train, export, and learn with stable-baselines3 on the frozen features."""
     config = compose(["task=toy/reach", "budget_frames=300", "run_dir=runs/encoder"])
     train(config)
     folder = export_run(config.run_dir, "runs/encoder/exported")

@@ -29,6 +29,7 @@ class Pooled(Encoder):
 
 
 def main() -> None:
+    """Train with the encoder above."""
     own = ["encoder=own_encoder:Pooled", "encoder.filters=8"]
     train(compose(["task=toy/reach", *own, "budget_frames=300", "run_dir=runs/own_encoder"]))
 

@@ -50,6 +50,7 @@ class Inverse(Objective):
 
 
 def main() -> None:
+    """Train with the objective above and print what it logged."""
     own = ["objective=own_objective:Inverse", "objective.hidden_dim=32"]
     config = compose(
         ["task=toy/reach", *own, "budget_frames=400", "log.every_updates=50", "run_dir=runs/own_objective"]

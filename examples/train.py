@@ -16,6 +16,7 @@ SETTINGS = [
 
 
 def main() -> None:
+    """Train, then print what the evaluations gave."""
     config = compose(SETTINGS)  # what `curl-rl train` makes of the same words; a mistake names its mend
     status = train(config)  # 0; run again, it says that the run is finished
     with Path(config.run_dir, "eval.csv").open() as file:

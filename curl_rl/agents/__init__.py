@@ -6,5 +6,5 @@ AGENTS = Registry(
     "agent",
     __name__,
     gives=("discrete", "reports_priorities", "networks", "act", "update", "state_dict", "load_state_dict"),
-    options=("n_step", "discount", "learning_rate", "pace", "precision"),
+    options=("averaging", "capture", "n_step", "discount", "learning_rate", "pace", "precision"),
 )

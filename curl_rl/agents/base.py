@@ -11,6 +11,8 @@ from curl_rl.options import LONGEST, option
 class AgentConfig:
     """Options that a run reads of any agent; a subclass gives the defaults that its algorithm has."""
 
+    averaging = None  # the two that an agent of one's own may have as options, as AugmentedConfig has
+    capture = False
     name: str = ""
     n_step: int = option(1, "rewards summed before the bootstrap", at_least=1, at_most=LONGEST)
     discount: float = option(0.99, "per agent step", above=0, at_most=1)

@@ -1,6 +1,7 @@
 """Overrides such as "preset=paper agent.hidden_dim=256": composed with the YAML files by Hydra, mistakes explained."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import re
@@ -126,10 +127,13 @@ def register() -> None:
 
 @explaining()
 def _register(group: str, name: str) -> None:
+    ConfigStore.instance().store(group=group, name=name, node={**_defaults(GROUPS[group][name].Config), "name": name})
+
+
+@functools.cache
+def _defaults(cls: type) -> dict[str, Any]:
     # Plain, so that a preset may set an option that only its own choice has.
-    node = OmegaConf.to_container(OmegaConf.structured(schema(GROUPS[group][name].Config)))
-    node = {**typing.cast(dict[str, Any], node), "name": name}
-    ConfigStore.instance().store(group=group, name=name, node=node)
+    return typing.cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(schema(cls))))
 
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:

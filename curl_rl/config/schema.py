@@ -174,7 +174,7 @@ def _check_priorities(config: Config) -> None:
 
 def check_capture(config: Config, device: str) -> None:
     """Raise ConfigError where a CUDA graph is asked for and the update runs on a CPU."""
-    if getattr(config.agent, "capture", False) and device == "cpu":
+    if config.agent.capture and device == "cpu":
         raise ConfigError(
             "agent.capture=true replays updates as CUDA graphs, and they run on the CPU here: set agent.capture=false"
         )
@@ -202,7 +202,7 @@ def _check_views(config: Config) -> None:
 
 def _check_augmentation(config: Config) -> None:
     """Refuse an augmentation that does not go with the images, or that nothing would see."""
-    augmentation, averaged = config.augmentation, getattr(config.agent, "averaging", None)
+    augmentation, averaged = config.augmentation, config.agent.averaging
     shows = AUGMENTATIONS[augmentation.name](augmentation)
     if averaged and averaged.m > 1 and augmentation.name == "none":
         raise ConfigError(
@@ -232,7 +232,7 @@ def _check_objective(config: Config) -> None:
         raise ConfigError(
             f"{config.task} has no segmentation for objective={objective.name}: set objective.labels=null"
         )
-    if getattr(config.agent, "capture", False) and not objective.capturable:
+    if config.agent.capture and not objective.capturable:
         raise ConfigError(f"objective={objective.name} works between updates too: set agent.capture=false")
 
 

@@ -78,7 +78,7 @@ def check_batch(config: Config, layout: Mapping[str, Any], seen: tuple[int, ...]
 
     Args: layout, of the replay; seen, the shape of what the encoder sees of an observation.
     """
-    averaged, horizon = getattr(config.agent, "averaging", Averaging(1, 1)), config.horizon
+    averaged, horizon = config.agent.averaging or Averaging(1, 1), config.horizon
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     # As sampled, as augmented, and as the float32 that encoders read.
     needed = observations * math.prod(layout["obs_shape"]) * (2 * layout["obs_dtype"].itemsize + 4)

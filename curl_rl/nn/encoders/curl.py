@@ -9,10 +9,15 @@ from curl_rl.options import option
 
 
 @dataclass(frozen=True)
-class PaperConfig:
-    name: str = "paper"
+class _FiltersConfig:
+    name: str = ""
     feature_dim: int = option(50, "width of the features", at_least=1)
     filters: int = option(32, "filters of each convolution", at_least=1)
+
+
+@dataclass(frozen=True)
+class PaperConfig(_FiltersConfig):
+    name: str = "paper"
     depth: int = option(4, "number of 3x3 convolutions; the first has stride 2", at_least=1, at_most=100)
 
 
@@ -28,10 +33,8 @@ class PaperEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class StridedConfig:
+class StridedConfig(_FiltersConfig):
     name: str = "strided"
-    feature_dim: int = option(50, "width of the features", at_least=1)
-    filters: int = option(32, "filters of each convolution", at_least=1)
 
 
 class StridedEncoder(Encoder):
@@ -45,9 +48,8 @@ class StridedEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class SmallConfig:
+class SmallConfig(_FiltersConfig):
     name: str = "small"
-    feature_dim: int = option(50, "width of the features", at_least=1)
     filters: int = option(16, "filters of each convolution", at_least=1)
 
 
