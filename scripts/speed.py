@@ -1,17 +1,19 @@
-"""Measures a configuration's speed and prints JSON: python scripts/speed.py preset=paper batch_size=128 device=cpu."""
+"""Measures a configuration's speed and prints JSON: python scripts/speed.py preset=paper batch_size=128 device=cpu.
 
+With `--against` it times another commit of the project, or an original in a folder, beside this tree.
+"""
+
+import argparse
 import json
 import shlex
-import statistics
+import signal
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from race import race
+from stopwatch import Stopwatch
 from torch.utils.flop_counter import FlopCounterMode
 
 from curl_rl.cli import explain
@@ -25,35 +27,6 @@ from curl_rl.run.rollout import FrameStack, Lane, random_action
 from curl_rl.types import Environment
 
 WARMUP, UPDATES, STEPS = 8, 24, 60
-
-
-class Stopwatch:
-    """Collects seconds by name; on CUDA every reading waits for the device."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-
-    def now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    @contextmanager
-    def timing(self, name: str) -> Iterator[None]:
-        start = self.now()
-        yield
-        self.seconds[name].append(self.now() - start)
-
-    def wrap(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.timing(name):
-                return function(*args, **kwargs)
-
-        return timed
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
 
 
 def fill(replay: Replay, env: Environment, count: int) -> None:
@@ -154,9 +127,8 @@ def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, dev
     return {name: watch.median(name) for name in watch.seconds}
 
 
-def main() -> None:
-    """Measure the configuration that the command line describes."""
-    config = compose(sys.argv[1:])
+def measure(config: Config) -> dict[str, Any]:
+    """Return the times of a configuration, and what they were taken with."""
     device = choose_device(config.device)
     prepare_torch(config.threads, spare_core=config.env.overlap and device.type == "cpu")
     env = make_environment(config)
@@ -164,8 +136,7 @@ def main() -> None:
         agent, replay = make_agent(config, env, device), make_replay(config, env, device)
         fill(replay, env, 4 * config.batch_size)
         origin = make_origin(surroundings(), "", 0)
-        report = {
-            "command": shlex.join(["python", "scripts/speed.py", *sys.argv[1:]]),
+        return {
             "commit": origin.commit,
             "versions": origin.versions,
             "hardware": origin.hardware,
@@ -182,13 +153,38 @@ def main() -> None:
         }
     finally:
         env.close()
-    print(json.dumps(report, indent=2))
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
+
+
+def main() -> None:
+    """Measure the configuration that the command line describes, alone or beside another tree."""
+    parser = argparse.ArgumentParser(prog="speed.py", description="Time updates, agent steps and the environment.")
+    parser.add_argument("--against", metavar="COMMIT|FOLDER", help="time this commit, or this original's clone, beside")
+    parser.add_argument("--rounds", type=_positive, help="how often each of the two is run (default: 5)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments = parser.parse_intermixed_args()
+    if arguments.rounds and arguments.against is None:
+        parser.error("--rounds counts those of a comparison: add --against, or leave it out")
+    config = compose(arguments.overrides)
+    if arguments.against is None:
+        report = measure(config)
+    else:
+        report = race(arguments.against, config, arguments.overrides, arguments.rounds or 5)
+    print(json.dumps({"command": shlex.join(["python", "scripts/speed.py", *sys.argv[1:]]), **report}, indent=2))
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # nothing is left behind then either
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
-        if (status := explain(error, sys.argv[0])) is None:
+        if (status := explain(error, "speed.py")) is None:
             raise
         sys.exit(status)

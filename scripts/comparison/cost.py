@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed import Stopwatch, fill
+from speed import fill
+from stopwatch import Stopwatch
 
 from comparison.tables import markdown
 from curl_rl.config.schema import Config
