@@ -26,7 +26,7 @@ from curl_rl.run.provenance import make_origin, surroundings
 from curl_rl.run.rollout import FrameStack, Lane, random_action
 from curl_rl.types import Environment
 
-WARMUP, UPDATES, STEPS = 8, 24, 60
+WARMUP, UPDATES, STEPS = 4, 24, 60  # whole steps come first
 
 
 def fill(replay: Replay, env: Environment, count: int) -> None:
@@ -48,7 +48,7 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
     watch = Stopwatch(device)
     for _ in range(WARMUP):
         agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
-    for _ in range(UPDATES):
+    for _ in watch.repeat(UPDATES):
         with watch.timing("total"):
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     with FlopCounterMode(display=False) as counter:  # captured graphs hide theirs: counted where eager
@@ -58,12 +58,13 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
         optimizer.step = watch.wrap("optimizer_part", optimizer.step)
     for name in ("draw", "views"):  # in which images are augmented
         setattr(agent.learner, name, watch.wrap("crop_part", getattr(agent.learner, name)))
-    for _ in range(UPDATES):
+    for _ in watch.repeat(UPDATES):
         with watch.timing("sample"):
             batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)
         with watch.timing("update"):
             agent.update(batch)
-    parts = {name: sum(watch.seconds[f"{name}_part"]) / UPDATES for name in ("crop", "optimizer")}
+    timed = len(watch.seconds["update"])
+    parts = {name: sum(watch.seconds[f"{name}_part"]) / timed for name in ("crop", "optimizer")}
     total = watch.median("total")
     return {
         "seconds_per_update": {
@@ -109,7 +110,7 @@ def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, dev
     replay.add = watch.wrap("store", replay.add)
     rollout = make_rollout(config, env, replay)
     rollout.begin(0)
-    for _ in range(STEPS):
+    for _ in watch.repeat(STEPS):
         with watch.timing("total"):
             with watch.timing("act"):
                 action = agent.act(rollout.stack.observation()[None], explore=True)[0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-BLOCK = 4
+BLOCK, LEAST_BLOCKS, LONG = 4, 3, 20.0  # the last in seconds
 
 
 class Stopwatch:
@@ -36,6 +36,14 @@ class Stopwatch:
                 return function(*args, **kwargs)
 
         return timed
+
+    def repeat(self, most: int) -> Iterator[int]:
+        """Count `most` repetitions, or fewer whole blocks, three at least, of what would take long."""
+        start = self.now()
+        for index in range(most):
+            if index >= LEAST_BLOCKS * BLOCK and index % BLOCK == 0 and self.now() - start > LONG:
+                return
+            yield index
 
     def median(self, name: str) -> float:
         """Return the median over the means of four readings in a row, since an actor may step in every second only."""

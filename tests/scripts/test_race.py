@@ -78,6 +78,14 @@ def test_seconds_are_the_median_of_blocks_of_four():
     assert watch.median("disturbed") == pytest.approx(2.05)
 
 
+def test_what_takes_long_is_repeated_less_in_whole_blocks(monkeypatch):
+    watch, times = Stopwatch(torch.device("cpu")), iter(range(1000))
+    assert list(watch.repeat(30)) == list(range(30))
+    monkeypatch.setattr(watch, "now", lambda: 7.0 * next(times))  # asked where a block could be the last alone
+    assert list(watch.repeat(60)) == list(range(20))
+    assert list(watch.repeat(10)) == list(range(10))
+
+
 def test_ratios_are_of_each_round_and_above_one_where_this_tree_is_faster():
     pairs = [
         (told(1.0, 2.0, 0.5), told(3.0, 2.0)),
