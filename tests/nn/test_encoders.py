@@ -10,6 +10,7 @@ from tiny import tiny_encoder, watch_inputs
 from torch import Tensor, nn
 
 from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder
+from curl_rl.nn.encoders.base import TiledEncoder
 from curl_rl.nn.remembering import Remembering
 from curl_rl.types import ConfigError
 
@@ -136,13 +137,35 @@ def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
     with torch.no_grad():
         near, far = exact(obs), low(obs)
         maps = exact.conv(obs), low.conv(obs)
-    # The tiles of `data_efficient` pass no module on a CPU; its map tells all the same.
-    assert inner == [torch.bfloat16] * (0 if name == "data_efficient" else 2)
+    # The first tiles pass no module on a CPU; their map tells all the same.
+    assert inner == [torch.bfloat16] * (0 if isinstance(low, TiledEncoder) else 2)
     assert [torch.equal(x, x.bfloat16()) for x in maps] == [False, True]
     assert far.dtype == torch.float32
     assert {p.dtype for p in low.parameters()} == {torch.float32}
     assert float((near - far).norm() / near.norm()) < 0.03
     assert not torch.equal(near, far)
+
+
+@pytest.mark.parametrize("name", ["strided", "data_efficient"])
+@pytest.mark.parametrize("shape", [(3, 41, 58), (9, 64, 64), (4, 84, 84)], ids=str)
+def test_tiles_give_what_convolutions_of_images_give_and_their_gradients(name, shape):
+    encoder, obs = build(name, shape), frames(shape)
+    assert isinstance(encoder, TiledEncoder)
+    expected = obs.float() / 255
+    for layer in encoder.convs:
+        assert isinstance(layer, nn.Conv2d | nn.ReLU)
+        if isinstance(layer, nn.Conv2d):
+            expected = nn.functional.conv2d(expected, layer.weight, layer.bias, layer.stride).relu()
+    weights = torch.randn_like(expected)
+    conv = encoder.conv(obs)
+    torch.testing.assert_close(conv, expected, rtol=1e-5, atol=1e-5)
+    convs = list(encoder.convs.parameters())
+    for grad, twin in zip(
+        torch.autograd.grad((conv * weights).sum(), convs),
+        torch.autograd.grad((expected * weights).sum(), convs),
+        strict=True,
+    ):
+        torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -13,14 +13,11 @@ from curl_rl.nn.images import (
     _color_means,
     _crop_by_index,
     _crop_by_slices,
-    _pad_by_index,
-    _pad_by_slices,
     _recolor_at_once,
     _recolor_one_by_one,
     center_crop,
     center_fit,
     crop,
-    pad_by_replication,
     random_color_jitter,
     random_crop,
     random_crop_shift,
@@ -73,7 +70,7 @@ def test_both_ways_of_cutting_equal_one_cut_at_a_time(batch, channels, side, dat
     offsets = random_offsets(frames, size, torch.Generator().manual_seed(batch))
     expected = cut_one_by_one(frames, size, offsets)
     for cut in (_crop_by_slices, _crop_by_index):
-        assert torch.equal(cut(frames, size, offsets), expected)
+        assert torch.equal(cut(frames, size, offsets, torch.zeros_like(offsets), side), expected)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -122,15 +119,21 @@ def test_crops_that_do_not_fit_are_refused_with_the_mend():
         center_crop(images(2, 3, 8, 10), 9)
 
 
-@pytest.mark.parametrize("pad", [0, 1, 4])
-@pytest.mark.parametrize("shape", [(7, 7), (5, 9)])
-def test_padding_repeats_the_border(pad, shape):
-    frames = images(3, 2, *shape)
-    expected = torch.nn.functional.pad(frames.float(), (pad,) * 4, mode="replicate")
-    for way in (pad_by_replication, _pad_by_slices, _pad_by_index):
-        padded = way(frames, pad)
-        assert padded.dtype == torch.uint8
-        assert torch.equal(padded.float(), expected)
+@given(channels=st.integers(1, 3), side=st.integers(1, 6), data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_a_window_that_reaches_over_its_part_of_the_image_repeats_the_border(channels, side, data):
+    margin, reach = data.draw(st.integers(0, 3)), data.draw(st.integers(0, side - 1))
+    size = data.draw(st.integers(1, side + reach))
+    frames, generator = images(4, channels, side + margin), torch.Generator().manual_seed(side)
+    corners = torch.randint(margin + 1, (4, 2), generator=generator)
+    # Its first or its last row may lie outside, not all of them.
+    moves = torch.randint(1 - size, side, (4, 2), generator=generator)
+    parts = cut_one_by_one(frames, side, corners)
+    padded = torch.nn.functional.pad(parts.float(), (size + side,) * 4, mode="replicate").byte()
+    expected = cut_one_by_one(padded, size, moves + size + side)
+    for cut in (_crop_by_slices, _crop_by_index):
+        assert torch.equal(cut(frames, size, corners + moves, corners, side), expected)
+    assert torch.equal(crop(frames, size, corners + moves, (corners, side)).images, expected)
 
 
 def test_shift_reaches_every_offset_and_moves_the_image_by_it():

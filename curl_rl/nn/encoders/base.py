@@ -1,10 +1,13 @@
 """What every encoder is: raw uint8 frames in, features out; scaling happens here and nowhere else."""
 
 import copy
+from functools import cached_property
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from curl_rl.nn.networks import Initialisation, initialise
 from curl_rl.types import ConfigError
@@ -41,14 +44,11 @@ class Encoder(nn.Module):
         return nn.Sequential(nn.Flatten(), nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim))
 
     def scale(self, obs: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) in [0, 1], float32 and channels last."""
+        """Return uint8 images (B, C, H, W) in [0, 1], channels last; on a CPU in the convolutions' precision."""
         if obs.device.type != "cpu":
             return obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
-        # On a CPU a product with the identity moves the channels last in half of the copy's time, and is exact.
-        batch, channels, height, width = obs.shape
-        pixels = obs.reshape(batch, channels, -1).float().transpose(1, 2)
-        pixels = torch.matmul(pixels, torch.eye(channels)).div_(255)
-        return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        bytes_last = obs.contiguous(memory_format=torch.channels_last)  # a quarter of the memory of floats moves
+        return bytes_last.to(self.precision, copy=True).div_(255)
 
     def map(self, images: Tensor) -> Tensor:
         """Return the convolutional map (B, c, h, w) of scaled images, in float32."""
@@ -61,6 +61,11 @@ class Encoder(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.head(self.conv(obs))
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Of the convolutions."""
+        return torch.bfloat16 if self.bf16 else torch.float32
 
     @property
     def cells(self) -> tuple[float, float]:
@@ -84,6 +89,44 @@ class Encoder(nn.Module):
         return shape
 
 
+class TiledEncoder(Encoder):
+    """An encoder whose first convolution's windows do not overlap: on a CPU tiles are channels, and it is 1x1."""
+
+    def scale(self, obs: Tensor) -> Tensor:
+        """Return on a CPU the tiles (B, C * size * size, h, w) that the map will need, 0 to 255; else as elsewhere."""
+        if obs.device.type != "cpu":
+            return super().scale(obs)
+        return cut_tiles(obs, self.convs[0].kernel_size[0], *self.tiles).to(self.precision)
+
+    @cached_property
+    def tiles(self) -> list[int]:
+        """How many rows and columns of tiles the map depends on."""
+        convs = [layer for layer in self.convs[1:] if isinstance(layer, nn.Conv2d)]
+        sides = list(self.conv_shape[1:])
+        for conv in reversed(convs):
+            sides = [(side - 1) * conv.stride[0] + conv.kernel_size[0] for side in sides]
+        return sides
+
+    def map(self, images: Tensor) -> Tensor:
+        """Return the convolutional map (B, c, h, w) of what `scale` gave, in float32."""
+        if images.device.type != "cpu":
+            return super().map(images)
+        first = self.convs[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
+            weight = first.weight.flatten(1)[:, :, None, None] / 255
+            return self.convs[2:](F.conv2d(images, weight, first.bias).relu_()).float()
+
+
+def cut_tiles(images: Tensor, size: int, rows: int, columns: int) -> Tensor:
+    """Cut images (B, C, H, W) uint8 into their first tiles, (B, C * size * size, rows, columns), channels last."""
+    batch, channels = images.shape[:2]
+    used = np.ascontiguousarray(images.numpy()[:, :, : rows * size, : columns * size])
+    # A tile's row moves as one item of `size` bytes: half of the time of moving pixels.
+    runs = used.view(f"V{size}").reshape(batch, channels, rows, size, columns).transpose(0, 2, 4, 1, 3)
+    pixels = np.ascontiguousarray(runs).view(np.uint8).reshape(batch, rows, columns, -1)
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
 class FlatEncoder(Encoder):
     """An encoder whose features are its convolutional map; PyTorch's own initialisation, as in the original."""
 
@@ -93,10 +136,26 @@ class FlatEncoder(Encoder):
         return nn.Flatten()
 
 
+class TileConv2d(nn.Conv2d):
+    """A convolution whose windows do not overlap: on a CPU a matrix product of its tiles."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.device.type != "cpu":
+            return super().forward(input)
+        (batch, channels, height, width), size = input.shape, self.kernel_size[0]
+        rows, columns = height // size, width // size
+        x = input.permute(0, 2, 3, 1)[:, : size * rows, : size * columns]
+        x = x.reshape(batch, rows, size, columns, size, channels).transpose(2, 3).reshape(batch * rows * columns, -1)
+        x = F.linear(x, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
+        return x.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
+
+
 def conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequential:
     """Build convolutions with ReLU from (filters, kernel, stride) triples."""
     layers: list[nn.Module] = []
     for filters, kernel, stride in specs:
-        layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU()]
+        tiles = kernel == stride  # their product is a view, whose gradient would be copied if it were changed in place
+        kind = TileConv2d if tiles else nn.Conv2d
+        layers += [kind(channels, filters, kernel, stride), nn.ReLU(inplace=not tiles)]
         channels = filters
     return nn.Sequential(*layers)

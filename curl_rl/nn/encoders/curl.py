@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from curl_rl.nn.encoders.base import Encoder, conv_stack
+from curl_rl.nn.encoders.base import Encoder, TiledEncoder, conv_stack
 from curl_rl.options import option
 
 
@@ -37,7 +37,7 @@ class StridedConfig(_FiltersConfig):
     name: str = "strided"
 
 
-class StridedEncoder(Encoder):
+class StridedEncoder(TiledEncoder):
     """A tenth of the paper's arithmetic: a 4x4 convolution of stride 4, then 3x3 of stride 2 and 1; made for CPUs."""
 
     Config = StridedConfig
