@@ -93,10 +93,21 @@ class TiledEncoder(Encoder):
     """An encoder whose first convolution's windows do not overlap: on a CPU tiles are channels, and it is 1x1."""
 
     def scale(self, obs: Tensor) -> Tensor:
-        """Return on a CPU the tiles (B, C * size * size, h, w) that the map will need, 0 to 255; else as elsewhere."""
+        """Return on a CPU the tiles (B, ..., C * size * size) that the map will need, 0 to 255; else as elsewhere."""
         if obs.device.type != "cpu":
             return super().scale(obs)
-        return cut_tiles(obs, self.convs[0].kernel_size[0], *self.tiles).to(self.precision)
+        return cut_tiles(obs, self.convs[0].kernel_size[0], *self.tiles, self.runs).to(self.precision)
+
+    @cached_property
+    def runs(self) -> np.ndarray:
+        """Return which runs of `size` pixels, counted through an image, make each tile: (..., C * size)."""
+        (rows, columns), (channels, size) = self.tiles, self.convs[0].weight.shape[1:3]
+        places = np.arange(channels * rows * size * columns).reshape(channels, rows, size, columns)
+        return self.arrange(places.transpose(1, 3, 0, 2).reshape(rows, columns, channels * size))
+
+    def arrange(self, tiles: np.ndarray) -> np.ndarray:
+        """Return tiles (rows, columns, ...) in the order in which `map` takes them."""
+        return tiles
 
     @cached_property
     def tiles(self) -> list[int]:
@@ -114,17 +125,18 @@ class TiledEncoder(Encoder):
         first = self.convs[0]
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             weight = first.weight.flatten(1)[:, :, None, None] / 255
-            return self.convs[2:](F.conv2d(images, weight, first.bias).relu_()).float()
+            return self.convs[2:](F.conv2d(images.permute(0, 3, 1, 2), weight, first.bias).relu_()).float()
 
 
-def cut_tiles(images: Tensor, size: int, rows: int, columns: int) -> Tensor:
-    """Cut images (B, C, H, W) uint8 into their first tiles, (B, C * size * size, rows, columns), channels last."""
-    batch, channels = images.shape[:2]
+def cut_tiles(images: Tensor, size: int, rows: int, columns: int, runs: np.ndarray) -> Tensor:
+    """Cut the first tiles out of images (B, C, H, W) uint8, (B, ..., C * size * size).
+
+    Args: runs (..., C * size), which runs of `size` pixels of the `rows` and `columns` used make each tile.
+    """
     used = np.ascontiguousarray(images.numpy()[:, :, : rows * size, : columns * size])
-    # A tile's row moves as one item of `size` bytes: half of the time of moving pixels.
-    runs = used.view(f"V{size}").reshape(batch, channels, rows, size, columns).transpose(0, 2, 4, 1, 3)
-    pixels = np.ascontiguousarray(runs).view(np.uint8).reshape(batch, rows, columns, -1)
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    # A run moves as one item: a third of the time of moving pixels.
+    items = used.view(f"V{size}").reshape(len(used), -1).take(runs, axis=1)
+    return torch.from_numpy(items.view(np.uint8))
 
 
 class FlatEncoder(Encoder):
@@ -136,26 +148,10 @@ class FlatEncoder(Encoder):
         return nn.Flatten()
 
 
-class TileConv2d(nn.Conv2d):
-    """A convolution whose windows do not overlap: on a CPU a matrix product of its tiles."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu":
-            return super().forward(input)
-        (batch, channels, height, width), size = input.shape, self.kernel_size[0]
-        rows, columns = height // size, width // size
-        x = input.permute(0, 2, 3, 1)[:, : size * rows, : size * columns]
-        x = x.reshape(batch, rows, size, columns, size, channels).transpose(2, 3).reshape(batch * rows * columns, -1)
-        x = F.linear(x, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
-        return x.view(batch, rows, columns, -1).permute(0, 3, 1, 2)
-
-
 def conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequential:
     """Build convolutions with ReLU from (filters, kernel, stride) triples."""
     layers: list[nn.Module] = []
     for filters, kernel, stride in specs:
-        tiles = kernel == stride  # their product is a view, whose gradient would be copied if it were changed in place
-        kind = TileConv2d if tiles else nn.Conv2d
-        layers += [kind(channels, filters, kernel, stride), nn.ReLU(inplace=not tiles)]
+        layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU(inplace=True)]
         channels = filters
     return nn.Sequential(*layers)
