@@ -96,7 +96,7 @@ class TiledEncoder(Encoder):
         """Return on a CPU the tiles (B, ..., C * size * size) that the map will need, 0 to 255; else as elsewhere."""
         if obs.device.type != "cpu":
             return super().scale(obs)
-        return cut_tiles(obs, self.convs[0].kernel_size[0], *self.tiles, self.runs).to(self.precision)
+        return cut_tiles(obs, self.convs[0].kernel_size[0], self.tiles, self.runs).to(self.precision)
 
     @cached_property
     def runs(self) -> np.ndarray:
@@ -110,13 +110,13 @@ class TiledEncoder(Encoder):
         return tiles
 
     @cached_property
-    def tiles(self) -> list[int]:
+    def tiles(self) -> tuple[int, int]:
         """How many rows and columns of tiles the map depends on."""
         convs = [layer for layer in self.convs[1:] if isinstance(layer, nn.Conv2d)]
-        sides = list(self.conv_shape[1:])
+        rows, columns = self.conv_shape[1:]
         for conv in reversed(convs):
-            sides = [(side - 1) * conv.stride[0] + conv.kernel_size[0] for side in sides]
-        return sides
+            rows, columns = ((side - 1) * conv.stride[0] + conv.kernel_size[0] for side in (rows, columns))
+        return rows, columns
 
     def map(self, images: Tensor) -> Tensor:
         """Return the convolutional map (B, c, h, w) of what `scale` gave, in float32."""
@@ -128,11 +128,12 @@ class TiledEncoder(Encoder):
             return self.convs[2:](F.conv2d(images.permute(0, 3, 1, 2), weight, first.bias).relu_()).float()
 
 
-def cut_tiles(images: Tensor, size: int, rows: int, columns: int, runs: np.ndarray) -> Tensor:
+def cut_tiles(images: Tensor, size: int, tiles: tuple[int, int], runs: np.ndarray) -> Tensor:
     """Cut the first tiles out of images (B, C, H, W) uint8, (B, ..., C * size * size).
 
-    Args: runs (..., C * size), which runs of `size` pixels of the `rows` and `columns` used make each tile.
+    Args: tiles, their rows and columns; runs (..., C * size), which runs of `size` pixels in them make each tile.
     """
+    rows, columns = tiles
     used = np.ascontiguousarray(images.numpy()[:, :, : rows * size, : columns * size])
     # A run moves as one item: a third of the time of moving pixels.
     items = used.view(f"V{size}").reshape(len(used), -1).take(runs, axis=1)
