@@ -18,7 +18,9 @@ class AgentConfig:
     discount: float = option(0.99, "per agent step", above=0, at_most=1)
     learning_rate: float = option(1e-3, "of encoder, agent and objective", above=0)
     encoder_tau: float = option(0.001, "weight of new parameters in the target encoder", above=0, at_most=1)
-    precision: str = option("float32", "of the convolutions; losses are always float32", one_of=("float32", "bf16"))
+    precision: str = option(
+        "auto", "of the convolutions; auto: bf16 where the CPU has it", one_of=("auto", "float32", "bf16")
+    )
 
     @property
     def pace(self) -> Pace:

@@ -189,7 +189,7 @@ def _check_views(config: Config) -> None:
                 "env.obs=state has no pixels to crop: it needs encoder=state objective=none augmentation=none; "
                 "preset=state gives all of them"
             )
-        if config.agent.precision != "float32":
+        if config.agent.precision == "bf16":
             raise ConfigError(
                 f"agent.precision={config.agent.precision} has no effect with env.obs=state, where nothing is "
                 "convolved: leave it out"
@@ -266,17 +266,19 @@ def to_node(data: Mapping[str, Any]) -> DictConfig:
 
 
 def _resolved(config: Config) -> Config:
-    """Make explicit what zeros and empty strings leave to the task and the papers."""
+    """Make explicit what zeros, empty strings and `auto` leave to the task, the papers and the machine."""
     task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
-    fixed = _fixed(config, suite)
+    fixed, pixels = _fixed(config, suite), env.obs == "pixels"
     repeat = env.action_repeat or fixed.get("action_repeat") or suites.action_repeat(task)
-    stack = env.frame_stack or fixed.get("frame_stack") or (1 if env.obs == "state" else suite.frame_stack)
+    stack = env.frame_stack or fixed.get("frame_stack") or (suite.frame_stack if pixels else 1)
     # No memory for what the budget cannot fill, but always enough for a first transition.
     capacity = max(math.ceil(config.budget_frames / repeat), stack + config.agent.n_step)
     capacity = min(config.replay.capacity or capacity, capacity)
     agent = config.agent
     if agent.learning_rate == 0:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
+    if agent.precision == "auto":
+        agent = dataclasses.replace(agent, precision=_fast_precision(config.device) if pixels else "float32")
     name = f"{config.preset}-{config.objective.name.replace(':', '.')}-seed{config.seed}"
     resolved = dataclasses.replace(
         config,
@@ -298,6 +300,14 @@ def _resolved(config: Config) -> Config:
             "--engine ray takes a URL, as its --out"
         )
     return resolved
+
+
+def _fast_precision(device: str) -> str:
+    """Return the precision of a run whose convolutions run on this machine: bf16 on a CPU with instructions for it."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        able = torch.cpu.get_capabilities()
+        return "bf16" if able.get("amx_bf16") or able.get("avx512_bf16") else "float32"
+    return "float32"
 
 
 def _filled(options: Any, published: Mapping[str, Any]) -> Any:

@@ -508,7 +508,7 @@ def test_targets_start_as_copies_and_are_networks_of_their_own():
     ("fields", "message"),
     [
         ({"priority": "td"}, "agent.priority='td' is none of value, total"),
-        ({"precision": "fp16"}, "agent.precision='fp16' is none of float32, bf16"),
+        ({"precision": "fp16"}, "agent.precision='fp16' is none of auto, float32, bf16"),
         ({"n_step": 0}, "agent.n_step must be at least 1 and at most .*, got 0"),
         ({"noise_std": math.nan}, "agent.noise_std must be at least 0 and at most .*, got nan"),
         ({"hidden_dim": 0}, "agent.hidden_dim must be at least 1 and at most .*, got 0"),

@@ -358,7 +358,7 @@ def test_an_agent_of_any_augmentation_learns_acts_and_is_watched_on_images_of_on
     [
         ({"n_step": 0}, "agent.n_step must be at least 1 and at most .*, got 0"),
         ({"update": "both"}, "agent.update='both' is none of joint, sequential"),
-        ({"precision": "fp16"}, "agent.precision='fp16' is none of float32, bf16"),
+        ({"precision": "fp16"}, "agent.precision='fp16' is none of auto, float32, bf16"),
         ({"actor_period": 0}, "agent.actor_period must be at least 1 and at most .*, got 0"),
         ({"discount": 1.5}, r"agent.discount must be above 0 and at most 1, got 1.5"),
     ],

@@ -69,6 +69,28 @@ def test_the_six_tasks_exist():
     assert set(suites.PLANET_SIX) <= set(list_tasks())
 
 
+@pytest.mark.parametrize(
+    ("able", "cuda", "device", "precision"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, False, "auto", "bf16"),
+        ({"amx_bf16": True}, False, "cpu", "bf16"),
+        ({"avx512_bf16": False, "avx2": True}, False, "auto", "float32"),
+        ({"avx512_bf16": True}, True, "auto", "float32"),
+        ({"avx512_bf16": True}, True, "cpu", "bf16"),
+        ({"avx512_bf16": True}, True, "cuda:0", "float32"),
+    ],
+)
+def test_the_precision_left_to_the_machine_is_made_explicit(monkeypatch, able, cuda, device, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    config = compose([f"device={device}"])
+    assert config.agent.precision == precision
+    assert compose([f"device={device}", "preset=state"]).agent.precision == "float32"
+    assert compose([f"device={device}", "agent.precision=float32"]).agent.precision == "float32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # a resume on another machine
+    assert Config.from_dict(config.to_dict()) == config
+
+
 def test_what_is_left_to_the_task_is_made_explicit():
     config = compose(["task=dmc/cheetah_run", "preset=paper", "replay.capacity=0", "seed=7"])
     assert (config.agent.learning_rate, config.env.action_repeat) == (2e-4, 4)
