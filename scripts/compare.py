@@ -149,7 +149,7 @@ def _jobs(arguments: argparse.Namespace) -> Iterator[probe.Job]:
 
 def _cost(arguments: argparse.Namespace) -> int:
     device = choose_device(arguments.device)
-    prepare_torch(arguments.threads, spare_core=False)
+    prepare_torch(arguments.threads)
     out, made_by = arguments.out / "cost.csv", _made_by()
     overrides = (f"device={arguments.device}", "env.overlap=false")
     for name, config in _configs(arguments, *overrides):

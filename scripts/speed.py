@@ -21,25 +21,13 @@ from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
-from curl_rl.run.device import choose_device, prepare_torch
+from curl_rl.run.device import choose_device
 from curl_rl.run.provenance import make_origin, surroundings
 from curl_rl.run.rollout import FrameStack, Lane, random_action
+from curl_rl.run.threads import choose_threads, fill
 from curl_rl.types import Environment
 
 WARMUP, UPDATES, STEPS = 4, 24, 60  # whole steps come first
-
-
-def fill(replay: Replay, env: Environment, count: int) -> None:
-    """Store random frames of the environment's shape: an update's time does not depend on what they show."""
-    rng = np.random.default_rng(0)
-    space = env.observation_space
-    frames = rng.integers(0, 256, (16, *(space.shape or ()))).astype(space.dtype)
-    labels = env.reset(0)[1].get("labels")
-    for i in range(count):
-        if i % 250 == 0:
-            replay.begin(frames[0], labels=labels)
-        action = random_action(env.action_space, rng)
-        replay.add(action, rng.random(), False, i % 250 == 249, frames[i % len(frames)], labels=labels)
 
 
 def time_updates(config: Config, agent: Any, replay: Replay, device: torch.device) -> dict[str, Any]:
@@ -131,9 +119,9 @@ def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, dev
 def measure(config: Config) -> dict[str, Any]:
     """Return the times of a configuration, and what they were taken with."""
     device = choose_device(config.device)
-    prepare_torch(config.threads, spare_core=config.env.overlap and device.type == "cpu")
     env = make_environment(config)
     try:
+        config, _ = choose_threads(config, env, device)
         agent, replay = make_agent(config, env, device), make_replay(config, env, device)
         fill(replay, env, 4 * config.batch_size)
         origin = make_origin(surroundings(), "", 0)

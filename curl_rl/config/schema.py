@@ -83,7 +83,7 @@ class Config:
     seed: int = option(1, "of everything random in the run", at_least=0, at_most=2**63 - 1)
     run_dir: str = option("", "where the run lives; empty: runs/<task>/<preset>-<objective>-seed<seed>")
     device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
-    threads: int = option(0, "CPU threads of an update; 0: chosen for the machine", at_least=0, at_most=1024)
+    threads: int = option(0, "CPU threads of an update; 0: measured at the start, then kept", at_least=0, at_most=1024)
     budget_frames: int = option(100_000, "simulator frames to train for, repeats counted", at_least=1, at_most=LONGEST)
     random_steps: int = option(1000, "agent steps with random actions at the start", at_least=1, at_most=LONGEST)
     batch_size: int = option(128, "transitions of one update", at_least=1, at_most=4096)

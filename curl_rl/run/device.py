@@ -24,12 +24,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def prepare_torch(threads: int, *, spare_core: bool) -> None:
+def prepare_torch(threads: int) -> None:
     """Set the number of threads, flush denormal numbers to zero and let the C library keep freed memory.
 
-    Zero threads means all usable cores, less one where the environment renders beside the update; more than there are
-    would wait for each other. The moments of units that have died decay into denormals, on which Adam takes eight times
-    as long. Fresh memory costs page faults: keeping it takes a fifth off an update on a CPU.
+    Zero threads means all usable cores; more than there are would wait for each other. The moments of units that have
+    died decay into denormals, on which Adam takes eight times as long. Fresh memory costs page faults: keeping it takes
+    a fifth off an update on a CPU.
     """
     # An optimiser's first step would import it, and with it Triton, whose LLVM crashes where Mesa's was loaded before.
     importlib.import_module("torch._dynamo")
@@ -37,7 +37,7 @@ def prepare_torch(threads: int, *, spare_core: bool) -> None:
     if threads > cores:
         print(f"threads={threads}, and {cores} usable cores here: {cores} threads are used", file=sys.stderr)
     torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
-    torch.set_num_threads(min(threads, cores) or max(1, cores - spare_core))
+    torch.set_num_threads(min(threads, cores) or cores)
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         trim_threshold, top_pad, mmap_max = -1, -2, -4

@@ -28,7 +28,7 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
     if state is None:
         raise ConfigError(explain_missing(run_dir))
     chosen = choose_device(device)
-    prepare_torch(config.threads, spare_core=False)
+    prepare_torch(config.threads)
     with ExitStack() as cleanup:
         judges = make_judges(config, episodes)
         for env in judges:

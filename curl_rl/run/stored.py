@@ -87,15 +87,21 @@ def check_state(state: Mapping[str, Any], config: Config) -> None:
     check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
 
 
-def take_up(config: Config) -> None:
-    """Raise as `check_resumable` does; write a lost config.json anew where the newest checkpoint is of this run."""
+def take_up(config: Config) -> Config:
+    """Return a configuration with what its run has chosen already; raises as `check_resumable` does.
+
+    A lost config.json is written anew where the newest checkpoint is of this run.
+    """
     check_resumable(config)
     run_dir = Path(config.run_dir)
-    if (run_dir / FILE).exists() or not (run_dir / "checkpoints").is_dir():
-        return
+    if (run_dir / FILE).exists():
+        return dataclasses.replace(config, threads=config.threads or load_config(run_dir).threads)
+    if not (run_dir / "checkpoints").is_dir():
+        return config
     if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
         check_state(state, config)
         save_config(config, run_dir)
+    return config
 
 
 def configure(overrides: Sequence[str]) -> Config:

@@ -14,7 +14,7 @@ from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
 from curl_rl.run.checkpoint import Checkpoints
-from curl_rl.run.device import choose_device, describe, prepare_torch
+from curl_rl.run.device import choose_device, describe
 from curl_rl.run.documents import read_starts
 from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
@@ -27,6 +27,7 @@ from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
+from curl_rl.run.threads import choose_threads
 from curl_rl.run.video import Film
 from curl_rl.types import Batch, Clock, Environment
 
@@ -39,11 +40,10 @@ class Trainer(Kept):
     kept = ("agent", "replay", "means", "evaluated")
 
     def __init__(self, config: Config, cleanup: ExitStack):
-        self.config, self.run_dir = config, Path(config.run_dir)
-        self.device = choose_device(config.device)
-        prepare_torch(config.threads, spare_core=config.env.overlap and self.device.type == "cpu")
+        self.run_dir, self.device = Path(config.run_dir), choose_device(config.device)
         self.env = make_environment(config)
         cleanup.callback(self.env.close)
+        self.config, self.threads = choose_threads(config, self.env, self.device)
         self.judges: Sequence[Environment] = ()
         cleanup.callback(lambda: [env.close() for env in self.judges])
         self.agent = make_agent(config, self.env, self.device)
@@ -64,7 +64,8 @@ class Trainer(Kept):
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
-        start = surroundings() | {"seed": self.config.seed, "protocol": protocol, **self.env.render_info}
+        told = {**self.threads, **self.env.render_info}
+        start = surroundings() | {"seed": self.config.seed, "protocol": protocol, **told}
         origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
@@ -218,7 +219,7 @@ def train(config: Config) -> int:
     """
     with unfailing_stderr(), ExitStack() as cleanup:
         run_dir = Path(config.run_dir)
-        take_up(config)
+        config = take_up(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0

@@ -122,7 +122,7 @@ def scores(recordings: Sequence[Recording], config: Config, look: Callable[[Tens
 
 def run_job(job: Job) -> list[dict[str, Any]]:
     """Train and probe one encoder; return a row for each layer and quantity."""
-    prepare_torch(1, spare_core=False)
+    prepare_torch(1)
     torch.manual_seed(job.config.seed)
     recordings, start, losses, seconds = _recordings(job.folder, job.frames), time.perf_counter(), [], 0.0
     look = shrink

@@ -181,7 +181,7 @@ def test_a_replay_of_100k_steps_of_atari_takes_less_than_720_mb():
 
 
 def test_denormal_numbers_are_flushed_to_zero():
-    prepare_torch(1, spare_core=False)
+    prepare_torch(1)
     assert torch.tensor([1e-38]).mul(0.01).item() == 0.0
 
 

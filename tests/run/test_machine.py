@@ -92,8 +92,8 @@ def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
     assert len(assembly.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
     before = torch.get_num_threads()
     try:
-        device.prepare_torch(0, spare_core=True)
-        assert torch.get_num_threads() == 2
+        device.prepare_torch(0)
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
@@ -107,10 +107,10 @@ def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
     before = torch.get_num_threads()
     monkeypatch.setattr(device, "usable_cores", lambda: 3)
     try:
-        device.prepare_torch(1000, spare_core=False)
+        device.prepare_torch(1000)
         assert torch.get_num_threads() == 3
         assert capsys.readouterr().err == "threads=1000, and 3 usable cores here: 3 threads are used\n"
-        device.prepare_torch(2, spare_core=True)
+        device.prepare_torch(2)
         assert (torch.get_num_threads(), capsys.readouterr().err) == (2, "")
     finally:
         torch.set_num_threads(before)
