@@ -4,7 +4,7 @@ Sources: Hessel et al. 2018 (Rainbow), van Hasselt et al. 2019 (data-efficient),
 brings n-step returns and priorities; what is left is double, duelling, noisy, distributional learning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from curl_rl.options import LONGEST, option
 from curl_rl.types import Batch, Metrics, UpdateResult, Views
 
 Images = tuple[Tensor, ...]
+Heads = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,9 @@ class Rainbow(Kept):
     def _value_losses(self, batch: Batch, obs: Images, next_obs: Images, online: Remembering) -> tuple[Tensor, Metrics]:
         """Return each sample's cross-entropy (B,) against the projected target distribution, averaged over views."""
         rows = torch.arange(len(batch.action), device=self.device)
-        logits = [self.heads(online(images)) for images in obs]
-        target = torch.stack([self._target(batch, images, online) for images in next_obs]).mean(0)
+        heads = self.heads.formed()
+        logits = [heads(online(images)) for images in obs]
+        target = torch.stack([self._target(batch, images, online, heads) for images in next_obs]).mean(0)
         losses = torch.stack([categorical_loss(each[rows, batch.action], target) for each in logits]).mean(0)
         seen = logits[0].detach().float()
         return losses, {
@@ -141,10 +143,10 @@ class Rainbow(Kept):
         }
 
     @torch.no_grad()
-    def _target(self, batch: Batch, next_obs: Tensor, online: Remembering) -> Tensor:
+    def _target(self, batch: Batch, next_obs: Tensor, online: Remembering, heads: Heads) -> Tensor:
         """Return the projected distribution (B, atoms) of the action that the online network prefers."""
         rows = torch.arange(len(batch.action), device=self.device)
-        best = self._values(self.heads(online(next_obs))).argmax(1)
+        best = self._values(heads(online(next_obs))).argmax(1)
         features = Remembering(cast(Encoder, self.target_network["encoder"]), online)(next_obs)
         logits = self.target_heads(features)
         probabilities = logits[rows, best].float().softmax(-1)

@@ -1,10 +1,15 @@
 """What agents compute of an encoder's features: policies and values."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from curl_rl.nn.losses import squashed_gaussian
 from curl_rl.nn.networks import NoisyLinear, initialise, mlp
+
+_Layer = Callable[[Tensor], Tensor]
 
 
 class Actor(nn.Module):
@@ -54,14 +59,25 @@ class DuellingHeads(nn.Module):
         self.advantage_hidden = NoisyLinear(feature_dim, hidden_dim, noise_std)
         self.advantage = NoisyLinear(hidden_dim, actions * atoms, noise_std)
 
+    @property
+    def layers(self) -> tuple[NoisyLinear, ...]:
+        return self.value_hidden, self.value, self.advantage_hidden, self.advantage
+
     def forward(self, features: Tensor, *, noisy: bool = True) -> Tensor:
         """Return the logits of each action's distribution, (B, actions, atoms)."""
-        value = self.value(self.value_hidden(features, noisy=noisy).relu_(), noisy=noisy)
-        advantage = self.advantage(self.advantage_hidden(features, noisy=noisy).relu_(), noisy=noisy)
-        advantage = advantage.unflatten(1, self.shape)
-        return value[:, None] + advantage - advantage.mean(1, keepdim=True)
+        return self._logits(features, *(partial(layer, noisy=noisy) for layer in self.layers))
+
+    def formed(self) -> Callable[[Tensor], Tensor]:
+        """Return `forward` under the noise as a function, its weights formed once for several batches."""
+        layers = [layer.formed() for layer in self.layers]
+        return lambda features: self._logits(features, *layers)
+
+    def _logits(self, features: Tensor, value_hidden: _Layer, value: _Layer, hidden: _Layer, last: _Layer) -> Tensor:
+        values = value(value_hidden(features).relu_())
+        advantages = last(hidden(features).relu_()).unflatten(1, self.shape)
+        return values[:, None] + advantages - advantages.mean(1, keepdim=True)
 
     def draw(self, generator: torch.Generator) -> None:
         """Draw new noise for every layer."""
-        for layer in (self.value_hidden, self.value, self.advantage_hidden, self.advantage):
+        for layer in self.layers:
             layer.draw(generator)

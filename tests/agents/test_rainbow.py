@@ -273,7 +273,7 @@ def certain() -> Rainbow:
 
 
 def target_of(agent: Rainbow, batch: Batch) -> Tensor:
-    return agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder))
+    return agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder), agent.heads)
 
 
 def test_the_online_network_chooses_and_the_target_evaluates(certain):

@@ -153,7 +153,7 @@ def test_each_samples_loss_is_its_priority(original, batch, priority):
 
 def test_projected_targets_by_the_value_losses_alone(original, batch):
     agent, _ = make_agent(original)
-    target = agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder)).double()
+    target = agent._target(batch, batch.next_obs, Remembering(agent.learner.encoder), agent.heads).double()
     chosen = original["log_probs"][torch.arange(8), batch.action].double()
     expected = original["per_sample_loss"] - original["curl/coefficient"] * original["curl/loss"]
     torch.testing.assert_close(-(target * chosen).sum(1).float(), expected, rtol=1e-5, atol=0)

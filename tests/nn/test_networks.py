@@ -133,6 +133,16 @@ def test_without_noise_a_layer_is_its_mean_exactly():
     assert not torch.equal(layer(x, noisy=True), expected)
 
 
+def test_a_layer_formed_under_its_noise_gives_the_same_values_and_gradients():
+    layer, x = NoisyLinear(6, 5, 0.5).double(), torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    layer.draw(torch.Generator().manual_seed(0))
+    weights, inputs = torch.randn(3, 5, dtype=torch.float64), [x, *layer.parameters()]
+    formed, expected = layer.formed()(x), layer(x, noisy=True)
+    torch.testing.assert_close(formed, expected)
+    grads = (torch.autograd.grad((values * weights).sum(), inputs) for values in (formed, expected))
+    torch.testing.assert_close(*grads)
+
+
 def test_the_noise_is_part_of_the_state():
     layer, other, x = NoisyLinear(6, 5, 0.5), NoisyLinear(6, 5, 0.5), torch.randn(3, 6)
     layer.draw(torch.Generator().manual_seed(0))
