@@ -46,7 +46,7 @@ class NoisyLinear(nn.Module):
         """Draw new noise: the signed square root of a standard normal for each input and each output."""
         for noise in (self.noise_in, self.noise_out):
             noise.normal_(generator=generator)
-            noise.copy_(noise.sign() * noise.abs().sqrt())
+            torch.copysign(noise.abs().sqrt_(), noise, out=noise)
 
     def forward(self, x: Tensor, *, noisy: bool) -> Tensor:
         y = F.linear(x, self.weight, self.bias)
