@@ -108,7 +108,7 @@ class Rainbow(Kept):
 
     def _descend(self, batch: Batch, obs: Images, next_obs: Images, views: Views | None) -> Metrics:
         """Step everything on one backward pass; the encoder's moving average follows."""
-        online = Remembering(self.learner.encoder)
+        online = Remembering(self.learner.encoder, together=obs if views is None else (*obs, views.query.images))
         losses, metrics = self._value_losses(batch, obs, next_obs, online)
         total = losses
         if views is not None:

@@ -1,6 +1,6 @@
 """An encoder that computes each input once within an update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -14,18 +14,29 @@ class Remembering:
     """An encoder that computes each input's features once, so that an objective reads what the critic already paid for.
 
     It lives within one update: the encoder's parameters must not change between two reads. Scaled images do not depend
-    on them and are shared with the encoder `beside` it.
+    on them and are shared with the encoder `beside` it. Inputs `together` (B, ...) will all be read with gradient: the
+    first that is takes the others with it through the convolutions, as one batch for layers that normalise over it.
     """
 
-    def __init__(self, encoder: Encoder, beside: "Remembering | None" = None):
+    def __init__(self, encoder: Encoder, beside: "Remembering | None" = None, *, together: Sequence[Tensor] = ()):
         self.encoder = encoder
+        self._together = {id(obs): obs for obs in together}
         self._images: _Memory = beside._images if beside else {}
         self._maps: _Memory = {}
         self._features: _Memory = {}
 
     def conv(self, obs: Tensor) -> Tensor:
+        if id(obs) in self._together and torch.is_grad_enabled():
+            self._map_together()
         images = self._recall(self._images, obs, lambda: self.encoder.scale(obs))
         return self._recall(self._maps, obs, lambda: self.encoder.map(images))
+
+    def _map_together(self) -> None:
+        inputs, self._together = tuple(self._together.values()), {}
+        images = self.encoder.scale(torch.cat(inputs))
+        for memory, values in ((self._images, images), (self._maps, self.encoder.map(images))):
+            parts = values.split([len(obs) for obs in inputs])
+            memory |= {id(obs): (obs, part, True) for obs, part in zip(inputs, parts, strict=True)}
 
     def __call__(self, obs: Tensor) -> Tensor:
         return self._recall(self._features, obs, lambda: self.encoder.head(self.conv(obs)))

@@ -156,8 +156,8 @@ def test_the_value_loss_sees_the_frames_and_the_objective_two_views(augmentation
     online, target, key = (watch_maps(encoder) for encoder in encoders)
     agent.update(batch)
     views = [AUGMENTATIONS[augmentation](batch.obs, generator).images for _ in range(2)]
-    # Unmoved, the query is what the value loss saw already.
-    expected = [batch.obs, batch.next_obs, *views[: augmentation != "none"]]
+    # Unmoved, the query is what the value loss sees already; else they are one batch.
+    expected = [torch.cat([batch.obs, *views[: augmentation != "none"]]), batch.next_obs]
     for seen, frames in ((online, expected), (target, [batch.next_obs]), (key, [views[1]])):
         assert len(seen) == len(frames)
         assert all(torch.equal(a, agent.learner.encoder.scale(b)) for a, b in zip(seen, frames, strict=True))

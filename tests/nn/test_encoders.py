@@ -279,6 +279,24 @@ def test_remembering_lets_gradients_through_the_shared_features():
     torch.testing.assert_close(shared, [p.grad for p in encoder.parameters()], rtol=1e-4, atol=1e-4)
 
 
+def test_remembering_computes_what_is_seen_together_in_one_pass():
+    encoder, inputs, other = tiny_encoder(), [frames((9, 20, 20), batch) for batch in (3, 2)], frames((9, 20, 20))
+    seen = watch_inputs(encoder.convs)
+    online = Remembering(encoder, together=(*inputs, inputs[0]))
+    beside = Remembering(tiny_encoder(), online)
+    with torch.no_grad():
+        online(other), online(inputs[1])
+    assert len(seen) == 2  # whoever wants no graph waits for nobody
+    (online(inputs[1]).sum() + online.conv(inputs[0]).square().sum()).backward()
+    assert [len(images) for images in seen] == [3, 2, 5]
+    torch.testing.assert_close(online(inputs[0]), encoder(inputs[0]))
+    torch.testing.assert_close(beside(inputs[1]), beside.encoder(inputs[1]))
+    shared = [p.grad.clone() for p in encoder.parameters()]
+    encoder.zero_grad()
+    (encoder(inputs[1]).sum() + encoder.conv(inputs[0]).square().sum()).backward()
+    torch.testing.assert_close(shared, [p.grad for p in encoder.parameters()], rtol=1e-4, atol=1e-4)
+
+
 def test_remembering_keeps_what_no_grad_promises():
     encoder, obs = tiny_encoder(), frames((9, 20, 20))
     online = Remembering(encoder)
