@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from race import race
 from stopwatch import Stopwatch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from curl_rl.cli import explain
 from curl_rl.config.overrides import compose
@@ -30,6 +30,10 @@ from curl_rl.types import Environment
 WARMUP, UPDATES, STEPS = 4, 24, 60  # whole steps come first
 
 
+def _count_convolution(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return conv_flop_count(x, weight, out_shape)
+
+
 def time_updates(config: Config, agent: Any, replay: Replay, device: torch.device) -> dict[str, Any]:
     """Time whole updates undisturbed, then their stages, and count one's floating-point operations."""
     rng = np.random.default_rng(0)
@@ -39,7 +43,9 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
     for _ in watch.repeat(UPDATES):
         with watch.timing("total"):
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
-    with FlopCounterMode(display=False) as counter:  # captured graphs hide theirs: counted where eager
+    fused = {torch.ops.mkldnn._convolution_pointwise: _count_convolution}
+    # Captured graphs hide theirs: counted where eager.
+    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
         for _ in range(2):
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     for optimizer in agent.optimizers.values():

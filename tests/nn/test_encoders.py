@@ -9,8 +9,9 @@ import torch
 from tiny import tiny_encoder, watch_inputs
 from torch import Tensor, nn
 
-from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder
+from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder, stack
 from curl_rl.nn.encoders.base import TiledEncoder
+from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.nn.remembering import Remembering
 from curl_rl.types import ConfigError
 
@@ -137,8 +138,8 @@ def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
     with torch.no_grad():
         near, far = exact(obs), low(obs)
         maps = exact.conv(obs), low.conv(obs)
-    # The first tiles pass no module on a CPU; their map tells all the same.
-    assert inner == [torch.bfloat16] * (0 if isinstance(low, TiledEncoder) else 2)
+    # A stack passes no module on a CPU; its map tells all the same.
+    assert inner == [torch.bfloat16] * (0 if isinstance(low.convs, ConvStack) else 2)
     assert [torch.equal(x, x.bfloat16()) for x in maps] == [False, True]
     assert far.dtype == torch.float32
     assert {p.dtype for p in low.parameters()} == {torch.float32}
@@ -146,11 +147,13 @@ def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
     assert not torch.equal(near, far)
 
 
-@pytest.mark.parametrize("name", ["strided", "data_efficient"])
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "impala"])
 @pytest.mark.parametrize("shape", [(3, 41, 58), (9, 64, 64), (4, 84, 84)], ids=str)
-def test_tiles_give_what_convolutions_of_images_give_and_their_gradients(name, shape):
+@pytest.mark.parametrize("fused", [True, False])
+def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients(monkeypatch, name, shape, fused):
+    monkeypatch.setattr(stack, "_FUSED", fused and stack._FUSED)
     encoder, obs = build(name, shape), frames(shape)
-    assert isinstance(encoder, TiledEncoder)
+    assert isinstance(encoder, TiledEncoder) == (name in ("strided", "data_efficient"))
     expected = obs.float() / 255
     for layer in encoder.convs:
         assert isinstance(layer, nn.Conv2d | nn.ReLU)
@@ -158,7 +161,10 @@ def test_tiles_give_what_convolutions_of_images_give_and_their_gradients(name, s
             expected = nn.functional.conv2d(expected, layer.weight, layer.bias, layer.stride).relu()
     weights = torch.randn_like(expected)
     conv = encoder.conv(obs)
+    assert conv.is_contiguous() or name == "data_efficient"
     torch.testing.assert_close(conv, expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(encoder.conv(obs), conv)
     convs = list(encoder.convs.parameters())
     for grad, twin in zip(
         torch.autograd.grad((conv * weights).sum(), convs),
@@ -166,6 +172,26 @@ def test_tiles_give_what_convolutions_of_images_give_and_their_gradients(name, s
         strict=True,
     ):
         torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_fused_relu_in_bf16_has_the_gradients_of_both_within_its_rounding(stride):
+    x = torch.rand(4, 8, 20, 20).contiguous(memory_format=torch.channels_last).bfloat16().requires_grad_()
+    weight, bias = (torch.randn(shape).mul(0.1).requires_grad_() for shape in ((16, 8, 3, 3), (16,)))
+    inputs = (x, weight, bias)
+    y = stack.conv_relu(x, weight, bias, stride)
+    expected = nn.functional.conv2d(x.float(), weight, bias, stride).relu()
+    assert y.dtype == torch.bfloat16
+    with torch.no_grad():
+        assert 0.1 < float((y == 0).float().mean()) < 0.9
+        assert float((y.float() - expected).norm() / expected.norm()) < 0.01
+    weights = torch.randn_like(expected)
+    found = torch.autograd.grad((y.float() * weights).sum(), inputs)
+    twins = torch.autograd.grad((expected * weights).sum(), inputs)
+    for grad, twin, given in zip(found, twins, inputs, strict=True):
+        assert grad.dtype == given.dtype
+        # Where rounding moves a sum over zero, its whole gradient comes or goes.
+        assert float((grad.float() - twin.float()).norm() / twin.float().norm()) < 0.05
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curl_rl.nn.encoders.base import Encoder, FlatEncoder, conv_stack
+from curl_rl.nn.encoders.base import Encoder, FlatEncoder
+from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
 
 
@@ -22,7 +23,7 @@ class NatureEncoder(Encoder):
     Config = NatureConfig
 
     def layers(self, config: NatureConfig) -> nn.Module:
-        return conv_stack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
+        return ConvStack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
 
     def make_head(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(self.conv_shape).numel(), self.feature_dim), nn.ReLU())
@@ -39,7 +40,7 @@ class CanonicalEncoder(FlatEncoder):
     Config = CanonicalConfig
 
     def layers(self, config: CanonicalConfig) -> nn.Module:
-        return conv_stack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
+        return ConvStack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.nn.networks import Initialisation, initialise
 from curl_rl.types import ConfigError
 
@@ -44,14 +44,17 @@ class Encoder(nn.Module):
         return nn.Sequential(nn.Flatten(), nn.Linear(width, self.feature_dim), nn.LayerNorm(self.feature_dim))
 
     def scale(self, obs: Tensor) -> Tensor:
-        """Return uint8 images (B, C, H, W) in [0, 1], channels last; on a CPU in the convolutions' precision."""
+        """Return what `map` takes of uint8 images (B, C, H, W): in [0, 1], for a stack on a CPU in [0, 255]."""
         if obs.device.type != "cpu":
             return obs.to(torch.float32, memory_format=torch.channels_last, copy=True).div_(255)
-        bytes_last = obs.contiguous(memory_format=torch.channels_last)  # a quarter of the memory of floats moves
-        return bytes_last.to(self.precision, copy=True).div_(255)
+        # Bytes are a quarter of the memory that floats would move.
+        pixels = obs.contiguous(memory_format=torch.channels_last).to(self.precision)
+        return pixels if isinstance(self.convs, ConvStack) else pixels / 255
 
     def map(self, images: Tensor) -> Tensor:
-        """Return the convolutional map (B, c, h, w) of scaled images, in float32."""
+        """Return the convolutional map (B, c, h, w) of what `scale` gave, in float32."""
+        if images.device.type == "cpu" and isinstance(self.convs, ConvStack):
+            return self.convs.of_pixels(images, tiled=False)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16, cache_enabled=False):
             return self.convs(images).float()
 
@@ -112,9 +115,8 @@ class TiledEncoder(Encoder):
     @cached_property
     def tiles(self) -> tuple[int, int]:
         """How many rows and columns of tiles the map depends on."""
-        convs = [layer for layer in self.convs[1:] if isinstance(layer, nn.Conv2d)]
         rows, columns = self.conv_shape[1:]
-        for conv in reversed(convs):
+        for conv in reversed(self.convs.convolutions[1:]):
             rows, columns = ((side - 1) * conv.stride[0] + conv.kernel_size[0] for side in (rows, columns))
         return rows, columns
 
@@ -122,10 +124,7 @@ class TiledEncoder(Encoder):
         """Return the convolutional map (B, c, h, w) of what `scale` gave, in float32."""
         if images.device.type != "cpu":
             return super().map(images)
-        first = self.convs[0]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16, cache_enabled=False):
-            weight = first.weight.flatten(1)[:, :, None, None] / 255
-            return self.convs[2:](F.conv2d(images.permute(0, 3, 1, 2), weight, first.bias).relu_()).float()
+        return self.convs.of_pixels(images.permute(0, 3, 1, 2), tiled=True)
 
 
 def cut_tiles(images: Tensor, size: int, tiles: tuple[int, int], runs: np.ndarray) -> Tensor:
@@ -147,12 +146,3 @@ class FlatEncoder(Encoder):
 
     def make_head(self) -> nn.Module:
         return nn.Flatten()
-
-
-def conv_stack(channels: int, specs: list[tuple[int, int, int]]) -> nn.Sequential:
-    """Build convolutions with ReLU from (filters, kernel, stride) triples."""
-    layers: list[nn.Module] = []
-    for filters, kernel, stride in specs:
-        layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU(inplace=True)]
-        channels = filters
-    return nn.Sequential(*layers)

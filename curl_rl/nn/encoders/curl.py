@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from curl_rl.nn.encoders.base import Encoder, TiledEncoder, conv_stack
+from curl_rl.nn.encoders.base import Encoder, TiledEncoder
+from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
 
 
@@ -29,7 +30,7 @@ class PaperEncoder(Encoder):
 
     def layers(self, config: PaperConfig) -> nn.Module:
         strides = [2] + [1] * (config.depth - 1)
-        return conv_stack(self.obs_shape[0], [(config.filters, 3, stride) for stride in strides])
+        return ConvStack(self.obs_shape[0], [(config.filters, 3, stride) for stride in strides])
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class StridedEncoder(TiledEncoder):
 
     def layers(self, config: StridedConfig) -> nn.Module:
         f = config.filters
-        return conv_stack(self.obs_shape[0], [(f, 4, 4), (f, 3, 2), (f, 3, 1)])
+        return ConvStack(self.obs_shape[0], [(f, 4, 4), (f, 3, 2), (f, 3, 1)])
 
 
 @dataclass(frozen=True)
@@ -59,4 +60,4 @@ class SmallEncoder(Encoder):
     Config = SmallConfig
 
     def layers(self, config: SmallConfig) -> nn.Module:
-        return conv_stack(self.obs_shape[0], [(config.filters, 3, 2), (config.filters, 3, 1)])
+        return ConvStack(self.obs_shape[0], [(config.filters, 3, 2), (config.filters, 3, 1)])

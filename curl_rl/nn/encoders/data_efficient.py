@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl.nn.encoders.base import FlatEncoder, TiledEncoder, conv_stack
+from curl_rl.nn.encoders.base import FlatEncoder, TiledEncoder
+from curl_rl.nn.encoders.stack import ConvStack
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class DataEfficientEncoder(TiledEncoder, FlatEncoder):
     Config = DataEfficientConfig
 
     def layers(self, config: DataEfficientConfig) -> nn.Module:
-        return conv_stack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)])
+        return ConvStack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)])
 
     def arrange(self, tiles: np.ndarray) -> np.ndarray:
         """Return tiles in the order in which the second layer's tiles hold them, so that none moves in between."""
