@@ -19,7 +19,6 @@ from tiny import (
     tiny_batch,
     tiny_rainbow,
     tiny_sac,
-    watch_inputs,
     watch_maps,
 )
 from torch import Tensor
@@ -129,18 +128,18 @@ def test_one_view_of_each_is_sac_bit_for_bit():
 def test_sac_encodes_every_view_and_the_actor_and_the_objective_take_the_first(update):
     agent, batch = drq_sac(2, 3, "curl", update=update), tiny_batch()
     draws, views = Draws(agent, batch), watch_views(agent)
-    online, target = watch_inputs(agent.learner.encoder.convs), watch_inputs(agent.learner.target_encoder.convs)
+    online, target = watch_maps(agent.learner.encoder), watch_maps(agent.learner.target_encoder)
     agent.update(batch)
     expected = [torch.cat(draws.next_obs), *draws.obs]
     expected += [draws.obs[0]] if update == "sequential" else []  # again once the critic's step has moved the encoder
     assert len(online) == len(expected)
-    assert all(torch.equal(seen, images / 255) for seen, images in zip(online, expected, strict=True))
+    assert all(torch.equal(seen, images.float()) for seen, images in zip(online, expected, strict=True))
     ((given, (query, key)),) = views
     assert torch.equal(given.obs, batch.obs)
     assert torch.equal(query.images, draws.obs[0])
     assert len(target) == 2
-    assert torch.equal(target[0], torch.cat(draws.next_obs) / 255)
-    assert torch.equal(target[1], key.images / 255)
+    assert torch.equal(target[0], torch.cat(draws.next_obs).float())
+    assert torch.equal(target[1], key.images.float())
 
 
 @pytest.mark.parametrize(("k", "m"), COUNTS)
@@ -148,7 +147,7 @@ def test_sacs_control_sees_the_same_views_and_noise(k, m):
     seen, agents = [], []
     for objective in ("curl", "none"):
         agents.append(agent := drq_sac(k, m, objective, update="joint"))
-        inputs = watch_inputs(agent.learner.encoder.convs)
+        inputs = watch_maps(agent.learner.encoder)
         seen.append([])
         for i in range(3):
             inputs.clear()

@@ -19,7 +19,7 @@ from tiny import (
     run,
     tiny_batch,
     tiny_sac,
-    watch_inputs,
+    watch_maps,
     watch_steps,
 )
 from torch import Tensor
@@ -154,7 +154,7 @@ def test_memory_does_not_grow_with_updates():
 )
 def test_each_input_passes_the_convolutions_once(update, objective, online, target):
     agent = tiny_sac(objective, update=update)
-    seen, seen_by_target = watch_inputs(agent.learner.encoder.convs), watch_inputs(agent.learner.target_encoder.convs)
+    seen, seen_by_target = watch_maps(agent.learner.encoder), watch_maps(agent.learner.target_encoder)
     agent.update(tiny_batch())
     assert (len(seen), len(seen_by_target)) == (online, target)
     next_obs, query = seen[:2]
@@ -173,7 +173,7 @@ def test_the_control_sees_the_same_crops_and_noise(update, augmentation):
     crops, generators = [], []
     for objective in ("curl", "none"):
         agent = tiny_sac(objective, update=update, augmentation=augmentation)
-        seen = watch_inputs(agent.learner.encoder.convs)
+        seen = watch_maps(agent.learner.encoder)
         crops.append([])
         for i in range(3):
             seen.clear()
@@ -184,12 +184,12 @@ def test_the_control_sees_the_same_crops_and_noise(update, augmentation):
     assert torch.equal(*generators)
 
 
-def test_the_critic_sees_crops_of_the_batch_scaled_once():
+def test_the_critic_sees_crops_of_the_batch():
     agent, batch = tiny_sac(), tiny_batch()
     kept = copy.deepcopy(batch)
-    seen = watch_inputs(agent.learner.encoder.convs)
+    seen = watch_maps(agent.learner.encoder)
     agent.update(batch)
-    windows = batch.obs.unfold(2, CROP, 1).unfold(3, CROP, 1) / 255  # (B, C, places, places, h, w)
+    windows = batch.obs.unfold(2, CROP, 1).unfold(3, CROP, 1)  # (B, C, places, places, h, w)
     equal = (windows == seen[1][:, :, None, None]).all(-1).all(-1).all(1)
     assert equal.flatten(1).sum(1).tolist() == [1] * len(batch.obs)
     assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(kept), strict=True))
@@ -251,19 +251,19 @@ def test_acting_takes_the_centre_crop():
     agent, obs = tiny_sac(), tiny_batch(size=3).obs
     expected = agent.actor.mode(agent.learner.encoder.conv(center_crop(obs, CROP))).detach().numpy()
     assert np.array_equal(agent.act(obs.numpy(), explore=False), expected)
-    seen = watch_inputs(agent.learner.encoder.convs)
+    seen = watch_maps(agent.learner.encoder)
     agent.act(obs.numpy(), explore=True)
-    assert torch.equal(seen[0], center_crop(obs, CROP) / 255)
+    assert torch.equal(seen[0], center_crop(obs, CROP).float())
 
 
 def test_acting_takes_the_image_in_the_middle_of_a_translations_canvas():
     side = CROP - 4
     agent = tiny_sac(augmentation="translate")
     obs = tiny_batch(size=3, obs_shape=(9, side, side)).obs
-    seen = watch_inputs(agent.learner.encoder.convs)
+    seen = watch_maps(agent.learner.encoder)
     agent.act(obs.numpy(), explore=False)
     canvas = torch.zeros((3, 9, CROP, CROP))
-    canvas[:, :, 2:-2, 2:-2] = obs / 255
+    canvas[:, :, 2:-2, 2:-2] = obs
     assert torch.equal(seen[0], canvas)
     assert agent.learner.augmentation.config.seen_size(side) == CROP
 
@@ -271,9 +271,9 @@ def test_acting_takes_the_image_in_the_middle_of_a_translations_canvas():
 @pytest.mark.parametrize("augmentation", ["shift", "cutout", "color_jitter", "none"])
 def test_acting_without_crops_takes_the_whole_image(augmentation):
     agent, obs = tiny_sac(augmentation=augmentation), tiny_batch(size=3, obs_shape=(9, CROP, CROP)).obs
-    seen = watch_inputs(agent.learner.encoder.convs)
+    seen = watch_maps(agent.learner.encoder)
     agent.act(obs.numpy(), explore=False)
-    assert torch.equal(seen[0], obs / 255)
+    assert torch.equal(seen[0], obs.float())
 
 
 # other inputs
@@ -293,10 +293,9 @@ def test_state_observations_train_and_act(update):
 @pytest.mark.parametrize("update", UPDATES)
 def test_bf16_touches_the_convolutions_only(update):
     low, exact = tiny_sac(bf16=True, update=update), tiny_sac(update=update)
-    inner: list[torch.dtype] = []
-    low.learner.encoder.convs[0].register_forward_hook(lambda module, inputs, output: inner.append(output.dtype))
+    inner = watch_maps(low.learner.encoder)
     metrics, expected = low.update(tiny_batch()).metrics, exact.update(tiny_batch()).metrics
-    assert set(inner) == {torch.bfloat16}
+    assert {images.dtype for images in inner} == {torch.bfloat16}
     assert {value.dtype for value in metrics.values()} == {torch.float32}
     state = list(parameters(low).values()) + [p.grad for p in parameters(low, *ONLINE).values()]
     assert {tensor.dtype for tensor in state} == {torch.float32}
@@ -342,7 +341,7 @@ def test_an_agent_of_any_augmentation_learns_acts_and_is_watched_on_images_of_on
     config = AUGMENTATIONS[augmentation].Config(**options)
     assert config.seen_size(24) == shape[-1]
     agent = tiny_sac(augmentation=config, obs_shape=shape)
-    seen, batch = watch_inputs(agent.learner.encoder.convs), tiny_batch()
+    seen, batch = watch_maps(agent.learner.encoder), tiny_batch()
     agent.update(batch)
     agent.act(batch.obs.numpy(), explore=True)
     watched = watch_features(agent.learner, batch)
@@ -350,7 +349,7 @@ def test_an_agent_of_any_augmentation_learns_acts_and_is_watched_on_images_of_on
     assert all(torch.isfinite(value) for value in watched.values())
     views = agent.learner.snapshot(batch)
     assert torch.equal(views["query"], views["key"]) == (augmentation == "none")
-    assert torch.equal(seen[-3], center_fit(batch.obs, shape[-1]) / 255)  # acting, before the two views are watched
+    assert torch.equal(seen[-3], center_fit(batch.obs, shape[-1]).float())  # acting, before the two views are watched
 
 
 @pytest.mark.parametrize(

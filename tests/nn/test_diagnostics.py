@@ -85,5 +85,5 @@ def test_without_images_there_is_one_view_and_of_one_sample_nothing_to_say():
 def test_features_that_are_not_finite_are_told_and_raise_nothing():
     agent = tiny_sac("none")
     with torch.no_grad():
-        agent.learner.encoder.convs[0].weight.fill_(math.nan)
+        next(agent.learner.encoder.head.parameters()).fill_(math.nan)
     assert math.isnan(watch_features(agent.learner, tiny_batch())["feature_rank"])

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 import torch
-from tiny import tiny_encoder, watch_inputs
+from tiny import tiny_encoder, watch_maps
 from torch import Tensor, nn
 
 from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder, stack
@@ -270,7 +270,7 @@ def test_flat_encoders_are_their_convolutions_and_start_as_pytorch_does(name, la
 
 def test_remembering_computes_each_input_once_and_returns_the_same_values():
     encoder = tiny_encoder()
-    seen = watch_inputs(encoder.convs)
+    seen = watch_maps(encoder)
     one, two = frames((9, 20, 20)), frames((9, 20, 20))
     online = Remembering(encoder)
     for _ in range(3):
@@ -307,7 +307,7 @@ def test_remembering_lets_gradients_through_the_shared_features():
 
 def test_remembering_computes_what_is_seen_together_in_one_pass():
     encoder, inputs, other = tiny_encoder(), [frames((9, 20, 20), batch) for batch in (3, 2)], frames((9, 20, 20))
-    seen = watch_inputs(encoder.convs)
+    seen = watch_maps(encoder)
     online = Remembering(encoder, together=(*inputs, inputs[0]))
     beside = Remembering(tiny_encoder(), online)
     with torch.no_grad():

@@ -19,7 +19,6 @@ from tiny import (
     tiny_batch,
     tiny_rainbow,
     tiny_sac,
-    watch_inputs,
     watch_maps,
     watch_steps,
 )
@@ -160,7 +159,7 @@ def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("update", ["joint", "sequential"])
 def test_a_new_objective_needs_one_class_and_no_other_edit(update, brightness):
     agent, control = tiny_sac("brightness", update=update), tiny_sac("none", update=update)
-    steps, seen = watch_steps(agent), watch_inputs(agent.learner.encoder.convs)
+    steps, seen = watch_steps(agent), watch_maps(agent.learner.encoder)
     start = copy.deepcopy(agent.learner.objective.head)
     result = agent.update(tiny_batch())
     control.update(tiny_batch())

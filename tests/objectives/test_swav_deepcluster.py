@@ -326,8 +326,14 @@ def test_frozen_prototypes_do_not_move_under_adam(build):
 def test_both_views_pass_gradient_to_the_online_encoder_alone(encoders):
     swav = make_swav()
     target = copy.deepcopy(encoders[1]).requires_grad_(True)  # though it could take one here
-    maps = []
-    encoders[0].convs.register_forward_hook(lambda module, inputs, output: maps.append(output) or output.retain_grad())
+    maps, encoder_map = [], encoders[0].map
+
+    def watched(images: Tensor) -> Tensor:
+        maps.append(encoder_map(images))
+        maps[-1].retain_grad()
+        return maps[-1]
+
+    encoders[0].map = watched
     loss, _, _ = loss_of(swav, (encoders[0], target))
     loss.backward()
     assert len(maps) == 2

@@ -44,7 +44,10 @@ def conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Te
 
 
 class _ConvRelu(torch.autograd.Function):
-    """Both in one operation of oneDNN: in bf16 a ReLU of its own takes longer than the convolution."""
+    """Both in one operation of oneDNN: in bf16 a ReLU of its own takes longer than the convolution.
+
+    Its ReLU makes zeros of what is no number; a head, which gradients reach first, tells of those.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
