@@ -188,7 +188,7 @@ def test_a_new_objective_trains_under_rainbow_too(brightness):
     assert not torch.equal(start.weight, agent.learner.objective.head.weight)
     assert not torch.equal(agent.learner.encoder.convs[0].weight, control.learner.encoder.convs[0].weight)
     assert {"objective_loss", "goal"} <= set(metrics[0])
-    assert len(seen) == 2 * 4  # acting, obs, next_obs, query
+    assert len(seen) == 2 * 3  # acting, obs with the query, next_obs
     assert int(agent.learner.objective.steps) == 2
 
     resumed = tiny_rainbow("brightness", seed=3)
