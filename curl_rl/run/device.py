@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib
+import mmap
 import sys
 
 import torch
@@ -38,11 +39,22 @@ def prepare_torch(threads: int) -> None:
         print(f"threads={threads}, and {cores} usable cores here: {cores} threads are used", file=sys.stderr)
     torch.set_flush_denormal(True)  # before any other thread is started, for they inherit it
     torch.set_num_threads(min(threads, cores) or cores)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, top_pad, mmap_max = -1, -2, -4
-        for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
-            libc.mallopt(parameter, value)
+    _keep_memory(ctypes.CDLL(None))
+
+
+def _keep_memory(libc: ctypes.CDLL) -> None:
+    """Let the C library keep what is freed, in one heap of huge pages, whose addresses a processor finds sooner."""
+    if not hasattr(libc, "mallopt"):
+        return
+    trim_threshold, top_pad, mmap_max = -1, -2, -4
+    for parameter, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 << 20)):
+        libc.mallopt(parameter, value)
+    libc.malloc.argtypes, libc.malloc.restype = (ctypes.c_size_t,), ctypes.c_void_p
+    libc.free.argtypes, libc.madvise.argtypes = (ctypes.c_void_p,), (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    reserved, page = 1 << 30, 2 << 20  # only what is written to is taken from the machine
+    if start := libc.malloc(reserved):
+        libc.madvise(-(-start // page) * page, reserved - 2 * page, mmap.MADV_HUGEPAGE)
+        libc.free(start)
 
 
 def describe(device: torch.device) -> str:

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,3 +115,16 @@ def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
         assert (torch.get_num_threads(), capsys.readouterr().err) == (2, "")
     finally:
         torch.set_num_threads(before)
+
+
+def test_what_an_update_allocates_lies_on_huge_pages():
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this kernel gives no huge pages")
+    code = (
+        "import re, torch; from pathlib import Path; from curl_rl.run.device import prepare_torch; prepare_torch(1);"
+        "x = torch.ones(64 << 20, dtype=torch.uint8);"
+        "print(re.search(r'AnonHugePages: +([0-9]+)', Path('/proc/self/smaps_rollup').read_text())[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 32 << 10  # kB: a machine short of memory in one piece gives fewer than were asked for
