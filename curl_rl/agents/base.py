@@ -19,7 +19,7 @@ class AgentConfig:
     learning_rate: float = option(1e-3, "of encoder, agent and objective", above=0)
     encoder_tau: float = option(0.001, "weight of new parameters in the target encoder", above=0, at_most=1)
     precision: str = option(
-        "auto", "of the convolutions; auto: bf16 where the CPU has it", one_of=("auto", "float32", "bf16")
+        "float32", "of the convolutions; auto: bf16 where the CPU has it", one_of=("auto", "float32", "bf16")
     )
 
     @property

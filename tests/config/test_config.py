@@ -83,10 +83,10 @@ def test_the_six_tasks_exist():
 def test_the_precision_left_to_the_machine_is_made_explicit(monkeypatch, able, cuda, device, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    config = compose([f"device={device}"])
+    config = compose([f"device={device}", "agent.precision=auto"])
     assert config.agent.precision == precision
-    assert compose([f"device={device}", "preset=state"]).agent.precision == "float32"
-    assert compose([f"device={device}", "agent.precision=float32"]).agent.precision == "float32"
+    assert compose([f"device={device}", "agent.precision=auto", "preset=state"]).agent.precision == "float32"
+    assert compose([f"device={device}"]).agent.precision == "float32"
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # a resume on another machine
     assert Config.from_dict(config.to_dict()) == config
 
