@@ -89,9 +89,9 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = _command(commands, "evaluate", _evaluate, "play episodes with a run's newest checkpoint")
     evaluate.add_argument("run_dir", type=_path, metavar="RUN", help="run directory")
-    evaluate.add_argument("--episodes", type=_whole(1, 10_000), help="how many (default: as the run's last evaluation)")
+    evaluate.add_argument("--episodes", type=whole(1, 10_000), help="how many (default: as the run's last evaluation)")
     evaluate.add_argument("--video", type=_path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
-    evaluate.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, help="of the episodes (default: %(default)s)")
+    evaluate.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of the episodes (default: %(default)s)")
     evaluate.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
     )
@@ -115,15 +115,15 @@ def _parser() -> argparse.ArgumentParser:
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, or a YAML file")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
-    parser.add_argument("--seeds", type=_whole(1, 1000), metavar="N", help="seeds 1 to N (default: the benchmark's)")
+    parser.add_argument("--seeds", type=whole(1, 1000), metavar="N", help="seeds 1 to N (default: the benchmark's)")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
     parser.add_argument("--out", type=_place, metavar="DIR", help="where results go (default: runs/NAME)")
     parser.add_argument("--engine", choices=["local", "ray"], default="local", help="default: %(default)s")
     parser.add_argument(
-        "--workers", type=_whole(1, 10_000), metavar="N", help="jobs at once (default: one a core or GPU)"
+        "--workers", type=whole(1, 10_000), metavar="N", help="jobs at once (default: one a core or GPU)"
     )
-    parser.add_argument("--per-gpu", type=_whole(1, 100), metavar="K", help="jobs that share a GPU")
-    parser.add_argument("--cpus", type=_whole(1, 1024), metavar="N", help="CPU cores of a job on Ray (default: 1)")
+    parser.add_argument("--per-gpu", type=whole(1, 100), metavar="K", help="jobs that share a GPU")
+    parser.add_argument("--cpus", type=whole(1, 1024), metavar="N", help="CPU cores of a job on Ray (default: 1)")
     parser.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
 
@@ -136,7 +136,7 @@ def _command(
     return parser
 
 
-def _whole(least: int, most: int) -> Callable[[str], int]:
+def whole(least: int, most: int) -> Callable[[str], int]:
     """Return a reader of whole numbers from `least` to `most`."""
 
     def read(text: str) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from comparison import cost, curves, probe, recordings, tables
 
-from curl_rl.cli import explain
+from curl_rl.cli import explain, whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import action_repeat
@@ -78,15 +78,9 @@ def _command(commands: Any, name: str, run: Any, tasks: Sequence[str], help: str
 
 
 def _add(parser: argparse.ArgumentParser, name: str, default: Any, help: str) -> None:
-    kind = _positive if isinstance(default, int) else type(default)
+    kind = whole(1, 10**9) if isinstance(default, int) else type(default)
     kind = Path if isinstance(default, Path) else kind
     parser.add_argument(name, type=kind, default=default, help=f"{help} (default: %(default)s)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
 
 
 def _configs(arguments: argparse.Namespace, *overrides: str) -> Iterator[tuple[str, Config]]:

@@ -16,12 +16,12 @@ from race import race
 from stopwatch import Stopwatch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from curl_rl.cli import explain
+from curl_rl.cli import explain, whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
-from curl_rl.run.device import choose_device
+from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.provenance import make_origin, surroundings
 from curl_rl.run.rollout import FrameStack, Lane, random_action
 from curl_rl.run.threads import choose_threads, fill
@@ -125,6 +125,7 @@ def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, dev
 def measure(config: Config) -> dict[str, Any]:
     """Return the times of a configuration, and what they were taken with."""
     device = choose_device(config.device)
+    prepare_torch(config.threads)
     env = make_environment(config)
     try:
         config, _ = choose_threads(config, env, device)
@@ -150,17 +151,11 @@ def measure(config: Config) -> dict[str, Any]:
         env.close()
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
-
-
 def main() -> None:
     """Measure the configuration that the command line describes, alone or beside another tree."""
     parser = argparse.ArgumentParser(prog="speed.py", description="Time updates, agent steps and the environment.")
     parser.add_argument("--against", metavar="COMMIT|FOLDER", help="time this commit, or this original's clone, beside")
-    parser.add_argument("--rounds", type=_positive, help="how often each of the two is run (default: 5)")
+    parser.add_argument("--rounds", type=whole(1, 1000), help="how often each of the two is run (default: 5)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_intermixed_args()
     if arguments.rounds and arguments.against is None:

@@ -21,6 +21,8 @@ class Remembering:
     def __init__(self, encoder: Encoder, beside: "Remembering | None" = None, *, together: Sequence[Tensor] = ()):
         self.encoder = encoder
         self._together = {id(obs): obs for obs in together}
+        if len(self._together) == 1:  # alone, it need not be copied into a batch
+            self._together.clear()
         self._images: _Memory = beside._images if beside else {}
         self._maps: _Memory = {}
         self._features: _Memory = {}

@@ -14,7 +14,6 @@ import torch
 from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_replay
-from curl_rl.run.device import prepare_torch
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.rollout import random_action
 from curl_rl.types import Environment
@@ -24,12 +23,11 @@ GAIN = 0.9  # of the time: more threads must earn what they take from whatever e
 
 
 def choose_threads(config: Config, env: Environment, device: torch.device) -> tuple[Config, dict[str, Any]]:
-    """Set torch's threads; return the configuration with their number where it left that open, and what tells of it.
+    """Return a configuration with the number of threads that it left open, torch's then too, and what tells of it.
 
     On a CPU the fewest are taken that are fast. Measured are the seconds of an agent step with its updates, by the
     number of threads: the environment steps beside the update as it will in the run, and is left within an episode.
     """
-    prepare_torch(config.threads)
     numbers = candidates(usable_cores())
     if config.threads or device.type != "cpu" or len(numbers) == 1:
         return config, {"threads": torch.get_num_threads()}

@@ -14,7 +14,7 @@ from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
 from curl_rl.run.checkpoint import Checkpoints
-from curl_rl.run.device import choose_device, describe
+from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
 from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
@@ -41,6 +41,7 @@ class Trainer(Kept):
 
     def __init__(self, config: Config, cleanup: ExitStack):
         self.run_dir, self.device = Path(config.run_dir), choose_device(config.device)
+        prepare_torch(config.threads)  # before an environment that renders here
         self.env = make_environment(config)
         cleanup.callback(self.env.close)
         self.config, self.threads = choose_threads(config, self.env, self.device)
@@ -64,8 +65,7 @@ class Trainer(Kept):
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
-        told = {**self.threads, **self.env.render_info}
-        start = surroundings() | {"seed": self.config.seed, "protocol": protocol, **told}
+        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | self.threads | self.env.render_info
         origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)

@@ -1,10 +1,12 @@
 """What a process may use is the tightest of what system, affinity and control groups leave it."""
 
 import math
+import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,14 +119,43 @@ def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
         torch.set_num_threads(before)
 
 
-def test_what_an_update_allocates_lies_on_huge_pages():
-    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-    if not setting.exists() or "[never]" in setting.read_text():
-        pytest.skip("this kernel gives no huge pages")
+def test_what_an_update_allocates_lies_where_huge_pages_are_asked_for():
     code = (
-        "import re, torch; from pathlib import Path; from curl_rl.run.device import prepare_torch; prepare_torch(1);"
-        "x = torch.ones(64 << 20, dtype=torch.uint8);"
-        "print(re.search(r'AnonHugePages: +([0-9]+)', Path('/proc/self/smaps_rollup').read_text())[1])"
+        "import torch; from pathlib import Path; from curl_rl.run.device import prepare_torch; prepare_torch(1);"
+        "x = torch.ones(64 << 20, dtype=torch.uint8); place = x.data_ptr() + x.nbytes // 2; inside = False\n"
+        "for line in Path('/proc/self/smaps').read_text().splitlines():\n"
+        "    first = line.split()[0]\n"
+        "    if not first.endswith(':'):\n"
+        "        start, _, end = first.partition('-'); inside = int(start, 16) <= place < int(end, 16)\n"
+        "    elif inside and first == 'VmFlags:':\n"
+        "        print('hg' in line.split())\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) > 32 << 10  # kB: a machine short of memory in one piece gives fewer than were asked for
+    assert done.stdout.strip() == str(Path("/sys/kernel/mm/transparent_hugepage").is_dir())
+
+
+@pytest.mark.parametrize("start", [0, 3 << 20])
+def test_huge_pages_are_asked_for_inside_what_was_reserved(start):
+    asked = []
+
+    class Call:
+        def __init__(self, name, answer=0):
+            self.name, self.answer = name, answer
+
+        def __call__(self, *arguments):
+            asked.append((self.name, *arguments))
+            return self.answer
+
+    names = ("mallopt", "free", "madvise")
+    device._keep_memory(SimpleNamespace(malloc=Call("malloc", start), **{name: Call(name) for name in names}))
+    assert [call[0] for call in asked[:4]] == ["mallopt"] * 3 + ["malloc"]
+    if not start:
+        assert len(asked) == 4  # nothing was given
+        return
+    (_, place, length, advice), freed = asked[4:]
+    assert place % (2 << 20) == 0
+    assert start <= place < place + length <= start + asked[3][1]
+    assert (advice, freed) == (mmap.MADV_HUGEPAGE, ("free", start))
+    asked.clear()
+    device._keep_memory(SimpleNamespace())  # a C library that has no such options
+    assert asked == []

@@ -176,7 +176,7 @@ def test_a_race_against_the_same_commit():
     ("arguments", "said"),
     [
         (["--against"], "expected one argument"),
-        (["--against", "HEAD", "--rounds", "0"], "'0' is not a positive number"),
+        (["--against", "HEAD", "--rounds", "0"], "'0' is not a whole number from 1 to 1000"),
         (["--rounds", "2"], "add --against"),
     ],
 )

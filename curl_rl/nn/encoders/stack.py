@@ -28,9 +28,10 @@ class ConvStack(nn.Sequential):
         Args: pixels (B, C, H, W), or where `tiled` the windows of the first convolution (B, C * k * k, h, w).
         """
         first, *others = self.convolutions
-        weight = first.weight / 255  # a thousandth of the pixels to divide
-        x, stride = (weight.flatten(1)[:, :, None, None], 1) if tiled else (weight, first.stride[0])
-        x = conv_relu(pixels, x, first.bias, stride)
+        weight, stride = first.weight / 255, first.stride[0]  # a thousandth of the pixels to divide
+        if tiled:
+            weight, stride = weight.flatten(1)[:, :, None, None], 1
+        x = conv_relu(pixels, weight, first.bias, stride)
         for conv in others:
             x = conv_relu(x, conv.weight, conv.bias, conv.stride[0])
         return _Contiguous.apply(x)
@@ -38,7 +39,7 @@ class ConvStack(nn.Sequential):
 
 def conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
     """Return the ReLU of a convolution in the precision of x (B, C, H, W), channels last."""
-    if _FUSED and x.device.type == "cpu":
+    if _FUSED and x.device.type == "cpu" and bias is not None:
         return _ConvRelu.apply(x, weight, bias, stride)
     return torch.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), stride).relu()
 
