@@ -36,12 +36,14 @@ def test_powers_of_two_all_cores_and_all_but_one_are_tried(cores, numbers):
     [
         ({1: 0.060, 2: 0.065}, 1),
         ({1: 0.65, 2: 0.36}, 2),
-        ({1: 1.0, 2: 0.95}, 1),
+        ({1: 1.0, 2: 0.71}, 1),
+        ({1: 1.0, 2: 0.69}, 2),
+        ({1: 0.083, 2: 0.070}, 1),  # preset quick on two cores, where another start saw 0.088 and 0.084
         ({1: 1.0, 2: 0.6, 4: 0.57, 8: 0.9}, 2),
         ({1: 0.01}, 1),
     ],
 )
-def test_more_threads_must_save_a_tenth(seconds, number):
+def test_more_threads_must_save_three_tenths(seconds, number):
     assert fewest(seconds) == number
 
 
