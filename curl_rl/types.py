@@ -48,6 +48,7 @@ class Views(NamedTuple):
     key: Crop
 
 
+Images: TypeAlias = "tuple[Tensor, ...]"  # of one kind, a batch each
 Metrics: TypeAlias = "dict[str, Tensor]"
 
 

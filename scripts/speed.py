@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from curl_rl.cli import explain, whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
+from curl_rl.nn import beside
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
 from curl_rl.run.device import choose_device, prepare_torch
@@ -44,10 +45,13 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
         with watch.timing("total"):
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
     fused = {torch.ops.mkldnn._convolution_pointwise: _count_convolution}
+    used = beside.threads()
+    beside.use_threads(1)  # what another thread does is not counted
     # Captured graphs hide theirs: counted where eager.
     with FlopCounterMode(display=False, custom_mapping=fused) as counter:
         for _ in range(2):
             agent.update(replay.sample(config.batch_size, rng, agent.n_step, agent.discount))
+    beside.use_threads(used)
     for optimizer in agent.optimizers.values():
         optimizer.step = watch.wrap("optimizer_part", optimizer.step)
     for name in ("draw", "views"):  # in which images are augmented
@@ -140,7 +144,7 @@ def measure(config: Config) -> dict[str, Any]:
             "preset": config.preset,
             "batch_size": config.batch_size,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
+            "threads": beside.threads(),
             "environment_step_alone": time_environment(env, device),
             "seconds_per_agent_step": time_steps(config, env, agent, replay, device),
             **time_updates(config, agent, replay, device),

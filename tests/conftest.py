@@ -1,4 +1,4 @@
-"""One thread a test process, no floating-point mode of one test left to the next, and a word on what was not tested."""
+"""One thread a test process, nothing that a run sets in it left to the next test, and a word on what was not tested."""
 
 import importlib.util
 import os
@@ -22,12 +22,15 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.fixture(autouse=True)
-def _denormals() -> Iterator[None]:
-    """Take back what a run in this process sets: the mode is the processor's, and hypothesis refuses to draw in it."""
+def _as_before() -> Iterator[None]:
+    """Take back what a run in this process sets: threads, and a processor's mode in which hypothesis does not draw."""
     import torch
+
+    from curl_rl.nn.beside import use_threads
 
     yield
     torch.set_flush_denormal(False)
+    use_threads(1)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -166,12 +166,14 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    """Return an empty folder in which commands are read, with the modules that README has one write."""
+def folder(tmp_path, monkeypatch) -> Iterator[Path]:
+    """Give an empty folder in which commands are read, with the modules that README has one write."""
     monkeypatch.chdir(tmp_path)
     for title in ("Adding an objective", "Adding an agent"):
         written(title, tmp_path)
-    return tmp_path
+    yield tmp_path
+    for path in tmp_path.glob("*.py"):  # tests after this one have modules of these names too
+        sys.modules.pop(path.stem, None)
 
 
 @every_page

@@ -22,9 +22,8 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, Metrics, UpdateResult, Views
+from curl_rl.types import Batch, Images, Metrics, UpdateResult, Views
 
-Images = tuple[Tensor, ...]
 Heads = Callable[[Tensor], Tensor]
 
 
@@ -109,6 +108,8 @@ class Rainbow(Kept):
     def _descend(self, batch: Batch, obs: Images, next_obs: Images, views: Views | None) -> Metrics:
         """Step everything on one backward pass; the encoder's moving average follows."""
         online = Remembering(self.learner.encoder, together=obs if views is None else (*obs, views.query.images))
+        if views is not None:
+            self.learner.begin(views, online)
         losses, metrics = self._value_losses(batch, obs, next_obs, online)
         total = losses
         if views is not None:
@@ -116,9 +117,8 @@ class Rainbow(Kept):
             # As in the original, so that the importance weights apply to it too.
             total, metrics = losses + objective_loss, metrics | more
         metrics["priorities"] = (total if self.config.priority == "total" else losses).detach()
-        loss = (batch.weight * total).mean()
         self.optimizers["all"].zero_grad(set_to_none=True)
-        loss.backward()
+        (batch.weight * total).mean().backward()
         metrics["encoder_grad_norm"] = grad_norm(list(self.learner.encoder.parameters()))
         metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
         self.optimizers["all"].step()
@@ -130,6 +130,7 @@ class Rainbow(Kept):
     def _value_losses(self, batch: Batch, obs: Images, next_obs: Images, online: Remembering) -> tuple[Tensor, Metrics]:
         """Return each sample's cross-entropy (B,) against the projected target distribution, averaged over views."""
         rows = torch.arange(len(batch.action), device=self.device)
+        online.begin(*next_obs).of(cast(Encoder, self.target_network["encoder"])).begin(*next_obs)
         heads = self.heads.formed()
         logits = [heads(online(images)) for images in obs]
         target = torch.stack([self._target(batch, images, online, heads) for images in next_obs]).mean(0)
@@ -147,7 +148,7 @@ class Rainbow(Kept):
         """Return the projected distribution (B, atoms) of the action that the online network prefers."""
         rows = torch.arange(len(batch.action), device=self.device)
         best = self._values(heads(online(next_obs))).argmax(1)
-        features = Remembering(cast(Encoder, self.target_network["encoder"]), online)(next_obs)
+        features = online.of(cast(Encoder, self.target_network["encoder"]))(next_obs)
         logits = self.target_heads(features)
         probabilities = logits[rows, best].float().softmax(-1)
         return project_distribution(probabilities, batch.reward, batch.discount, self.support)

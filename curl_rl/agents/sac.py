@@ -22,9 +22,7 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
-from curl_rl.types import Batch, Metrics, UpdateResult, Views
-
-Images = tuple[Tensor, ...]
+from curl_rl.types import Batch, Images, Metrics, UpdateResult, Views
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ class Sac(Kept):
     def _descend_all(
         self, batch: Batch, obs: Images, next_obs: Tensor, views: Views | None, noise: Tensor, *flags: bool
     ) -> Metrics:
-        """Step in the original's order: critic, actor, moving averages, objective; jointly the last with the first."""
+        """Step critic, actor, objective, jointly the last with the first. The actor moves nothing that is averaged."""
         train_actor, average = flags
         joint = self.config.update == "joint"
         next_noise, actor_noise = noise.split((len(next_obs), len(batch.action)))
@@ -137,10 +135,12 @@ class Sac(Kept):
         metrics["encoder_grad_norm"] = grad_norm(list(self.learner.encoder.parameters()))
         if not joint:
             online = Remembering(self.learner.encoder, online)  # the critic's step moved the encoder
-        if train_actor:
-            metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise)
         if average:
             self._average()
+        if views is not None and not joint:
+            self.learner.begin(views, online)
+        if train_actor:
+            metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise)
         if views is not None:
             if not joint:
                 loss, more = self.learner.loss(batch, views, online)
@@ -152,14 +152,14 @@ class Sac(Kept):
     def _critic_loss(
         self, batch: Batch, obs: Images, next_obs: Tensor, online: Remembering, noise: Tensor
     ) -> tuple[Tensor, Metrics]:
-        target = Remembering(self.learner.target_encoder, online)
+        target = online.begin(next_obs).of(self.learner.target_encoder).begin(next_obs)
+        q = [self.critic(online(images), batch.action) for images in obs]
         k = len(next_obs) // len(batch.action)
         with torch.no_grad():
             next_action, next_log_prob = self.actor(online.conv(next_obs), noise)
             next_q = self.target_critic(target(next_obs), next_action)
             reward, discount = batch.reward.repeat(k), batch.discount.repeat(k)
             goal = soft_q_target(reward, discount, next_q, next_log_prob, self.log_alpha.exp()).view(k, -1).mean(0)
-        q = [self.critic(online(images), batch.action) for images in obs]
         loss = torch.stack([twin_q_loss(each, goal, batch.weight) for each in q]).mean()
         return loss, {"critic_loss": loss.detach(), "q": q[0].detach().mean(), "batch_reward": batch.reward.mean()}
 

@@ -1,11 +1,14 @@
 """An encoder that computes each input once within an update."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from curl_rl.nn.beside import begin
 from curl_rl.nn.encoders import Encoder
+from curl_rl.nn.encoders.stack import ConvStack
 
 _Memory = dict[int, tuple[Tensor, Tensor, bool]]  # id of an input -> (the input, its value, whether in the graph)
 
@@ -26,10 +29,31 @@ class Remembering:
         self._images: _Memory = beside._images if beside else {}
         self._maps: _Memory = {}
         self._features: _Memory = {}
+        self._begun: dict[int, Callable[[], Tensor]] = {}
+        self._others: dict[Encoder, Remembering] = {}
+
+    def of(self, encoder: Encoder) -> "Remembering":
+        """Return what is remembered of another encoder beside this one, the same each time."""
+        return self._others.setdefault(encoder, Remembering(encoder, self))
+
+    def begin(self, *inputs: Tensor) -> "Remembering":
+        """Let the second crew begin on inputs that will be read without gradient.
+
+        Only where the network is a ConvStack: layers of others may keep or draw something, in the order of their calls.
+        """
+        if isinstance(self.encoder.convs, ConvStack):
+            with torch.no_grad():
+                self._begun |= {id(obs): begin(partial(self._map, obs)) for obs in inputs if obs.device.type == "cpu"}
+        return self
 
     def conv(self, obs: Tensor) -> Tensor:
+        if id(obs) in self._begun:
+            self._begun.pop(id(obs))()
         if id(obs) in self._together and torch.is_grad_enabled():
             self._map_together()
+        return self._map(obs)
+
+    def _map(self, obs: Tensor) -> Tensor:
         images = self._recall(self._images, obs, lambda: self.encoder.scale(obs))
         return self._recall(self._maps, obs, lambda: self.encoder.map(images))
 

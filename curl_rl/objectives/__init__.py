@@ -4,7 +4,7 @@ from typing import Any
 
 from curl_rl.objectives.base import Objective
 from curl_rl.options import Registry, check
-from curl_rl.types import ConfigError, Shapes
+from curl_rl.types import ConfigError, Shapes, Views
 
 OBJECTIVES = Registry(
     "objective",
@@ -22,6 +22,12 @@ def make_objective(config: Any, shapes: Shapes) -> Objective:
     """
     check(config, "objective.")
     try:
-        return OBJECTIVES[config.name](config, shapes)
+        objective = OBJECTIVES[config.name](config, shapes)
     except RuntimeError as error:  # torch's, where memory cannot be had
         raise ConfigError(f"objective={config.name} cannot be built ({error}): lower its sizes") from error
+    if not set(objective.target_views) <= set(Views._fields):
+        raise ConfigError(
+            f"objective={config.name} has target_views={objective.target_views!r}: give a tuple of names, of "
+            f"{' and '.join(Views._fields)}"
+        )
+    return objective

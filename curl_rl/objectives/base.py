@@ -49,6 +49,7 @@ class Objective(nn.Module):
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
+    target_views: tuple[str, ...] = ()  # those that `forward` shows the target encoder, so that it begins early
 
     def __init__(self, config: Any, shapes: Shapes):
         super().__init__()

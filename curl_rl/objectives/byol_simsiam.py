@@ -53,6 +53,7 @@ class Byol(Objective):
         self.projector = projection_head(shapes.feature_dim, config.projection_hidden, config.projection_dim)
         self.predictor = projection_head(config.projection_dim, config.projection_hidden, config.projection_dim)
         self.target_projector = frozen_copy(self.projector) if config.use_momentum else None
+        self.target_views = ("query", "key") if config.use_momentum else ()
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
         query, key = (self.projector(online(view.images)) for view in views)

@@ -48,7 +48,7 @@ class Curl(Objective):
     On Atari the original compares projections, the key's by a moving average of the query's head.
     """
 
-    Config = CurlConfig
+    Config, target_views = CurlConfig, ("key",)
 
     def __init__(self, config: CurlConfig, shapes: Shapes):
         super().__init__(config, shapes)

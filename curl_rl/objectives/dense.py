@@ -46,6 +46,7 @@ class PixelContrast(Objective):
     """
 
     Config = PixelContrastConfig
+    target_views = ("key",)
 
     def __init__(self, config: PixelContrastConfig, shapes: Shapes):
         super().__init__(config, shapes)

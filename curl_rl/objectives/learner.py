@@ -83,15 +83,16 @@ class Learner(Kept):
 
         Args: query, a view that the agent has drawn for its own loss, so that it is encoded once.
         """
-        query = self._augment(batch.obs) if query is None else query
-        views, future = Views(query, self._augment(batch.obs)), batch.future
+        query = self.augmentation(batch.obs, self.generator) if query is None else query
+        views, future = Views(query, self.augmentation(batch.obs, self.generator)), batch.future
         if future is not None:
-            later = self._augment(future.obs.flatten(0, 1)).images
+            later = self.augmentation(future.obs.flatten(0, 1), self.generator).images
             future = future._replace(obs=later.unflatten(0, future.mask.shape))
         return batch._replace(future=future), views
 
-    def _augment(self, images: Tensor) -> Crop:
-        return self.augmentation(images, self.generator)
+    def begin(self, views: Views, online: Remembering) -> None:
+        """Begin on those views that the objective will show the target encoder."""
+        online.of(self.target_encoder).begin(*(getattr(views, name).images for name in self.objective.target_views))
 
     def loss(self, batch: Batch, views: Views, online: Remembering | None = None) -> tuple[Tensor, Metrics]:
         """Return the objective's weighted loss of what `views` gave, and its metrics.
@@ -99,7 +100,7 @@ class Learner(Kept):
         Args: online, the encoder with what it remembers of images that the agent's own loss has seen.
         """
         online = Remembering(self.encoder) if online is None else online
-        loss, metrics = self.objective(batch, views, online, Remembering(self.target_encoder, online))
+        loss, metrics = self.objective(batch, views, online, online.of(self.target_encoder))
         return self.objective.coefficient * loss, {"objective_loss": loss.detach(), **metrics}
 
     def move_target(self) -> None:

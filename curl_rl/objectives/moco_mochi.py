@@ -34,6 +34,7 @@ class Moco(Objective):
     """
 
     Config = MocoConfig
+    target_views = ("key",)
 
     def __init__(self, config: MocoConfig, shapes: Shapes):
         super().__init__(config, shapes)

@@ -35,6 +35,8 @@ class _ClusteringConfig(ObjectiveConfig):
 class _Clustering(Objective):
     """Projections of unit length, the key's by moving averages, and a clustering every `period` updates."""
 
+    target_views = ("key",)
+
     def __init__(self, config: _ClusteringConfig, shapes: Shapes):
         super().__init__(config, shapes)
         # The originals' networks are batch-normalised throughout. Without it all features drift in one direction as the

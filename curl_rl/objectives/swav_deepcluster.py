@@ -119,6 +119,7 @@ class DeepCluster(Objective):
     """
 
     Config = DeepClusterConfig
+    target_views = ("key",)
 
     def __init__(self, config: DeepClusterConfig, shapes: Shapes):
         super().__init__(config, shapes)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from curl_rl.config.schema import Config
+from curl_rl.nn import beside
+from curl_rl.nn.beside import width
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_replay
 from curl_rl.run.machine import usable_cores
@@ -30,10 +32,10 @@ def choose_threads(config: Config, env: Environment, device: torch.device) -> tu
     """
     numbers = candidates(usable_cores())
     if config.threads or device.type != "cpu" or len(numbers) == 1:
-        return config, {"threads": torch.get_num_threads()}
+        return config, {"threads": beside.threads()}
     seconds = {number: statistics.median(times) for number, times in _measure(config, env, numbers).items()}
     chosen = fewest(seconds)
-    torch.set_num_threads(chosen)
+    beside.use_threads(chosen)
     told = {"threads": chosen, "seconds_per_step": {str(n): round(each, 6) for n, each in seconds.items()}}
     return dataclasses.replace(config, threads=chosen), told
 
@@ -43,7 +45,7 @@ def _measure(config: Config, env: Environment, numbers: Sequence[int]) -> dict[i
     start = time.monotonic()
     for turn in range(ROUNDS + 1):
         for number in numbers:
-            torch.set_num_threads(number)
+            beside.use_threads(number)
             began = time.perf_counter()
             for _ in range(STEPS):
                 step()
@@ -55,13 +57,18 @@ def _measure(config: Config, env: Environment, numbers: Sequence[int]) -> dict[i
 
 
 def candidates(cores: int) -> list[int]:
-    """Return the numbers of threads worth a try: powers of two, all cores, and all but one, where others work too."""
-    return sorted({2**i for i in range(cores.bit_length())} | {cores, max(1, cores - 1)})
+    """Return the numbers of threads worth a try: powers of two, all cores, and some fewer, where others work too."""
+    return sorted({2**i for i in range(cores.bit_length())} | {max(1, each // 2 * 2) for each in (cores, cores - 1)})
 
 
 def fewest(seconds: dict[int, float]) -> int:
-    """Return the least number of threads beside which no other saves three tenths of the time."""
-    return min(number for number, time in seconds.items() if time * GAIN <= min(seconds.values()))
+    """Return the quickest of the numbers that give operations the fewest threads with which no more save three tenths.
+
+    Those give the same bits.
+    """
+    best = min(seconds.values())
+    least = min(width(number) for number, time in seconds.items() if time * GAIN <= best)
+    return min((number for number in seconds if width(number) == least), key=seconds.__getitem__)
 
 
 def _stepping(config: Config, env: Environment) -> Callable[[], None]:

@@ -175,9 +175,6 @@ class Trainer(Kept):
         self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film is not None and film.frames:
             self.logger.video(self.clock, "evaluation", np.stack(film.frames), fps=15 / film.stride)
-        self._show_views()
-
-    def _show_views(self) -> None:
         if len(self.replay):
             batch = self._sample(8, np.random.default_rng(self.clock.frame))
             self.logger.views(self.clock, self.agent.learner.snapshot(batch), self.config.env.frame_stack)

@@ -12,6 +12,7 @@ from stopwatch import Stopwatch
 
 from comparison.tables import markdown
 from curl_rl.config.schema import Config
+from curl_rl.nn import beside
 from curl_rl.nn.parts import Schedule
 from curl_rl.run.assembly import make_agent, make_environment, make_replay
 
@@ -98,7 +99,7 @@ def measure(config: Config, control: Config, device: torch.device, updates: int)
         "replay_bytes": ours.replay.nbytes - plain.replay.nbytes,
         "updates": updates,
         "device": str(device),
-        "threads": torch.get_num_threads(),
+        "threads": beside.threads(),
     }
 
 

@@ -130,7 +130,7 @@ def test_sac_encodes_every_view_and_the_actor_and_the_objective_take_the_first(u
     draws, views = Draws(agent, batch), watch_views(agent)
     online, target = watch_maps(agent.learner.encoder), watch_maps(agent.learner.target_encoder)
     agent.update(batch)
-    expected = [torch.cat(draws.next_obs), *draws.obs]
+    expected = [*draws.obs, torch.cat(draws.next_obs)]
     expected += [draws.obs[0]] if update == "sequential" else []  # again once the critic's step has moved the encoder
     assert len(online) == len(expected)
     assert all(torch.equal(seen, images.float()) for seen, images in zip(online, expected, strict=True))

@@ -157,7 +157,7 @@ def test_each_input_passes_the_convolutions_once(update, objective, online, targ
     seen, seen_by_target = watch_maps(agent.learner.encoder), watch_maps(agent.learner.target_encoder)
     agent.update(tiny_batch())
     assert (len(seen), len(seen_by_target)) == (online, target)
-    next_obs, query = seen[:2]
+    query, next_obs = seen[:2]
     assert all(torch.equal(again, query) for again in seen[2:])
     assert torch.equal(seen_by_target[0], next_obs)
     if objective == "curl":  # the key is another crop of the same frames
@@ -190,7 +190,7 @@ def test_the_critic_sees_crops_of_the_batch():
     seen = watch_maps(agent.learner.encoder)
     agent.update(batch)
     windows = batch.obs.unfold(2, CROP, 1).unfold(3, CROP, 1)  # (B, C, places, places, h, w)
-    equal = (windows == seen[1][:, :, None, None]).all(-1).all(-1).all(1)
+    equal = (windows == seen[0][:, :, None, None]).all(-1).all(-1).all(1)
     assert equal.flatten(1).sum(1).tolist() == [1] * len(batch.obs)
     assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(kept), strict=True))
 

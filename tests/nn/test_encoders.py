@@ -3,12 +3,14 @@
 import copy
 import gc
 import weakref
+from contextlib import closing
 
 import pytest
 import torch
 from tiny import tiny_encoder, watch_maps
 from torch import Tensor, nn
 
+from curl_rl.envs import make_env
 from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder, stack
 from curl_rl.nn.encoders.base import TiledEncoder
 from curl_rl.nn.encoders.stack import ConvStack
@@ -38,8 +40,10 @@ def frames(shape: tuple[int, ...], batch: int = 3) -> Tensor:
     return torch.randint(256, (batch, *shape), dtype=torch.uint8)
 
 
-def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False) -> Encoder:
-    return make_encoder(encoder_config(name, **SMALL[name]), shape, bf16=bf16)
+def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False, padding: int = 0) -> Encoder:
+    return make_encoder(
+        encoder_config(name, **SMALL[name], **({"padding": padding} if padding else {})), shape, bf16=bf16
+    )
 
 
 def test_the_registry_holds_every_encoder_by_its_own_name():
@@ -147,18 +151,23 @@ def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
     assert not torch.equal(near, far)
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "impala"])
+@pytest.mark.parametrize(
+    ("name", "padding"),
+    [*((name, 0) for name in SMALL if name != "impala"), ("data_efficient", 3), ("data_efficient", 8)],
+)
 @pytest.mark.parametrize("shape", [(3, 41, 58), (9, 64, 64), (4, 84, 84)], ids=str)
 @pytest.mark.parametrize("fused", [True, False])
-def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients(monkeypatch, name, shape, fused):
+def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients(
+    monkeypatch, name, padding, shape, fused
+):
     monkeypatch.setattr(stack, "_FUSED", fused and stack._FUSED)
-    encoder, obs = build(name, shape), frames(shape)
+    encoder, obs = build(name, shape, padding=padding), frames(shape)
     assert isinstance(encoder, TiledEncoder) == (name in ("strided", "data_efficient"))
     expected = obs.float() / 255
     for layer in encoder.convs:
         assert isinstance(layer, nn.Conv2d | nn.ReLU)
         if isinstance(layer, nn.Conv2d):
-            expected = nn.functional.conv2d(expected, layer.weight, layer.bias, layer.stride).relu()
+            expected = nn.functional.conv2d(expected, layer.weight, layer.bias, layer.stride, layer.padding).relu()
     weights = torch.randn_like(expected)
     conv = encoder.conv(obs)
     assert conv.is_contiguous() or name == "data_efficient"
@@ -174,13 +183,54 @@ def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients
         torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_fused_relu_in_bf16_has_the_gradients_of_both_within_its_rounding(stride):
+class Padded(Encoder):
+    """An encoder of one's own, whose first convolution pads and overlaps."""
+
+    def layers(self, config):
+        return ConvStack(self.obs_shape[0], [(4, 3, 2), (6, 3, 1)], padding=2)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_stack_pads_whether_its_windows_overlap_or_not(monkeypatch, fused):
+    monkeypatch.setattr(stack, "_FUSED", fused and stack._FUSED)
+    encoder, obs = Padded(encoder_config("small"), (3, 21, 30)), frames((3, 21, 30))
+    conv, expected = encoder.conv(obs), encoder.convs(obs.float() / 255)
+    assert conv.shape[1:] == encoder.conv_shape
+    torch.testing.assert_close(conv, expected, rtol=1e-5, atol=1e-5)
+    found, twins = (torch.autograd.grad(x.square().sum(), list(encoder.convs.parameters())) for x in (conv, expected))
+    for grad, twin in zip(found, twins, strict=True):
+        torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
+
+
+def steered(game: str, action: int) -> Tensor:
+    """Return a game's frame (1, 1, 84, 84) after steering one way from one start."""
+    with closing(make_env(f"atari/{game}")) as env:
+        env.reset(seed=3)
+        frames = [env.step(action)[0] for _ in range(6)]
+    return torch.from_numpy(frames[-1])[None]
+
+
+@pytest.mark.parametrize(("game", "rows"), [("breakout", (75, 77)), ("pong", (13, 77))])
+def test_with_padding_the_data_efficient_encoder_sees_the_player(game, rows):
+    right, left = steered(game, 2), steered(game, 3)
+    moved = (right != left).nonzero()[:, 2]
+    assert (int(moved.min()), int(moved.max())) == rows  # nothing but the paddle, which is lower than 75 in Breakout
+    seen = {}
+    for padding in (0, 8):
+        encoder = build("data_efficient", (1, 84, 84), padding=padding)
+        assert encoder.conv_shape == ((64, 4, 4) if padding else (64, 3, 3))
+        with torch.no_grad():
+            seen[padding] = not torch.equal(encoder(right), encoder(left))
+    assert seen == {0: game != "breakout", 8: True}
+
+
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 0), (2, 1)])
+def test_a_fused_relu_in_bf16_has_the_gradients_of_both_within_its_rounding(stride, padding):
     x = torch.rand(4, 8, 20, 20).contiguous(memory_format=torch.channels_last).bfloat16().requires_grad_()
     weight, bias = (torch.randn(shape).mul(0.1).requires_grad_() for shape in ((16, 8, 3, 3), (16,)))
     inputs = (x, weight, bias)
-    y = stack.conv_relu(x, weight, bias, stride)
-    expected = nn.functional.conv2d(x.float(), weight, bias, stride).relu()
+    y = stack.conv_relu(x, weight, bias, stride, padding)
+    expected = nn.functional.conv2d(x.float(), weight, bias, stride, padding).relu()
     assert y.dtype == torch.bfloat16
     with torch.no_grad():
         assert 0.1 < float((y == 0).float().mean()) < 0.9

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tiny import ACTIONS, assert_equal_states, run, tiny_batch, tiny_rainbow, tiny_sac
+from tiny import ACTIONS, assert_equal_states, run, tiny_batch, tiny_rainbow, tiny_sac, watch_inputs
 from torch import Tensor, nn
 
 from curl_rl.config.suites import objective_defaults
@@ -158,6 +158,18 @@ def test_a_loss_is_a_finite_scalar_whose_gradient_reaches_the_online_side_alone(
     assert all(torch.equal(before[name], value) for name, value in setting.target.state_dict().items())
 
 
+@pytest.mark.parametrize("name", LEARNING)
+def test_an_objective_names_the_views_that_it_shows_the_target_encoder(name, setting):
+    objective = build(name, setting)
+    batch, views = setting.inputs(objective)
+    seen = watch_inputs(setting.target.convs)
+    setting.target.map = lambda images: setting.target.convs(images.float())  # whole, so that what passes is recognised
+    setting.target.scale = lambda obs: obs
+    setting.loss(objective, batch, views)
+    shown = {key for key, view in views._asdict().items() if any(images.equal(view.images.float()) for images in seen)}
+    assert shown == set(objective.target_views)
+
+
 def trained_losses(name: str, setting: Setting) -> tuple[float, float, float]:
     """Return the loss after training, the same with pairs shuffled, and that of a constant encoder."""
     objective = build(name, setting)
@@ -285,3 +297,11 @@ def test_an_objective_of_weight_zero_costs_and_does_nothing(name, tiny):
     assert "objective_loss" not in metrics[0]
     for key, value in agent.learner.objective.state_dict().items():
         assert torch.equal(torch.as_tensor(value), torch.as_tensor(before[key])), key
+
+
+@pytest.mark.parametrize("views", [("kee",), ("key")])
+def test_views_that_are_none_are_refused_where_the_objective_is_built(views, monkeypatch):
+    monkeypatch.setattr(OBJECTIVES["curl"], "target_views", views)
+    told = r"objective=curl has target_views=.*: give a tuple of names, of query and key"
+    with pytest.raises(ConfigError, match=told):
+        build("curl", make("sac"))

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from curl_rl.config.overrides import compose
+from curl_rl.nn.beside import threads
 from curl_rl.run import assembly, device, machine
 from curl_rl.run.machine import affinity, cpu_quota, free_main_memory, usable_cores
 
@@ -93,12 +93,8 @@ def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
     monkeypatch.setattr(assembly, "make_environment", lambda config, judge: judge)
     monkeypatch.setattr(device, "usable_cores", lambda: 3)
     assert len(assembly.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
-    before = torch.get_num_threads()
-    try:
-        device.prepare_torch(0)
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    device.prepare_torch(0)
+    assert threads() == 2  # one in each crew
 
 
 def test_asking_the_machine_loads_no_torch():
@@ -107,16 +103,12 @@ def test_asking_the_machine_loads_no_torch():
 
 
 def test_more_threads_than_cores_are_told_and_not_taken(monkeypatch, capsys):
-    before = torch.get_num_threads()
-    monkeypatch.setattr(device, "usable_cores", lambda: 3)
-    try:
-        device.prepare_torch(1000)
-        assert torch.get_num_threads() == 3
-        assert capsys.readouterr().err == "threads=1000, and 3 usable cores here: 3 threads are used\n"
-        device.prepare_torch(2)
-        assert (torch.get_num_threads(), capsys.readouterr().err) == (2, "")
-    finally:
-        torch.set_num_threads(before)
+    for cores, asked, used in ((4, 1000, 4), (3, 1000, 2), (4, 3, 2), (1, 2, 1), (4, 2, 2), (4, 1, 1)):
+        monkeypatch.setattr(device, "usable_cores", lambda cores=cores: cores)
+        device.prepare_torch(asked)
+        assert threads() == used
+        told = f"threads={asked}, and {cores} usable core{'s' * (cores > 1)} here: {used} {'are' if used > 1 else 'is'}"
+        assert capsys.readouterr().err == (f"{told} used, one or an even number\n" if asked != used else "")
 
 
 def test_what_an_update_allocates_lies_where_huge_pages_are_asked_for():
@@ -148,13 +140,13 @@ def test_huge_pages_are_asked_for_inside_what_was_reserved(start):
 
     names = ("mallopt", "free", "madvise")
     device._keep_memory(SimpleNamespace(malloc=Call("malloc", start), **{name: Call(name) for name in names}))
-    assert [call[0] for call in asked[:4]] == ["mallopt"] * 3 + ["malloc"]
+    assert [call[0] for call in asked[:5]] == ["mallopt"] * 4 + ["malloc"]
     if not start:
-        assert len(asked) == 4  # nothing was given
+        assert len(asked) == 5  # nothing was given
         return
-    (_, place, length, advice), freed = asked[4:]
+    (_, place, length, advice), freed = asked[5:]
     assert place % (2 << 20) == 0
-    assert start <= place < place + length <= start + asked[3][1]
+    assert start <= place < place + length <= start + asked[4][1]
     assert (advice, freed) == (mmap.MADV_HUGEPAGE, ("free", start))
     asked.clear()
     device._keep_memory(SimpleNamespace())  # a C library that has no such options

@@ -17,6 +17,15 @@ def test_a_wrong_setting_is_one_line_and_status_two():
     assert done.stderr.count("\n") == 1
 
 
+def test_operations_of_the_second_crew_are_counted_too():
+    command = [sys.executable, str(SCRIPT), "task=toy/reach", "device=cpu", "batch_size=16", "env.overlap=false"]
+    counts = set()
+    for number in (1, 2):
+        done = subprocess.run([*command, f"threads={number}"], check=True, capture_output=True, text=True, timeout=120)
+        counts.add(json.loads(done.stdout)["gflop_per_update"])
+    assert len(counts) == 1
+
+
 @pytest.mark.parametrize(
     ("task", "preset", "frame"), [("reach", "quick", 3 * 28 * 28), ("grid", "rainbow", 3 * 16 * 16)]
 )

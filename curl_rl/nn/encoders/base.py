@@ -99,7 +99,9 @@ class TiledEncoder(Encoder):
         """Return on a CPU the tiles (B, ..., C * size * size) that the map will need, 0 to 255; else as elsewhere."""
         if obs.device.type != "cpu":
             return super().scale(obs)
-        return cut_tiles(obs, self.convs[0].kernel_size[0], self.tiles, self.runs).to(self.precision)
+        size, padding = self.convs[0].kernel_size[0], self.convs[0].padding[0]
+        padded = nn.functional.pad(obs, [padding] * 4) if padding else obs
+        return cut_tiles(padded, size, self.tiles, self.runs).to(self.precision)
 
     @cached_property
     def runs(self) -> np.ndarray:

@@ -9,11 +9,14 @@ from torch.nn import functional as F
 
 from curl_rl.nn.encoders.base import FlatEncoder, TiledEncoder
 from curl_rl.nn.encoders.stack import ConvStack
+from curl_rl.options import option
 
 
 @dataclass(frozen=True)
 class DataEfficientConfig:
     name: str = "data_efficient"
+    # Of 84x84 pixels the published one sees 75x75, in 3x3 cells; with 8 around them all are seen, in 4x4.
+    padding: int = option(0, "zeros around the image, in pixels; on Atari 8 show all of it", at_least=0, at_most=100)
 
 
 class DataEfficientEncoder(TiledEncoder, FlatEncoder):
@@ -22,7 +25,7 @@ class DataEfficientEncoder(TiledEncoder, FlatEncoder):
     Config = DataEfficientConfig
 
     def layers(self, config: DataEfficientConfig) -> nn.Module:
-        return ConvStack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)])
+        return ConvStack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)], padding=config.padding)
 
     def arrange(self, tiles: np.ndarray) -> np.ndarray:
         """Return tiles in the order in which the second layer's tiles hold them, so that none moves in between."""

@@ -5,17 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from curl_rl.nn.beside import begin
+
 _FUSED = torch.backends.mkldnn.is_available()
 
 
 class ConvStack(nn.Sequential):
-    """Convolutions without padding, each followed by a ReLU, from (filters, kernel, stride) triples."""
+    """Convolutions, each followed by a ReLU, from (filters, kernel, stride) triples; `padding` is the first one's."""
 
-    def __init__(self, channels: int, specs: list[tuple[int, int, int]]):
+    def __init__(self, channels: int, specs: list[tuple[int, int, int]], *, padding: int = 0):
         layers: list[nn.Module] = []
         for filters, kernel, stride in specs:
-            layers += [nn.Conv2d(channels, filters, kernel, stride), nn.ReLU(inplace=True)]
-            channels = filters
+            layers += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True)]
+            channels, padding = filters, 0
         super().__init__(*layers)
 
     @property
@@ -28,20 +30,21 @@ class ConvStack(nn.Sequential):
         Args: pixels (B, C, H, W), or where `tiled` the windows of the first convolution (B, C * k * k, h, w).
         """
         first, *others = self.convolutions
-        weight, stride = first.weight / 255, first.stride[0]  # a thousandth of the pixels to divide
+        weight = first.weight / 255  # a thousandth of the pixels to divide
+        stride, padding = first.stride[0], int(first.padding[0])
         if tiled:
-            weight, stride = weight.flatten(1)[:, :, None, None], 1
-        x = conv_relu(pixels, weight, first.bias, stride)
+            weight, stride, padding = weight.flatten(1)[:, :, None, None], 1, 0
+        x = conv_relu(pixels, weight, first.bias, stride, padding)
         for conv in others:
             x = conv_relu(x, conv.weight, conv.bias, conv.stride[0])
         return _Contiguous.apply(x)
 
 
-def conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+def conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int = 0) -> Tensor:
     """Return the ReLU of a convolution in the precision of x (B, C, H, W), channels last."""
     if _FUSED and x.device.type == "cpu" and bias is not None:
-        return _ConvRelu.apply(x, weight, bias, stride)
-    return torch.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), stride).relu()
+        return _ConvRelu.apply(x, weight, bias, (stride, padding))
+    return torch.conv2d(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype), stride, padding).relu()
 
 
 class _ConvRelu(torch.autograd.Function):
@@ -51,20 +54,26 @@ class _ConvRelu(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-        weight, ctx.stride = weight.to(x.dtype), [stride, stride]
-        options = [0, 0], ctx.stride, [1, 1], 1, "relu", [], ""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, place: tuple[int, int]) -> Tensor:
+        weight, (ctx.stride, ctx.padding) = weight.to(x.dtype), ([each, each] for each in place)
+        options = ctx.padding, ctx.stride, [1, 1], 1, "relu", [], ""
         y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias.to(x.dtype), *options)
         ctx.save_for_backward(x, weight, y)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Return the gradients of x, weight and bias; those of the parameters are begun beside that of x."""
         x, weight, y = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        wanted = [ctx.needs_input_grad[0], True, True]
-        shape = [len(weight)], ctx.stride, [0, 0], [1, 1], False, [0, 0], 1, wanted
-        to_x, to_weight, to_bias = torch.ops.aten.convolution_backward(grad, x, weight, *shape)
+        shape = [len(weight)], ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1
+
+        def gradients(*wanted: bool) -> Any:
+            return torch.ops.aten.convolution_backward(grad, x, weight, *shape, wanted)
+
+        parameters = begin(lambda: gradients(False, True, True))
+        to_x = gradients(True, False, False)[0] if ctx.needs_input_grad[0] else None
+        _, to_weight, to_bias = parameters()
         return to_x, to_weight.float(), to_bias.float(), None
 
 
