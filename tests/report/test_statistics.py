@@ -16,6 +16,7 @@ from curl_rl.report.numbers.statistics import (
     mean,
     median,
     optimality_gap,
+    percentile,
     profile,
     spread,
 )
@@ -173,6 +174,18 @@ def test_improvement_is_fair_and_sees_only_the_order():
     assert improvement([task + 100 for task in x], y) == Interval(1, 1, 1)
     stretched = [[np.exp(3 * task) for task in method] for method in (x, y)]
     assert improvement(*stretched) == improvement(x, y)
+
+
+def test_percentile_by_hand_and_by_ranks():
+    among = np.array([3.0, 1.0, 2.0, 2.0])
+    # Below 2 lies one of four and two are equal: 1/4 + 1/4.
+    assert [percentile(x, among) for x in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0)] == [0, 12.5, 50, 75, 87.5, 100]
+    rng = np.random.default_rng(19)
+    values, among = rng.integers(0, 9, 30).astype(float), rng.integers(0, 9, 40).astype(float)
+    for value in values:
+        assert percentile(value, among) == pytest.approx(scipy.stats.percentileofscore(among, value, kind="mean"))
+    mean_of_all = np.mean([percentile(value, among) for value in values])
+    assert mean_of_all == pytest.approx(100 * improvement([values], [among]).estimate)
 
 
 def test_profile_is_the_share_above_each_threshold_and_a_loop_over_the_same_draws():

@@ -43,6 +43,8 @@ class Reader(HTMLParser):
         (Value(-20.66), "−20.7"),
         (Value(-0.0001), "0.000"),
         (Value(0.381, low=0.35, high=0.412), "0.381 [0.350, 0.412]"),
+        (Value(12.5, decimals=1), "12.5"),
+        (Value(100.0, decimals=1), "100.0"),
         (Value(0.381, low=math.nan, high=math.nan), "0.381"),
         (100_000, "100,000"),
         (None, ""),
@@ -97,6 +99,14 @@ def test_html_sorts_by_value_and_shows_what_was_written():
     assert "b" not in {tag for tag, _ in reader.tags}
     own = [attributes for tag, attributes in reader.tags if tag == "td" and "own" in attributes.get("class", "")]
     assert len(own) == 2
+
+
+def test_a_range_stands_among_numbers():
+    table = Table("x", "x", ("Method", "Runs", "Score (of 1)"), (("a", 100, "b"), ("c", "52-60", "1-2 d")))
+    assert '<th scope="col" aria-sort="none" class="number"><button type="button">Runs<' in table.to_html()
+    assert '<td class="number">52-60</td><td>1-2 d</td>' in table.to_html()
+    assert "Score <span>(of 1)</span>" in table.to_html()
+    assert r"\begin{tabular}{lrl}" in table.to_latex()
 
 
 def test_a_name_that_looks_like_a_formula_runs_nothing_in_a_spreadsheet():

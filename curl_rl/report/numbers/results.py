@@ -1,9 +1,9 @@
 """Every number that a section's tables and figures show: own runs and published results, with their intervals."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import NamedTuple
+from itertools import combinations, product
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from curl_rl.report.numbers import statistics
 from curl_rl.report.numbers.statistics import SAMPLES, SEED, Interval
 from curl_rl.report.read import published
 from curl_rl.report.read.sections import Section, normalised
+from curl_rl.run.records import Run
 
-MANY = 8  # own methods; with more of them each is compared with the control alone
-_WITH_SEEDS = "CURL (paper)"  # the published method of which single runs are data
+MANY = 8  # own methods; with more of them each is compared with the control alone, and with published ones
+_Populations: TypeAlias = dict[str, list[np.ndarray]]  # by method: normalised scores (runs,) of each common task
 
 
 class Aggregated(NamedTuple):
@@ -31,6 +32,13 @@ class Pair(NamedTuple):
     first: str
     second: str
     value: Interval
+
+
+class Standing(NamedTuple):
+    """Where one own run stands among published single runs of its task."""
+
+    run: Run
+    percentiles: dict[str, float]  # by published method, 0 below all of its runs, 100 above
 
 
 class Curve(NamedTuple):
@@ -51,6 +59,7 @@ class Results:
     finals: dict[tuple[str, str], Interval]  # by own method and task: mean return of the final checkpoints
     aggregates: tuple[Aggregated, ...]
     pairs: tuple[Pair, ...]
+    standings: tuple[Standing, ...]
     profiles: tuple[Curve, ...]
     learning: dict[str, tuple[Curve, ...]]  # by task: returns over frames
     efficiency: dict[str, tuple[Curve, ...]]  # "frames" and "hours": normalised interquartile means
@@ -73,16 +82,20 @@ def gather(section: Section) -> Results:
     named = {_apart(name, section): method for name, method in published.methods(section.suite).items()}
     scored = {name for name, _ in scores}
     methods = {name: method for name, method in named.items() if name in scored}
-    populations = _populations(section)
-    main = [name for name, method in methods.items() if method.main and name not in populations]
+    singles = published.runs(section.suite, section.budget_frames)
+    peers = {name: singles[method.name] for name, method in methods.items() if method.name in singles}
+    populations = _populations(section, peers)
+    short = {name: runs for name, runs in populations.items() if name not in methods or methods[name].main}
+    means = [name for name, method in methods.items() if method.main and name not in populations]
     return Results(
         section=section,
         scores=scores,
         methods=methods,
         finals={key: spread(section.scores(*key)) for key in sorted({(run.method, run.task) for run in section.runs})},
-        aggregates=(*_sampled(section, populations), *_of_means(section, scores, main)),
+        aggregates=(*_sampled(section, populations), *_of_means(section, scores, means)),
         pairs=tuple(_pairs(section, populations)),
-        profiles=tuple(_profiles(populations)),
+        standings=tuple(_standings(section, {name: peers[name] for name in peers if _is_standard(methods[name])})),
+        profiles=tuple(_profiles(short)),
         learning={task: tuple(_learning(section, task)) for task in section.tasks},
         efficiency={"frames": tuple(_over_frames(section)), "hours": tuple(_over_hours(section))},
     )
@@ -106,19 +119,24 @@ def _apart(published_name: str, section: Section) -> str:
     return f"{published_name} (published)" if published_name in section.methods else published_name
 
 
-def _populations(section: Section) -> dict[str, list[np.ndarray]]:
-    """Return normalised scores (runs,) of each common task, for all methods whose single runs are known."""
+def _is_standard(method: published.Method) -> bool:
+    """Return whether own final scores are placed among a method's runs: a main one's, and no best of training."""
+    return method.main and method.kind != "best of training"
+
+
+def _populations(section: Section, peers: Mapping[str, Mapping[str, np.ndarray]]) -> _Populations:
+    """Return the scores of all methods whose single runs are known: own ones, then published ones."""
     tasks = section.common_tasks
     if not tasks:
         return {}
     found = {method: [normalised(task, section.scores(method, task)) for task in tasks] for method in section.methods}
-    seeds = published.curl_seeds(section.suite, section.budget_frames)
-    if set(tasks) <= seeds.keys():
-        found[_apart(_WITH_SEEDS, section)] = [normalised(task, seeds[task]) for task in tasks]
+    for method, runs in peers.items():
+        if set(tasks) <= runs.keys():
+            found[method] = [normalised(task, runs[task]) for task in tasks]
     return found
 
 
-def _sampled(section: Section, populations: dict[str, list[np.ndarray]]) -> Iterator[Aggregated]:
+def _sampled(section: Section, populations: _Populations) -> Iterator[Aggregated]:
     for method, scores in populations.items():
         metrics = statistics.intervals(scores)
         honest: dict[str, Interval | None] = {name: _honest(value, scores) for name, value in metrics.items()}
@@ -139,21 +157,30 @@ def _of_means(
             yield Aggregated(method, False, "", metrics)
 
 
-def _pairs(section: Section, populations: dict[str, list[np.ndarray]]) -> Iterator[Pair]:
+def _pairs(section: Section, populations: _Populations) -> Iterator[Pair]:
     for first, second in _paired(section, populations):
         x, y = populations[first], populations[second]
         yield Pair(first, second, _honest(statistics.improvement(x, y), [*x, *y]))
 
 
-def _paired(section: Section, populations: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Return all pairs, but of many own methods only each with the control."""
-    if len(section.methods) <= MANY:
-        return combinations(populations, 2)
-    others = (method for method in section.methods if method != section.control)
-    return ((method, section.control) for method in others if method in populations)
+def _paired(section: Section, populations: _Populations) -> Iterator[tuple[str, str]]:
+    """Yield all pairs of own methods, of many only each with the control; then each of them with published ones."""
+    own = [method for method in section.methods if method in populations]
+    if len(own) <= MANY:
+        yield from combinations(own, 2)
+    else:
+        yield from ((method, section.control) for method in own if method != section.control)
+    yield from product(own, (method for method in populations if method not in own))
 
 
-def _profiles(populations: dict[str, list[np.ndarray]]) -> Iterator[Curve]:
+def _standings(section: Section, peers: Mapping[str, Mapping[str, np.ndarray]]) -> Iterator[Standing]:
+    for run in section.runs:
+        if peers and all(run.task in runs for runs in peers.values()):
+            among = {name: statistics.percentile(run.score, runs[run.task]) for name, runs in peers.items()}
+            yield Standing(run, among)
+
+
+def _profiles(populations: _Populations) -> Iterator[Curve]:
     if sum(max(map(len, scores)) for scores in populations.values()) < 2:  # a single run has no profile
         return
     everything = np.concatenate([scores for method in populations.values() for scores in method])

@@ -93,6 +93,11 @@ def improvement(x: Scores, y: Scores, *, samples: int = SAMPLES, seed: int = SEE
     return Interval(*map(float, _band(total / len(tasks))))
 
 
+def percentile(value: float, among: np.ndarray) -> float:
+    """Return how many percent of other runs (runs,) lie below a value, an equal one counting a half."""
+    return 100 * float(np.mean((among < value) + 0.5 * (among == value)))
+
+
 def profile(scores: Scores, thresholds: np.ndarray, *, samples: int = SAMPLES, seed: int = SEED) -> np.ndarray:
     """Return the performance profile (3, thresholds): the share of runs above each of them, its low and its high end.
 

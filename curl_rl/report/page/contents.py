@@ -37,7 +37,8 @@ class Block(NamedTuple):
 
 def blocks(results: Results) -> list[Block]:
     """Return the parts of a section, in the order of the page."""
-    parts = (_scores, _aggregates, _improvement, _profiles, _learning, _efficiency, _published)
+    placed = (_percentiles,) if results.standings else ()
+    parts = (_scores, _aggregates, _improvement, *placed, _profiles, _learning, _efficiency, _published)
     return [part(results) for part in parts]
 
 
@@ -76,7 +77,10 @@ def _scores(results: Results) -> Block:
         own=len(section.methods),
     )
     notes = [f"Bold columns are the runs of this report. {table.note}"]
-    notes.append("Deviations are between seeds (n - 1); one seed has none. Published values are as printed.")
+    notes.append(
+        "Deviations are between seeds (n - 1); one seed has none. Published values are as printed, or of the published "
+        "single runs."
+    )
     if not results.methods:
         notes.append(f"No published results are known for these tasks at {section.budget_frames:,} frames.")
     warnings = _kind_warnings(results, results.main, unstated=True)
@@ -118,10 +122,13 @@ def _aggregates(results: Results) -> Block:
             notes.append(f"Left out, because a method has no finished run: {', '.join(unfinished)}.")
         notes.append(_unscaled(section))
     notes.append(f"{_BOOTSTRAP}. {_seeds_note(results)}".strip())
+    if sampled := any(row.runs and not row.own for row in results.aggregates):
+        notes.append("Published methods with a number of runs are aggregated from these single runs on the same tasks.")
     if any(not row.runs for row in results.aggregates):
         notes.append(
-            "Of published methods only each task's mean is known: their interquartile mean and optimality gap, which "
-            "need single runs, are blank. Those without a mean for every one of these tasks are left out."
+            f"Of {'the other ' if sampled else ''}published methods only each task's mean is known: their "
+            "interquartile mean and optimality gap, which need single runs, are blank. Those without a mean for every "
+            "one of these tasks are left out."
         )
     warnings = _kind_warnings(results, (row.method for row in results.aggregates))
     return Block("aggregates", "Aggregates", tuple(notes), tuple(warnings), (table,))
@@ -153,16 +160,24 @@ def _scale(section: Section) -> str:
 
 def _seeds_note(results: Results) -> str:
     """Say where intervals are missing or too narrow because tasks have one run."""
-    section = results.section
-    counts = {method: [len(section.seeds(method, task)) for task in section.common_tasks] for method in section.methods}
-    single = [method for method, runs in counts.items() if max(runs) == 1]
+    counts = _seeds(results.section)
     mixed = [method for method, runs in counts.items() if min(runs) == 1 < max(runs)]
     notes = []
-    if single:
+    if single := _single(results):
         notes.append(f"One seed a task: no interval for {', '.join(single)}.")
     if mixed:
         notes.append(f"Some tasks of {', '.join(mixed)} have one seed, which narrows the interval more than it should.")
     return " ".join(notes)
+
+
+def _single(results: Results) -> list[str]:
+    """Return the methods with one run of each common task."""
+    return [method for method, runs in _seeds(results.section).items() if max(runs) == 1]
+
+
+def _seeds(section: Section) -> dict[str, list[int]]:
+    """Return each method's number of runs of each common task."""
+    return {method: [len(section.seeds(method, task)) for task in section.common_tasks] for method in section.methods}
 
 
 def _improvement(results: Results) -> Block:
@@ -179,9 +194,41 @@ def _improvement(results: Results) -> Block:
     )
     note = "Mean over the common tasks of the share of pairs of runs in which X scores higher; a tie counts a half."
     if len(results.section.methods) > MANY:
-        note += f" Of more than {MANY} methods each is compared with {results.section.control} alone."
+        note += f" Of more than {MANY} methods each is compared with {results.section.control} alone"
+        note += ", and with the published ones." if results.standings else "."
+    notes = [note, _seeds_note(results)]
+    if results.standings and _single(results):
+        notes.append("Beside a published method the interval of one seed is of the published runs alone.")
     warnings = _kind_warnings(results, (name for pair in results.pairs for name in pair[:2]))
-    return Block("improvement", "Probability of improvement", (note, _seeds_note(results)), tuple(warnings), (table,))
+    return Block("improvement", "Probability of improvement", tuple(notes), tuple(warnings), (table,))
+
+
+def _percentiles(results: Results) -> Block:
+    section = results.section
+    peers = list(results.standings[0].percentiles)
+    shares = {pair[:2]: 100 * pair.value.estimate for pair in results.pairs}
+    mean = f"mean of {counted(len(section.common_tasks), 'task')}"
+    means = [
+        (mean, method, None, None, *(Value(shares[method, peer], decimals=1) for peer in peers))
+        for method in (section.methods if section.common_tasks else ())
+    ]
+    rows = [
+        (run.task, run.method, run.seed, Value(run.score), *(Value(found[peer], decimals=1) for peer in peers))
+        for run, found in results.standings
+    ]
+    table = Table(
+        f"{section.name}_percentiles",
+        "Percentile of each run among the published runs of its task",
+        ("Task", "Method", "Seed", "Return", *map(results.label, peers)),
+        (*means, *rows),
+        "0 is below all published runs of that task, 50 in their middle, 100 above all of them; a tie counts a half.",
+        own_rows=len(means),
+    )
+    notes = [table.note]
+    if means:
+        notes.append("Bold rows, means over runs and common tasks, are the probability of improvement in percent.")
+    warnings = _kind_warnings(results, peers, unstated=True)
+    return Block("percentiles", "Percentiles among published runs", tuple(notes), tuple(warnings), (table,))
 
 
 def _profiles(results: Results) -> Block:
@@ -239,7 +286,8 @@ def _published(results: Results) -> Block:
         folded.append(_aggregates_of_all(section.name, aggregates))
     note = (
         f"{len(results.methods)} methods have a published result for a task of this report at "
-        f"{section.budget_frames:,} frames; the tables and figures above show {len(results.main)} of them."
+        f"{section.budget_frames:,} frames; the tables and figures above show {len(results.main)} of them"
+        f"{', aggregates and probabilities also others with single runs' if results.standings else ''}."
     )
     return Block("published", "Published results", (note,), tables=(main,), folded=tuple(folded))
 

@@ -79,8 +79,8 @@ def looks(own: Iterable[str], others: Iterable[str]) -> dict[str, Look]:
     """Return the looks of the methods reported, filled and coloured, and of published ones, hollow and grey."""
     styles = zip(cycle(product(LINES, COLOURS)), cycle(MARKERS), strict=False)
     found = {method: Look(colour, marker, line) for method, ((line, colour), marker) in zip(own, styles, strict=False)}
-    styles = zip((name for name in others if name not in found), cycle(MARKERS), cycle(LINES[1:]), strict=False)
-    return found | {method: Look(_GREY, marker, line, True) for method, marker, line in styles}
+    styles = zip((name for name in others if name not in found), cycle(MARKERS), strict=False)
+    return found | {method: Look(_GREY, marker, "-", True) for method, marker in styles}
 
 
 def of_section(results: Results) -> dict[str, Drawing]:
@@ -91,6 +91,7 @@ def of_section(results: Results) -> dict[str, Drawing]:
         "scores": ("Scores by task", _scores),
         "aggregates": ("Aggregates", _aggregates),
         "improvement": ("Probability of improvement", _improvement),
+        "percentiles": ("Percentiles among published runs", _percentiles),
         "profiles": ("Performance profiles", _profiles),
         "curves": ("Learning curves", _learning),
         "efficiency": ("Sample efficiency", _efficiency),
@@ -147,7 +148,13 @@ def _point(axes: Any, row: float, look: Look, x: float, *ends: float, **more: An
     """Draw a marker, with a bar where the ends of its interval are known."""
     if ends and np.isfinite(ends).all():
         axes.plot(ends, [row, row], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
-    axes.plot([x], [row], look.marker, color=look.colour, markerfacecolor=look.face, linestyle="none", **more)
+    _marks(axes, look, [(x, row)], **more)
+
+
+def _marks(axes: Any, look: Look, places: Iterable[tuple[float, float]], **more: Any) -> None:
+    """Draw one method's markers."""
+    x, y = np.reshape(list(places), (-1, 2)).T
+    axes.plot(x, y, look.marker, color=look.colour, markerfacecolor=look.face, linestyle="none", **more)
 
 
 def _name_rows(axes: Any, names: Sequence[str]) -> None:
@@ -179,18 +186,23 @@ def _legend(figure: Any, results: Results, style: dict[str, Look], *, lines: boo
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, handletextpad=0.5)
 
 
+def _offsets(methods: Sequence[str]) -> dict[str, float]:
+    """Return how far from the middle of a row each method is drawn."""
+    places = np.linspace(-0.26, 0.26, len(methods)) if len(methods) > 1 else [0.0]
+    return dict(zip(methods, map(float, places), strict=True))
+
+
 def _scores(results: Results, style: dict[str, Look]) -> Any:
     """Draw one row a task: own methods with their intervals, published means hollow."""
     section = results.section
     tasks = section.scaled_tasks or section.tasks
     measure = normalised if section.scaled_tasks else lambda _, score: score
     figure, (axes,) = _figure(1.0 + 0.42 * len(tasks) + 0.18 * ((len(style) + 3) // 4))
-    offsets = np.linspace(-0.26, 0.26, len(section.methods)) if len(section.methods) > 1 else [0.0]
     for row, task in enumerate(tasks):
         for method, look in style.items():
             if score := results.scores.get((method, task)):
                 _point(axes, row, look, measure(task, score.mean), alpha=0.8)
-        for method, offset in zip(section.methods, offsets, strict=True):
+        for method, offset in _offsets(section.methods).items():
             if value := results.finals.get((method, task)):
                 _point(axes, row + offset, style[method], *(measure(task, part) for part in value), zorder=3)
     _name_rows(axes, [task.partition("/")[2] for task in tasks])
@@ -212,22 +224,49 @@ def _aggregates(results: Results, style: dict[str, Look]) -> Any:
                 _point(axes, index, style[row.method], *value)
         axes.set_title(METRIC_TITLES[metric].replace(" (", "\n("))
         _name_rows(axes, [_labelled(results, row.method) for row in rows])
-        axes.locator_params(axis="x", nbins=3)
+        axes.locator_params(axis="x", nbins=3, steps=(1, 2, 5, 10))
+        axes.tick_params(axis="x", labelsize=8)
     figure.supxlabel(results.section.score_label, fontsize=9, color=_INK)
     return figure
 
 
-def _improvement(results: Results, _: dict[str, Look]) -> Any:
-    pairs = results.pairs
-    if not pairs:
+def _improvement(results: Results, style: dict[str, Look]) -> Any:
+    """Draw one row for each method that others are held against."""
+    if not results.pairs:
         return None
-    figure, (axes,) = _figure(0.8 + 0.32 * len(pairs))
+    rows = list(dict.fromkeys(pair.second for pair in results.pairs))
+    held = {pair.first: style[pair.first] for pair in results.pairs}
+    figure, (axes,) = _figure(1.0 + 0.36 * len(rows) + 0.18 * ((len(held) + 3) // 4))
     axes.axvline(0.5, color=_GREY, linewidth=1)
-    for index, pair in enumerate(pairs):
-        _point(axes, index, Look(COLOURS[0], "o", "-"), *pair.value)
-    _name_rows(axes, [" > ".join(_labelled(results, name) for name in pair[:2]) for pair in pairs])
+    offsets = _offsets(list(held))
+    for first, second, value in results.pairs:
+        _point(axes, rows.index(second) + offsets[first], held[first], *value)
+    _name_rows(axes, [f"> {_labelled(results, name)}" for name in rows])
     axes.set_xlim(-0.03, 1.03)
-    axes.set_xlabel("probability that a run of the first scores higher")
+    axes.set_xlabel("probability that a run scores higher than one of the method at the left")
+    _legend(figure, results, held)
+    return figure
+
+
+def _percentiles(results: Results, style: dict[str, Look]) -> Any:
+    """Draw one row a task and one panel a published method, with a mark for each own run."""
+    if not results.standings:
+        return None
+    section, peers = results.section, list(results.standings[0].percentiles)
+    tasks = list(dict.fromkeys(standing.run.task for standing in results.standings))
+    figure, panels = _figure(1.3 + 0.3 * len(tasks), 1, len(peers), sharey=True)
+    offsets = _offsets(section.methods)
+    for axes, peer in zip(panels, peers, strict=True):
+        axes.axvline(50, color=_GREY, linewidth=1)
+        for method, offset in offsets.items():
+            own = [(run.task, found[peer]) for run, found in results.standings if run.method == method]
+            _marks(axes, style[method], [(x, tasks.index(task) + offset) for task, x in own], alpha=0.8)
+        axes.set_title(_labelled(results, peer).replace(" (", "\n("))
+        axes.set_xlim(-5, 105)
+        axes.set_xticks([0, 50, 100])
+        axes.set_xlabel("percentile")
+        _name_rows(axes, [task.partition("/")[2] for task in tasks])
+    _legend(figure, results, {method: style[method] for method in section.methods})
     return figure
 
 
@@ -235,9 +274,13 @@ def _profiles(results: Results, style: dict[str, Look]) -> Any:
     if not results.profiles:
         return None
     figure, (axes,) = _figure(3.4)
+    # From where a curve first leaves the top: a peer's one very low run would take the room of all others.
+    start = int((np.min([curve.y[0] for curve in results.profiles], axis=0) > 0.95).sum()) - 1
     for curve in results.profiles:
-        label = _labelled(results, curve.method)
-        _line(axes, curve, style[curve.method], label=label, marker=None, drawstyle="steps-post")
+        look, label = style[curve.method], _labelled(results, curve.method)
+        marks = {"markevery": 0.1, "markerfacecolor": "none", "linewidth": 0.9} if look.hollow else {"marker": None}
+        shown = Curve(curve.method, curve.x[start:], curve.y[:, start:])
+        _line(axes, shown, look, label=label, drawstyle="steps-post", **marks)
     axes.set_ylim(-0.02, 1.02)
     _score_axis(axes, f"{results.section.score_label}, τ")
     axes.set_ylabel("share of runs above τ")
@@ -299,7 +342,8 @@ def _line(axes: Any, curve: Curve, look: Look, **options: Any) -> None:
     axes.plot(curve.x, estimate, color=look.colour, linestyle=look.line, **options)
     if np.isfinite(low).all():
         step = "post" if options.get("drawstyle") == "steps-post" else None
-        axes.fill_between(curve.x, low, high, color=look.colour, alpha=0.18, linewidth=0, step=step)
+        alpha = 0.1 if look.hollow else 0.18
+        axes.fill_between(curve.x, low, high, color=look.colour, alpha=alpha, linewidth=0, step=step)
 
 
 def _score_axis(axes: Any, label: str) -> None:

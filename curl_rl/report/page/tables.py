@@ -21,6 +21,7 @@ class Value(NamedTuple):
     seeds: int | None = None
     low: float | None = None
     high: float | None = None
+    decimals: int | None = None  # None for three digits
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Value | None":
@@ -116,6 +117,7 @@ class Table:
     def _heading(self, index: int) -> str:
         kind = "" if self._is_text(index) else ' class="number"'
         name = re.sub(r" (\[.*\])$", r" <small>\1</small>", escaped(self.columns[index]))
+        name = re.sub(r" (\([^()]*\))", r" <span>\1</span>", name)  # kept in one line
         return f'<th scope="col" aria-sort="none"{kind}><button type="button">{name}</button></th>'
 
     def _row(self, index: int) -> str:
@@ -123,7 +125,7 @@ class Table:
         for column, cell in enumerate(self.rows[index][1:], start=1):
             number = "" if isinstance(cell, str) or cell is None else f' data-value="{_plain(cell, "number")}"'
             long = isinstance(cell, str) and len(cell) > _LONG
-            kinds = {"number": number, "own": column <= self.own, "long": long}
+            kinds = {"number": number or _is_range(cell), "own": column <= self.own, "long": long}
             classes = [name for name, holds in kinds.items() if holds]
             kind = f' class="{" ".join(classes)}"' if classes else ""
             cells.append(f"<td{kind}{number}>{escaped(shown(cell))}</td>")
@@ -136,7 +138,7 @@ class Table:
         return [part for part in _PARTS if part == "number" or any(_known(getattr(value, part)) for value in values)]
 
     def _is_text(self, index: int) -> bool:
-        return any(isinstance(row[index], str) and row[index] for row in self.rows)
+        return any(isinstance(row[index], str) and row[index] and not _is_range(row[index]) for row in self.rows)
 
 
 def counted(number: int, noun: str) -> str:
@@ -147,7 +149,7 @@ def shown(cell: Cell) -> str:
     """Write a cell for readers: "582 ± 146 (10)", "0.381 [0.350, 0.412]"."""
     if not isinstance(cell, Value):
         return "" if cell is None else f"{cell:,}" if isinstance(cell, int) else cell
-    digits = _digits(max(abs(cell.number), cell.std or 0.0))
+    digits = _digits(max(abs(cell.number), cell.std or 0.0)) if cell.decimals is None else cell.decimals
     text = _number(cell.number, digits)
     if _known(cell.std):
         text += f" ± {_number(cell.std, digits)}"
@@ -156,6 +158,11 @@ def shown(cell: Cell) -> str:
     if _known(cell.low) and _known(cell.high):
         text += f" [{_number(cell.low, digits)}, {_number(cell.high, digits)}]"
     return text
+
+
+def _is_range(cell: Cell) -> bool:
+    """Return whether a cell is like "52-60", which stands among numbers."""
+    return isinstance(cell, str) and re.fullmatch(r"\d+-\d+", cell) is not None
 
 
 def _known(value: float | None) -> bool:

@@ -4,6 +4,9 @@ Sources disagree over the same method. Every (method, task, budget) has one row 
 method's bare name stands for the figures of its own paper or repository; where the collected tables have none, for
 data that its authors gave to others; else for the first table in the order of sources.csv. What other tables tell of
 the same method keeps a name that says so, "SAC+AE (CURL's table)" or "SPR (rliable)".
+
+Of some methods of Atari-100K every single run is known. A line of atari_runs.csv is one method's runs of one game, the
+scores of five digits or two decimals in the order of the source; plain text, which a wheel packs to two fifths.
 """
 
 import csv
@@ -27,7 +30,7 @@ class Score(NamedTuple):
     task: str
     budget_frames: int
     mean: float
-    std: float | None  # over runs, as the source prints it; None where it has none, or a standard error
+    std: float | None  # over runs, as printed or of the single runs; None where there is none, or a standard error
     seeds: int | None  # None where the source does not say
     source: str
 
@@ -91,25 +94,24 @@ def aggregates(suite: str, budget_frames: int) -> list[Aggregate]:
     ]
 
 
-def curl_seeds(suite: str, budget_frames: int) -> dict[str, np.ndarray]:
-    """Return the returns (20,) of the CURL paper's own runs of each game, each the best of ten evaluations.
+def runs(suite: str, budget_frames: int) -> dict[str, dict[str, np.ndarray]]:
+    """Return the returns (runs,) of published single runs by method, then by task.
 
-    Games are independent: the same place in two of them is not the same run (Laskin et al. 2020, tables 6 and 7). Empty
-    for another suite or budget than Atari-100K's.
+    Those of CURL's paper are the best of ten evaluations, others final checkpoints (see the methods' kinds). Games are
+    independent: the same place in two of them is not the same run. Empty for another suite or budget than Atari-100K's.
     """
-    if (suite, budget_frames) != ("atari", _ATARI_FRAMES):
-        return {}
-    runs: dict[str, list[float]] = {}
-    for row in _rows("atari_curl_seeds"):
-        runs.setdefault(_game(row["game"]), []).append(float(row["score"]))
-    return {task: np.array(values) for task, values in runs.items()}
+    found: dict[str, dict[str, np.ndarray]] = {}
+    if (suite, budget_frames) == ("atari", _ATARI_FRAMES):
+        for (method, task), (values, _) in _runs().items():
+            found.setdefault(method, {})[task] = values
+    return found
 
 
 @cache
 def _scores() -> tuple[Score, ...]:
     control = (_score(row, f"dmc/{row['task']}", int(row["frames"])) for row in _rows("dmc"))
     games = (_score(row, _game(row["game"]), _ATARI_FRAMES) for row in _rows("atari"))
-    return (*control, *games)
+    return (*control, *map(_with_spread, games))
 
 
 def _score(row: Mapping[str, str], task: str, frames: int) -> Score:
@@ -117,6 +119,24 @@ def _score(row: Mapping[str, str], task: str, frames: int) -> Score:
     source = _sources()[row["source"]] + (f"; evaluated at {at} frames" if at else "")
     count, mean = _count(row["seeds"]), float(row["mean"])
     return Score(row["method"], task, frames, mean, float(std) if std else None, count, source)
+
+
+def _with_spread(score: Score) -> Score:
+    """Return a score with the deviation of the single runs behind it, where these are known."""
+    if (score.method, score.task) not in _runs():
+        return score
+    values, source = _runs()[score.method, score.task]
+    sources = dict.fromkeys((score.source, source))
+    return score._replace(std=float(values.std(ddof=1)), source=" | ".join(sources))
+
+
+@cache
+def _runs() -> dict[tuple[str, str], tuple[np.ndarray, str]]:
+    """Return single runs (runs,) and their source by method and task."""
+    return {
+        (row["method"], _game(row["game"])): (np.array(row["scores"].split(), float), _sources()[row["source"]])
+        for row in _rows("atari_runs")
+    }
 
 
 @cache
