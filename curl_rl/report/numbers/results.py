@@ -185,8 +185,8 @@ def _profiles(populations: _Populations) -> Iterator[Curve]:
         return
     everything = np.concatenate([scores for method in populations.values() for scores in method])
     ends = (min(0.0, everything.min() - 0.02), max(1.0, everything.max() * 1.02))
-    thresholds = np.unique([*ends, *_thinned(everything, 400)])  # a profile is a step at each score
     for method, scores in populations.items():
+        thresholds = np.unique([*ends, *_thinned(np.concatenate(scores), 150)])  # a profile is a step at each score
         yield Curve(method, thresholds, _honest_band(statistics.profile(scores, thresholds), scores))
 
 

@@ -274,12 +274,13 @@ def _profiles(results: Results, style: dict[str, Look]) -> Any:
     if not results.profiles:
         return None
     figure, (axes,) = _figure(3.4)
-    # From where a curve first leaves the top: a peer's one very low run would take the room of all others.
-    start = int((np.min([curve.y[0] for curve in results.profiles], axis=0) > 0.95).sum()) - 1
+    # From 0 or where a curve first leaves the top: a peer's one very low run would take the room of all others.
+    start = min(0.0, *(curve.x[np.argmax(curve.y[0] <= 0.95)] - 0.05 for curve in results.profiles))
     for curve in results.profiles:
         look, label = style[curve.method], _labelled(results, curve.method)
         marks = {"markevery": 0.1, "markerfacecolor": "none", "linewidth": 0.9} if look.hollow else {"marker": None}
-        shown = Curve(curve.method, curve.x[start:], curve.y[:, start:])
+        first = max(int(np.searchsorted(curve.x, start)) - 1, 0)
+        shown = Curve(curve.method, np.maximum(curve.x[first:], start), curve.y[:, first:])
         _line(axes, shown, look, label=label, drawstyle="steps-post", **marks)
     axes.set_ylim(-0.02, 1.02)
     _score_axis(axes, f"{results.section.score_label}, τ")
