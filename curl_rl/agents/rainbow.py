@@ -1,11 +1,13 @@
 """Data-efficient Rainbow, its encoder trained by the value distribution and by a self-supervised objective.
 
-Sources: Hessel et al. 2018 (Rainbow), van Hasselt et al. 2019 (data-efficient), Laskin et al. 2020 (CURL). The replay
-brings n-step returns and priorities; what is left is double, duelling, noisy, distributional learning.
+Sources: Hessel et al. 2018 (Rainbow), van Hasselt et al. 2019 (data-efficient), Laskin et al. 2020 (CURL), Schwarzer et
+al. 2023 (BBF). The replay brings n-step returns and priorities; what is left is double, duelling, noisy, distributional
+learning, and BBF's schedule.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.agents.base import AugmentedConfig
+from curl_rl.agents.schedule import Annealing, Exploration, Resets
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
-from curl_rl.nn.losses import categorical_loss, project_distribution
-from curl_rl.nn.networks import frozen_copy, grad_norm
+from curl_rl.nn.networks import decayed, frozen_copy, grad_norm, move_average, random_seed
 from curl_rl.nn.remembering import Remembering
+from curl_rl.nn.returns import Returns
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import LONGEST, option
@@ -31,15 +34,23 @@ Heads = Callable[[Tensor], Tensor]
 class RainbowConfig(AugmentedConfig):
     name: str = "rainbow"
     hidden_dim: int = option(256, "width of the value's and the advantages' hidden layers", at_least=1)
-    atoms: int = option(51, "atoms of the value distribution", at_least=2, at_most=1001)
+    shared: bool = option(False, "one hidden layer for the value and the advantages, as in Dopamine")
+    atoms: int = option(51, "of the value distribution; 1: the mean alone, by Huber's loss", at_least=1, at_most=1001)
     v_min: float = option(-10.0, "lowest return of the value distribution", below="v_max")
     v_max: float = option(10.0, "highest return of the value distribution")
-    noise_std: float = option(0.1, "size of the noisy layers' noise at the start", at_least=0)
+    noise_std: float = option(0.1, "size of the noisy layers' noise at the start; 0: plain layers", at_least=0)
     learning_rate: float = option(1e-4, "of encoder, value distribution and objective", above=0)
     adam_epsilon: float = option(1.5e-4, "Adam's epsilon", above=0)
-    max_grad_norm: float = option(10.0, "norm to which gradients are clipped", above=0)
-    target_period: int = option(2000, "updates from one copy of the target to the next", at_least=1, at_most=LONGEST)
+    weight_decay: float = option(0.0, "AdamW's, of weights and not of biases", at_least=0)
+    max_grad_norm: float = option(10.0, "norm to which gradients are clipped; 0: they are not", at_least=0)
+    target_period: int = option(2000, "updates from one step of the target to the next", at_least=1, at_most=LONGEST)
+    target_offset: int = option(0, "updates by which its first step comes early", at_least=0, at_most=LONGEST)
+    target_tau: float = option(1.0, "weight of the new parameters in the target", above=0, at_most=1)
+    target_acts: bool = option(False, "whether the target chooses the actions")
     priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=("value", "total"))
+    anneal: Annealing = field(default_factory=Annealing)
+    explore: Exploration = field(default_factory=Exploration)
+    resets: Resets = field(default_factory=Resets)
 
     @property
     def pace(self) -> Pace:
@@ -51,20 +62,20 @@ class Rainbow(Kept):
 
     Config = RainbowConfig
     discrete, reports_priorities = True, True
-    kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates")
+    kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates", "explored")
 
     def __init__(self, config: RainbowConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
-        self.config, self.learner, self.device = config, learner, device
-        self.n_step, self.discount = config.n_step, config.discount
+        self.config, self.learner, self.device, self.action_dim = config, learner, device, action_dim
         self.heads = self.networks(config, learner.encoder, action_dim)[0].to(device)
         self.network = nn.ModuleDict({"encoder": learner.encoder, "heads": self.heads})
         self.target_network = frozen_copy(self.network)
         self.target_heads = cast(DuellingHeads, self.target_network["heads"])
-        self.support = torch.linspace(config.v_min, config.v_max, config.atoms, device=device)
-        self.updates = 0
+        self.returns = Returns(config.atoms, config.v_min, config.v_max, device)
+        self.updates, self.explored = 0, 0
         self.trained = [*self.network.parameters(), *learner.heads()]
         options: dict[str, Any] = {"fused": True, "capturable": device.type == "cuda"}
-        adam = torch.optim.Adam(self.trained, lr=config.learning_rate, eps=config.adam_epsilon, **options)
+        groups = decayed(self.trained, config.weight_decay)
+        adam = torch.optim.AdamW(groups, lr=config.learning_rate, eps=config.adam_epsilon, **options)
         self.optimizers = {"all": adam}
         self.generator = torch.Generator(device).manual_seed(seed)
         self.heads.draw(self.generator)
@@ -74,7 +85,21 @@ class Rainbow(Kept):
     def networks(config: RainbowConfig, encoder: Encoder, action_dim: int) -> tuple[DuellingHeads]:
         """Build what the agent trains beside its learner."""
         sizes = encoder.feature_dim, action_dim, config.atoms, config.hidden_dim
-        return (DuellingHeads(*sizes, noise_std=config.noise_std),)
+        return (DuellingHeads(*sizes, noise_std=config.noise_std, shared=config.shared),)
+
+    @property
+    def n_step(self) -> int:
+        """Of the returns that it wants now."""
+        return self._horizon[0]
+
+    @property
+    def discount(self) -> float:
+        return self._horizon[1]
+
+    @property
+    def _horizon(self) -> tuple[int, float]:
+        c = self.config
+        return c.anneal.at(c.n_step, c.discount, self.updates - c.resets.last(self.updates))
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
@@ -82,13 +107,16 @@ class Rainbow(Kept):
 
         The noise stays for the update that follows: it is drawn once a step, as in the original.
         """
+        network = self.target_network if self.config.target_acts else self.network
+        heads = cast(DuellingHeads, network["heads"])
         if explore:
-            self.heads.draw(self.generator)
-        features = self.learner.encoder(self.learner.observe(obs))
-        return self._values(self.heads(features, noisy=explore)).argmax(1).cpu().numpy()
-
-    def _values(self, logits: Tensor) -> Tensor:
-        return logits.float().softmax(-1) @ self.support
+            heads.draw(self.generator)
+        features = network["encoder"](self.learner.observe(obs))
+        actions = self.returns.mean(heads(features, noisy=explore)).argmax(1)
+        if explore:
+            actions = self.config.explore.mix(actions, self.action_dim, self.explored, self.generator)
+            self.explored += 1
+        return actions.cpu().numpy()
 
     def update(self, batch: Batch) -> UpdateResult:
         """Take one gradient update on raw observations; unless told otherwise only views are augmented."""
@@ -101,9 +129,24 @@ class Rainbow(Kept):
         self.target_heads.draw(self.generator)
         metrics = self._step(batch, obs, next_obs, views)
         self.updates += 1
-        if self.updates % self.config.target_period == 0:
-            self.target_network.load_state_dict(self.network.state_dict())
+        if (self.updates + self.config.target_offset) % self.config.target_period == 0:
+            move_average(self.target_network, self.network, self.config.target_tau)
+        if self.config.resets.last(self.updates) == self.updates:
+            self._reset()
         return UpdateResult(metrics, metrics.pop("priorities"))
+
+    def _reset(self) -> None:
+        """Start heads, objective and optimiser anew, the encoder by a share, and the target by draws of its own."""
+        encoder, keep = cast(Encoder, self.target_network["encoder"]), self.config.resets.keep
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_seed(self.generator))
+            self.learner.reset(keep)
+            move_average(encoder, encoder.fresh().to(self.device), 1 - keep)
+            for heads in (self.heads, self.target_heads):
+                fresh = self.networks(self.config, encoder, self.action_dim)[0]
+                heads.load_state_dict(fresh.state_dict())
+        self.optimizers["all"].state.clear()
+        self._step = make_step(self._descend, self.device, capture=self.config.capture)
 
     def _descend(self, batch: Batch, obs: Images, next_obs: Images, views: Views | None) -> Metrics:
         """Step everything on one backward pass; the encoder's moving average follows."""
@@ -120,7 +163,7 @@ class Rainbow(Kept):
         self.optimizers["all"].zero_grad(set_to_none=True)
         (batch.weight * total).mean().backward()
         metrics["encoder_grad_norm"] = grad_norm(list(self.learner.encoder.parameters()))
-        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm)
+        metrics["grad_norm"] = nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm or math.inf)
         self.optimizers["all"].step()
         if views is not None:
             self.learner.move_target()
@@ -128,30 +171,28 @@ class Rainbow(Kept):
         return metrics
 
     def _value_losses(self, batch: Batch, obs: Images, next_obs: Images, online: Remembering) -> tuple[Tensor, Metrics]:
-        """Return each sample's cross-entropy (B,) against the projected target distribution, averaged over views."""
+        """Return each sample's loss (B,) against the projected target distribution, averaged over views."""
         rows = torch.arange(len(batch.action), device=self.device)
         online.begin(*next_obs).of(cast(Encoder, self.target_network["encoder"])).begin(*next_obs)
         heads = self.heads.formed()
         logits = [heads(online(images)) for images in obs]
         target = torch.stack([self._target(batch, images, online, heads) for images in next_obs]).mean(0)
-        losses = torch.stack([categorical_loss(each[rows, batch.action], target) for each in logits]).mean(0)
+        losses = torch.stack([self.returns.compare(each[rows, batch.action], target) for each in logits]).mean(0)
         seen = logits[0].detach().float()
         return losses, {
             "value_loss": losses.detach().mean(),
-            "q": self._values(seen).amax(1).mean(),
+            "q": self.returns.mean(seen).amax(1).mean(),
             "value_entropy": -(seen.softmax(-1) * seen.log_softmax(-1)).sum(-1).mean(),
             "batch_reward": batch.reward.mean(),
         }
 
     @torch.no_grad()
     def _target(self, batch: Batch, next_obs: Tensor, online: Remembering, heads: Heads) -> Tensor:
-        """Return the projected distribution (B, atoms) of the action that the online network prefers."""
+        """Return the projected distribution (B, atoms) of the action that the online network prefers, or its mean."""
         rows = torch.arange(len(batch.action), device=self.device)
-        best = self._values(heads(online(next_obs))).argmax(1)
+        best = self.returns.mean(heads(online(next_obs))).argmax(1)
         features = online.of(cast(Encoder, self.target_network["encoder"]))(next_obs)
-        logits = self.target_heads(features)
-        probabilities = logits[rows, best].float().softmax(-1)
-        return project_distribution(probabilities, batch.reward, batch.discount, self.support)
+        return self.returns.target(self.target_heads(features)[rows, best], batch.reward, batch.discount)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)

@@ -50,8 +50,9 @@ class ReplayConfig:
     sampler: str = option("uniform", "how slots are drawn; prioritized: by the agent's reports", one_of=tuple(SAMPLERS))
     exponent: float = option(0.5, "of the priorities; 0: uniform", at_least=0, at_most=1, where="sampler=prioritized")
     beta: float = option(
-        0.4, "of the importance weights, rises to 1", at_least=0, at_most=1, where="sampler=prioritized"
+        0.4, "of the importance weights at the start", at_least=0, at_most=1, where="sampler=prioritized"
     )
+    last_beta: float = option(1.0, "the same at the end", at_least=0, at_most=1, where="sampler=prioritized")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from curl_rl.nn.images import (
     random_crop,
     random_crop_shift,
     random_cutout,
+    random_intensity,
     random_shift,
     random_translate,
     unmoved,
@@ -97,16 +98,18 @@ class RandomCrop(Augmentation):
 class ShiftConfig(AugmentationConfig):
     name: str = "shift"
     pad: int = option(4, "pixels that are padded, and moved by at most", at_least=0)
+    intensity: float = option(0.0, "deviation of the brightness; DrQ on Atari: 0.05, else 0", at_least=0, at_most=1)
 
 
 class RandomShift(Augmentation):
-    """A shift by some pixels, the border replicated (Kostrikov et al. 2020, DrQ)."""
+    """A shift by some pixels, the border replicated, and another brightness (Kostrikov et al. 2020, DrQ)."""
 
     Config = ShiftConfig
     rests = True
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
-        return random_shift(images, self.config.pad, generator)
+        crop, intensity = random_shift(images, self.config.pad, generator), self.config.intensity
+        return crop._replace(images=random_intensity(crop.images, intensity, generator)) if intensity else crop
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from curl_rl.nn.losses import squashed_gaussian
-from curl_rl.nn.networks import NoisyLinear, initialise, mlp
+from curl_rl.nn.networks import NoisyLinear, PlainLinear, initialise, mlp
 
 _Layer = Callable[[Tensor], Tensor]
 
@@ -49,19 +50,27 @@ class TwinQ(nn.Module):
 
 
 class DuellingHeads(nn.Module):
-    """Distributions over returns on features, as a value plus centred advantages (Wang et al. 2016, equation 9)."""
+    """Distributions over returns on features, as a value plus centred advantages (Wang et al. 2016, equation 9).
 
-    def __init__(self, feature_dim: int, actions: int, atoms: int, hidden_dim: int, *, noise_std: float):
+    Args: noise_std, the noise's size at the start, 0 for layers without; shared, whether value and advantages have one
+    hidden layer, as in Dopamine, or one each.
+    """
+
+    def __init__(
+        self, feature_dim: int, actions: int, atoms: int, hidden_dim: int, *, noise_std: float, shared: bool = False
+    ):
         super().__init__()
         self.shape = (actions, atoms)
-        self.value_hidden = NoisyLinear(feature_dim, hidden_dim, noise_std)
-        self.value = NoisyLinear(hidden_dim, atoms, noise_std)
-        self.advantage_hidden = NoisyLinear(feature_dim, hidden_dim, noise_std)
-        self.advantage = NoisyLinear(hidden_dim, actions * atoms, noise_std)
+        linear = partial(NoisyLinear, std=noise_std) if noise_std else PlainLinear
+        self.value_hidden = linear(feature_dim, hidden_dim)
+        self.value = linear(hidden_dim, atoms)
+        if not shared:
+            self.advantage_hidden = linear(feature_dim, hidden_dim)
+        self.advantage = linear(hidden_dim, actions * atoms)
 
     @property
     def layers(self) -> tuple[NoisyLinear, ...]:
-        return self.value_hidden, self.value, self.advantage_hidden, self.advantage
+        return cast(tuple[NoisyLinear, ...], tuple(self.children()))
 
     def forward(self, features: Tensor, *, noisy: bool = True) -> Tensor:
         """Return the logits of each action's distribution, (B, actions, atoms)."""
@@ -72,9 +81,13 @@ class DuellingHeads(nn.Module):
         layers = [layer.formed() for layer in self.layers]
         return lambda features: self._logits(features, *layers)
 
-    def _logits(self, features: Tensor, value_hidden: _Layer, value: _Layer, hidden: _Layer, last: _Layer) -> Tensor:
-        values = value(value_hidden(features).relu_())
-        advantages = last(hidden(features).relu_()).unflatten(1, self.shape)
+    def _logits(self, features: Tensor, value_hidden: _Layer, value: _Layer, *others: _Layer) -> Tensor:
+        *own, last = others
+        hidden = value_hidden(features).relu_()
+        values = value(hidden)
+        for layer in own:
+            hidden = layer(features).relu_()
+        advantages = last(hidden).unflatten(1, self.shape)
         return values[:, None] + advantages - advantages.mean(1, keepdim=True)
 
     def draw(self, generator: torch.Generator) -> None:

@@ -82,6 +82,15 @@ def random_shift(images: Tensor, pad: int, generator: torch.Generator) -> Crop:
     return crop(images, size, _draw_corners(images, 2 * pad + 1, generator) - pad)
 
 
+def random_intensity(images: Tensor, scale: float, generator: torch.Generator) -> Tensor:
+    """Make each image brighter or darker by a normal variable of this deviation, cut at two of them (DrQ on Atari).
+
+    The originals leave the sum in floats; here it is bytes again, so that white stays white.
+    """
+    draws = torch.randn((len(images), 1, 1, 1), generator=generator, device=images.device).clamp_(-2, 2)
+    return (images * (1 + scale * draws)).add_(0.5).clamp_(0, 255).to(torch.uint8)
+
+
 def _check_pad(pad: int, images: Tensor, fault: str) -> None:
     if pad >= images.shape[-1]:
         raise ConfigError(

@@ -56,6 +56,11 @@ def categorical_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * logits.float().log_softmax(-1)).sum(-1)
 
 
+def huber_loss(value: Tensor, target: Tensor) -> Tensor:
+    """Return each sample's Huber loss (B,) of its value (B, 1) against a target (B, 1) (Mnih et al. 2015)."""
+    return F.huber_loss(value.float(), target, reduction="none").sum(1)
+
+
 def _full(x: Tensor) -> Tensor:
     """Return in float32 what is narrower."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -62,6 +62,19 @@ class NoisyLinear(nn.Module):
         return lambda x: F.linear(x, weight, bias)
 
 
+class PlainLinear(nn.Linear):
+    """A linear layer without noise, with the face of one that has it."""
+
+    def draw(self, generator: torch.Generator) -> None:
+        """Draw nothing."""
+
+    def forward(self, x: Tensor, *, noisy: bool = False) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(x)
+
+    def formed(self) -> Callable[[Tensor], Tensor]:
+        return self
+
+
 def initialise(module: nn.Module, how: Initialisation = "orthogonal") -> None:
     """Initialise in place: orthogonal weights and zero biases, or PyTorch's `default` left as it is.
 
@@ -97,6 +110,19 @@ def move_average(target: nn.Module, online: nn.Module, tau: float) -> None:
     Without `no_grad` the in-place foreach call would silently join the graph and keep every step's alive.
     """
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def decayed(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:
+    """Return an optimiser's groups: all alike without a decay, otherwise vectors such as biases without it."""
+    if not decay:
+        return [{"params": parameters, "weight_decay": 0.0}]
+    weights, vectors = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
+    return [{"params": weights, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def random_seed(generator: torch.Generator) -> int:
+    """Draw a seed for another generator."""
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def grad_norm(parameters: list[nn.Parameter]) -> Tensor:

@@ -53,7 +53,7 @@ class Objective(nn.Module):
 
     def __init__(self, config: Any, shapes: Shapes):
         super().__init__()
-        self.config = config
+        self.config, self.shapes = config, shapes
         self.coefficient: float = 1.0 if config.coefficient is None else config.coefficient
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
@@ -62,6 +62,10 @@ class Objective(nn.Module):
         Nothing that a checkpoint keeps changes here, but for a generator's state: that is what `after_step` is for.
         """
         raise TypeError(f"{type(self).__name__} gives no loss")
+
+    def reset(self, keep: float) -> None:
+        """Start anew under torch's own random numbers, where the agent does; `keep` of the encoder stays."""
+        self.load_state_dict(type(self)(self.config, self.shapes).state_dict())
 
     def after_step(self) -> None:
         """Do what follows an optimiser step, such as a queue's or a moving average's update."""

@@ -103,6 +103,12 @@ class Learner(Kept):
         loss, metrics = self.objective(batch, views, online, online.of(self.target_encoder))
         return self.objective.coefficient * loss, {"objective_loss": loss.detach(), **metrics}
 
+    def reset(self, keep: float) -> None:
+        """Start the objective anew, and of the encoder and its average all but the share `keep`, each by a draw."""
+        for encoder in (self.encoder, self.target_encoder):
+            move_average(encoder, encoder.fresh().to(self.device), 1 - keep)
+        self.objective.reset(keep)
+
     def move_target(self) -> None:
         move_average(self.target_encoder, self.encoder, self.pace.tau)
 

@@ -1,5 +1,6 @@
 """Objectives about what follows: contrast with a later observation, and predictions step by step."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -167,6 +168,12 @@ class Spr(Objective):
         prediction, goal = (x.unflatten(0, future.mask.shape) for x in (prediction, goal))
         loss, similarity = latent_prediction_loss(prediction, goal, future.mask)
         return loss, {"cosine_similarity": similarity}
+
+    def reset(self, keep: float) -> None:
+        """Start anew, but for the transition, of which as much stays as of the encoder, as in BBF."""
+        former = copy.deepcopy(self.transition)
+        super().reset(keep)
+        move_average(self.transition, former, keep)
 
     def _latent(self, maps: Tensor) -> Tensor:
         # Not adaptive pooling, whose backward pass on CUDA adds up in no fixed order.

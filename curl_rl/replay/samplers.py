@@ -105,19 +105,27 @@ class UniformSampler:
 class PrioritizedSampler:
     """Draw slots in proportion to priority ** exponent (Schaul et al. 2016, proportional variant, stratified).
 
-    Weights are (N * p) ** -beta divided by the batch's largest. `beta` rises linearly to 1 over `anneal_updates` calls
-    of `update` (0: it stays). A new slot gets the largest priority seen so far. ConfigError for options out of range.
+    Weights are (N * p) ** -beta divided by the batch's largest. It goes linearly from the first of `betas` to the last
+    over `anneal_updates` calls of `update` (0: it stays). A new slot gets the largest priority seen so far. ConfigError
+    for options out of range.
     """
 
     bytes_per_slot: ClassVar[int] = 16  # two float64
 
-    def __init__(self, capacity: int, *, exponent: float = 0.5, beta: float = 0.4, anneal_updates: int = 0):
-        for name, value in (("exponent", exponent), ("beta", beta)):
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        exponent: float = 0.5,
+        betas: tuple[float, float] = (0.4, 1.0),
+        anneal_updates: int = 0,
+    ):
+        for name, value in (("exponent", exponent), ("beta", betas[0]), ("last_beta", betas[1])):
             if not 0 <= value <= 1:
                 raise ConfigError(f"replay.{name}={value} is not between 0 and 1: choose replay.{name} in that range")
         if anneal_updates < 0:
             raise ConfigError(f"replay.anneal_updates={anneal_updates} is negative: choose 0 to keep beta, or more")
-        self._exponent, self._first_beta, self._anneal_updates = exponent, beta, anneal_updates
+        self._exponent, self._betas, self._anneal_updates = exponent, betas, anneal_updates
         self._tree = _SumTree(capacity)
         self._largest = 1.0
         self._count = 0
@@ -130,9 +138,9 @@ class PrioritizedSampler:
     @property
     def beta(self) -> float:
         """Exponent of the importance weights, after the updates so far."""
-        if self._anneal_updates == 0:
-            return self._first_beta
-        return self._first_beta + (1 - self._first_beta) * min(1.0, self._updates / self._anneal_updates)
+        first, last = self._betas
+        share = min(1.0, self._updates / self._anneal_updates) if self._anneal_updates else 0.0
+        return first + (last - first) * share
 
     def __len__(self) -> int:
         return self._count

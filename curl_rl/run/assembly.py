@@ -115,7 +115,8 @@ def _make_sampler(config: Config, capacity: int) -> Sampler:
     if replay.sampler == "uniform":
         return UniformSampler(capacity)
     updates = (config.budget_frames // config.env.action_repeat - config.random_steps) * config.updates_per_step
-    return PrioritizedSampler(capacity, exponent=replay.exponent, beta=replay.beta, anneal_updates=max(updates, 0))
+    betas = replay.beta, replay.last_beta
+    return PrioritizedSampler(capacity, exponent=replay.exponent, betas=betas, anneal_updates=max(updates, 0))
 
 
 def make_stack(config: Config) -> FrameStack:

@@ -11,7 +11,7 @@ import torch
 
 from curl_rl import __version__
 
-FORMAT = 3  # raised whenever a file's meaning changes
+FORMAT = 4  # raised whenever a file's meaning changes
 
 
 class BrokenError(Exception):

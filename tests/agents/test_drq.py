@@ -183,9 +183,9 @@ def value_losses(agent: Rainbow, batch: Batch) -> tuple[Tensor, list[Tensor], li
     with torch.no_grad():
         targets = []
         for images in next_obs:
-            best = (agent.heads(agent.learner.encoder(images)).softmax(-1) @ agent.support).argmax(1)
+            best = (agent.heads(agent.learner.encoder(images)).softmax(-1) @ agent.returns.support).argmax(1)
             shares = agent.target_heads(agent.target_network["encoder"](images))[rows, best].softmax(-1)
-            targets.append(project_distribution(shares, batch.reward, batch.discount, agent.support))
+            targets.append(project_distribution(shares, batch.reward, batch.discount, agent.returns.support))
         target = sum(targets) / len(targets)
     logits = [agent.heads(agent.learner.encoder(images))[rows, batch.action] for images in obs]
     return sum(categorical_loss(each, target) for each in logits) / len(logits), obs, next_obs

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from curl_rl.agents import AGENTS
 from curl_rl.agents.rainbow import Rainbow, RainbowConfig
+from curl_rl.agents.schedule import Annealing, Exploration, Resets
 from curl_rl.nn.augmentations import AUGMENTATIONS as CLASSES
 from curl_rl.nn.augmentations import AugmentationConfig, NoAugmentation
 from curl_rl.nn.cudagraph import tensors
@@ -330,7 +331,7 @@ def test_a_two_state_problem_is_learned():
         agent.act(first[None].numpy(), explore=True)
         agent.update(batch)
     with torch.no_grad():
-        q = agent._values(agent.heads(agent.learner.encoder(torch.stack([first, second])), noisy=False))
+        q = agent.returns.mean(agent.heads(agent.learner.encoder(torch.stack([first, second])), noisy=False))
     torch.testing.assert_close(q, torch.tensor([[0.5 + 0.9 * 1.0, 0.0], [0.0, 1.0]]), rtol=0, atol=0.05)
     assert agent.act(torch.stack([first, second]).numpy(), explore=False).tolist() == [0, 1]
 
@@ -513,10 +514,14 @@ def test_targets_start_as_copies_and_are_networks_of_their_own():
         ({"noise_std": math.nan}, "agent.noise_std must be at least 0 and at most .*, got nan"),
         ({"hidden_dim": 0}, "agent.hidden_dim must be at least 1 and at most .*, got 0"),
         ({"target_period": 0}, "agent.target_period must be at least 1 and at most .*, got 0"),
-        ({"atoms": 1}, "agent.atoms must be at least 2 and at most .*, got 1"),
+        ({"atoms": 0}, "agent.atoms must be at least 1 and at most .*, got 0"),
         ({"learning_rate": 0.0}, "agent.learning_rate must be above 0 and at most 1000000.0, got 0.0"),
         ({"adam_epsilon": 0.0}, "agent.adam_epsilon must be above 0 and at most 1000000.0, got 0.0"),
-        ({"max_grad_norm": 0.0}, "agent.max_grad_norm must be above 0 and at most 1000000.0, got 0.0"),
+        ({"max_grad_norm": -1.0}, "agent.max_grad_norm must be at least 0 and at most 1000000.0, got -1.0"),
+        ({"target_tau": 0.0}, "agent.target_tau must be above 0 and at most 1, got 0.0"),
+        ({"explore": Exploration(epsilon=2.0)}, "agent.explore.epsilon must be at least 0 and at most 1, got 2.0"),
+        ({"anneal": Annealing(discount=0.5)}, "agent.anneal.discount=0.5 has no effect with agent.anneal.updates=0"),
+        ({"resets": Resets(keep=0.9)}, "agent.resets.keep=0.9 has no effect with agent.resets.every=0"),
         ({"discount": 1.5}, r"agent.discount must be above 0 and at most 1, got 1.5"),
         ({"encoder_tau": 0.0}, r"agent.encoder_tau must be above 0 and at most 1, got 0.0"),
         ({"v_min": 10.0}, "agent.v_min=10.0 must be below agent.v_max=10.0"),

@@ -115,7 +115,8 @@ def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
 def test_every_preset_composes_and_records_its_name():
     first = {"dmc": "dmc/walker_walk", "toy": "toy/reach", "atari": "atari/pong"}
     names = {suite: presets(suite) for suite in suites.SUITES}
-    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": ["paper"]}
+    games = ["bbf", "der", "drq_eps", "efficient", "paper", "spr", "sr_spr"]
+    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": games}
     for suite, task in first.items():
         for name in names[suite]:
             assert compose([f"task={task}", f"preset={name}"]).preset == name
@@ -126,7 +127,7 @@ def test_the_command_line_beats_the_preset():
     config = compose(
         ["preset=paper", "encoder=nature", "encoder.feature_dim=64", "augmentation.size=64", "objective=none"]
     )
-    assert dataclasses.asdict(config.encoder) == {"name": "nature", "feature_dim": 64}
+    assert dataclasses.asdict(config.encoder) == {"name": "nature", "feature_dim": 64, "padded": False}
     assert (config.augmentation.size, config.agent.hidden_dim, config.objective.name) == (64, 1024, "none")
 
 

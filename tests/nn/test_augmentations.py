@@ -140,3 +140,19 @@ def test_an_augmentation_that_returns_something_else_is_refused_before_it_is_use
 
 def test_a_control_may_name_what_the_published_ones_do():
     assert {name for name, cls in AUGMENTATIONS.items() if cls.rests} == {"none", "crop", "shift", "crop_shift"}
+
+
+def test_a_shift_may_change_the_brightness_by_a_normal_variable_cut_at_two_deviations():
+    frames = torch.randint(256, (4_000, 3, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    frames[:, :, 0, 0], frames[:, :, 1, 1] = 200, 255
+    shift = AUGMENTATIONS["shift"]
+    bright = shift(shift.Config(pad=0, intensity=0.1))(frames, torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(1)
+    plain = random_shift(frames, 0, generator)
+    factor = 1 + 0.1 * torch.randn((4_000, 1, 1, 1), generator=generator).clamp(-2, 2).double()
+    assert torch.equal(bright.offsets, plain.offsets)
+    off = bright.images - (frames * factor).clamp(max=255)
+    assert float(off.abs().max()) <= 0.5 + 1e-4
+    share = bright.images[:, 0, 0, 0].double() / 200
+    assert (float(share.min()), float(share.max())) == pytest.approx((0.8, 1.2), abs=0.003)
+    assert float(share.std()) == pytest.approx(0.0959, abs=0.004)  # of a normal variable cut at two deviations: 0.959

@@ -4,6 +4,7 @@ import copy
 import gc
 import weakref
 from contextlib import closing
+from typing import Any
 
 import pytest
 import torch
@@ -40,10 +41,8 @@ def frames(shape: tuple[int, ...], batch: int = 3) -> Tensor:
     return torch.randint(256, (batch, *shape), dtype=torch.uint8)
 
 
-def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False, padding: int = 0) -> Encoder:
-    return make_encoder(
-        encoder_config(name, **SMALL[name], **({"padding": padding} if padding else {})), shape, bf16=bf16
-    )
+def build(name: str, shape: tuple[int, ...] = (3, 40, 40), *, bf16: bool = False, **options: Any) -> Encoder:
+    return make_encoder(encoder_config(name, **SMALL[name], **options), shape, bf16=bf16)
 
 
 def test_the_registry_holds_every_encoder_by_its_own_name():
@@ -152,16 +151,22 @@ def test_bf16_runs_the_convolutions_in_bf16_and_stays_close(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "padding"),
-    [*((name, 0) for name in SMALL if name != "impala"), ("data_efficient", 3), ("data_efficient", 8)],
+    ("name", "options"),
+    [
+        *((name, {}) for name in SMALL if name != "impala"),
+        ("data_efficient", {"padding": 3}),
+        ("data_efficient", {"padding": 8}),
+        ("canonical", {"padded": True}),
+        ("nature", {"padded": True}),
+    ],
 )
 @pytest.mark.parametrize("shape", [(3, 41, 58), (9, 64, 64), (4, 84, 84)], ids=str)
 @pytest.mark.parametrize("fused", [True, False])
 def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients(
-    monkeypatch, name, padding, shape, fused
+    monkeypatch, name, options, shape, fused
 ):
     monkeypatch.setattr(stack, "_FUSED", fused and stack._FUSED)
-    encoder, obs = build(name, shape, padding=padding), frames(shape)
+    encoder, obs = build(name, shape, **options), frames(shape)
     assert isinstance(encoder, TiledEncoder) == (name in ("strided", "data_efficient"))
     expected = obs.float() / 255
     for layer in encoder.convs:
@@ -187,7 +192,7 @@ class Padded(Encoder):
     """An encoder of one's own, whose first convolution pads and overlaps."""
 
     def layers(self, config):
-        return ConvStack(self.obs_shape[0], [(4, 3, 2), (6, 3, 1)], padding=2)
+        return ConvStack(self.obs_shape[0], [(4, 3, 2, 2), (6, 3, 1, 1)])
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -200,6 +205,41 @@ def test_a_stack_pads_whether_its_windows_overlap_or_not(monkeypatch, fused):
     found, twins = (torch.autograd.grad(x.square().sum(), list(encoder.convs.parameters())) for x in (conv, expected))
     for grad, twin in zip(found, twins, strict=True):
         torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
+
+
+def test_padded_convolutions_are_dopamines_in_a_mirror():
+    encoder, obs = build("canonical", (4, 84, 84), padded=True), frames((4, 84, 84))
+    assert encoder.conv_shape == (64, 11, 11)
+    x = obs.flip(2, 3).float() / 255
+    for layer, padding in zip(encoder.convs.convolutions, ((2, 2), (1, 2), (1, 1)), strict=True):  # TensorFlow's "same"
+        x = nn.functional.pad(x, padding * 2)
+        x = nn.functional.conv2d(x, layer.weight.flip(2, 3), layer.bias, layer.stride).relu()
+    torch.testing.assert_close(encoder.conv(obs), x.flip(2, 3), rtol=1e-4, atol=1e-5)
+    seen = torch.rand(1, 4, 84, 84, requires_grad=True)
+    encoder.convs(seen).sum().backward()
+    assert seen.grad is not None
+    assert seen.grad.count_nonzero() > 0.9 * seen.numel()  # corners too, where a ReLU is not shut
+    assert all(seen.grad[:, :, i].any() and seen.grad[:, :, :, i].any() for i in (0, 83))
+
+
+def test_bbfs_impala_gives_its_map_and_nothing_is_learned_of_it():
+    encoder = make_encoder(encoder_config("impala", width=4, feature_dim=0), (4, 84, 84))
+    assert (encoder.conv_shape, encoder.feature_dim) == ((128, 11, 11), 128 * 121)
+    assert not list(encoder.head.parameters())
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_fresh_encoder_is_another_of_its_kind_and_settings(name):
+    torch.manual_seed(0)
+    encoder = build(name)
+    torch.manual_seed(1)
+    fresh = encoder.fresh()
+    torch.manual_seed(1)
+    expected = build(name)
+    for one, other, mine in zip(fresh.parameters(), expected.parameters(), encoder.parameters(), strict=True):
+        assert torch.equal(one, other)
+        assert not torch.equal(one, mine) or not one.any() or one.unique().numel() == 1  # biases and scales
+        assert one.data_ptr() != mine.data_ptr()
 
 
 def steered(game: str, action: int) -> Tensor:

@@ -131,30 +131,31 @@ def test_prioritized_frequencies(exponent):
 
 
 def test_prioritized_weights_by_hand():
-    sampler = prioritized([1.0, 4.0, 16.0, 0.25], exponent=0.5, beta=0.4)
+    sampler = prioritized([1.0, 4.0, 16.0, 0.25], exponent=0.5, betas=(0.4, 1.0))
     sampler.remove(3)
     index, weight = sampler.sample(256, np.random.default_rng(0))
     raw = (3 * np.array([1, 2, 4]) / 7) ** -0.4
     assert set(index.tolist()) == {0, 1, 2}
     np.testing.assert_allclose(weight, (raw / raw[0])[index], rtol=1e-6)
-    sampler = prioritized([1.0, 4.0, 16.0], exponent=0.5, beta=1.0)
+    sampler = prioritized([1.0, 4.0, 16.0], exponent=0.5, betas=(1.0, 1.0))
     index, weight = sampler.sample(256, np.random.default_rng(0))
     np.testing.assert_allclose(weight, np.array([1, 1 / 2, 1 / 4])[index], rtol=1e-6)
 
 
 def test_weights_are_relative_to_the_batch():
-    sampler = prioritized([1.0, 1.0, 100.0], exponent=1.0, beta=1.0)
+    sampler = prioritized([1.0, 1.0, 100.0], exponent=1.0, betas=(1.0, 1.0))
     index, weight = sampler.sample(1, Extreme(0.5))
     assert index.tolist() == [2]
     assert weight.tolist() == [1.0]
 
 
-def test_beta_rises_to_one_and_is_kept():
-    options = {"exponent": 1.0, "beta": 0.4, "anneal_updates": 4}
+@pytest.mark.parametrize(("betas", "each"), [((0.4, 1.0), (0.4, 0.55, 0.7, 0.85, 1.0, 1.0)), ((0.5, 0.5), (0.5,) * 6)])
+def test_beta_goes_to_its_end_and_is_kept(betas, each):
+    options = {"exponent": 1.0, "betas": betas, "anneal_updates": 4}
     sampler = PrioritizedSampler(3, **options)
     sampler.add(0)
     sampler.add(1)
-    for expected in (0.4, 0.55, 0.7, 0.85, 1.0, 1.0):
+    for expected in each:
         assert sampler.beta == pytest.approx(expected)
         restored = PrioritizedSampler(3, **options)
         restored.load_state_dict(sampler.state_dict())
@@ -164,7 +165,7 @@ def test_beta_rises_to_one_and_is_kept():
         np.testing.assert_allclose(weight, np.array([1, 3**-sampler.beta])[index], rtol=1e-6)
     sampler.update(np.array([2]), np.array([1.0]))  # counts although the slot is gone
     assert sampler.state_dict()["updates"] == 7
-    constant = prioritized([1.0, 2.0], beta=0.3)
+    constant = prioritized([1.0, 2.0], betas=(0.3, 1.0))
     assert constant.beta == 0.3
 
 
@@ -173,7 +174,8 @@ def test_beta_rises_to_one_and_is_kept():
     [
         ({"exponent": 1.5}, "replay.exponent=1.5 .* in that range"),
         ({"exponent": float("nan")}, "replay.exponent=nan"),
-        ({"beta": -0.1}, "replay.beta=-0.1"),
+        ({"betas": (-0.1, 1.0)}, "replay.beta=-0.1"),
+        ({"betas": (0.4, 1.5)}, "replay.last_beta=1.5"),
         ({"anneal_updates": -1}, "replay.anneal_updates=-1 .* choose 0"),
     ],
 )
@@ -183,7 +185,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 
 def test_a_single_live_slot_among_many_is_always_drawn():
-    sampler = PrioritizedSampler(100_000, beta=1.0)
+    sampler = PrioritizedSampler(100_000, betas=(1.0, 1.0))
     for index in range(0, 100_000, 3):
         sampler.add(index)
     for index in range(0, 100_000, 3):
@@ -199,7 +201,7 @@ def test_a_single_live_slot_among_many_is_always_drawn():
 
 
 def test_a_new_slot_gets_the_largest_priority_so_far():
-    sampler = PrioritizedSampler(4, exponent=1.0, beta=1.0)
+    sampler = PrioritizedSampler(4, exponent=1.0, betas=(1.0, 1.0))
     sampler.add(0)
     sampler.add(1)
     sampler.update(np.array([0, 1]), np.array([8.0, 2.0]))
@@ -235,7 +237,7 @@ def test_impossible_priorities_are_refused(wrong, error, words):
 
 
 def test_priorities_of_zero_stay_drawable():
-    sampler = prioritized([0.0] * 5, exponent=0.5, beta=1.0)
+    sampler = prioritized([0.0] * 5, exponent=0.5, betas=(1.0, 1.0))
     index, weight = sampler.sample(100, np.random.default_rng(0))
     assert set(index.tolist()) == set(range(5))
     np.testing.assert_array_equal(weight, np.ones(100, np.float32))

@@ -59,6 +59,19 @@ def test_a_run_killed_in_mid_game_equals_an_uninterrupted_one(finished, tmp_path
     assert_goes_on_to(finished, run_dir, *SMALL)
 
 
+def test_a_run_killed_before_a_reset_equals_an_uninterrupted_one(tmp_path):
+    cycle = ("agent.resets.every=60", "agent.anneal.updates=40", "agent.explore.steps=100")
+    settings = (*SMALL, "preset=efficient", *cycle)
+    whole, run_dir = tmp_path / "whole", tmp_path / "run"
+    assert trainer.train(compose([*settings, f"run_dir={whole}"])) == 0
+    process = start(run_dir, *settings)
+    wait_for(lambda: len(manifests(run_dir)) > 1, process)
+    process.kill()
+    process.communicate()
+    assert state(run_dir)["agent"]["updates"] < 120
+    assert_goes_on_to(whole, run_dir, *settings)
+
+
 def test_frames_are_four_a_step_and_the_last_evaluation_is_longer(finished):
     read = rows(finished)
     assert [row[:3] for row in read] == [("100", "400", "60")] * 2 + [("200", "800", "160")] * 3

@@ -11,10 +11,22 @@ from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
 
 
+def _padded() -> bool:
+    return option(False, "pad each layer: all of 84x84 is seen, in 11x11 cells, as in Dopamine; else 7x7")
+
+
+def _convolutions(channels: int, padded: bool) -> ConvStack:
+    """Build the convolutions of DQN; Dopamine pads the second by 1 and 2, which is its mirror image by 2 and 1."""
+    paddings = (2, 2, 1) if padded else (0, 0, 0)
+    windows = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+    return ConvStack(channels, [(*window, padding) for window, padding in zip(windows, paddings, strict=True)])
+
+
 @dataclass(frozen=True)
 class NatureConfig:
     name: str = "nature"
     feature_dim: int = option(512, "width of the features", at_least=1)
+    padded: bool = _padded()
 
 
 class NatureEncoder(Encoder):
@@ -23,7 +35,7 @@ class NatureEncoder(Encoder):
     Config = NatureConfig
 
     def layers(self, config: NatureConfig) -> nn.Module:
-        return ConvStack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
+        return _convolutions(self.obs_shape[0], config.padded)
 
     def make_head(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(torch.Size(self.conv_shape).numel(), self.feature_dim), nn.ReLU())
@@ -32,6 +44,7 @@ class NatureEncoder(Encoder):
 @dataclass(frozen=True)
 class CanonicalConfig:
     name: str = "canonical"
+    padded: bool = _padded()
 
 
 class CanonicalEncoder(FlatEncoder):
@@ -40,13 +53,13 @@ class CanonicalEncoder(FlatEncoder):
     Config = CanonicalConfig
 
     def layers(self, config: CanonicalConfig) -> nn.Module:
-        return ConvStack(self.obs_shape[0], [(32, 8, 4), (64, 4, 2), (64, 3, 1)])
+        return _convolutions(self.obs_shape[0], config.padded)
 
 
 @dataclass(frozen=True)
 class ImpalaConfig:
     name: str = "impala"
-    feature_dim: int = option(256, "width of the features", at_least=1)
+    feature_dim: int = option(256, "width of the features; 0: the map as it is, as in BBF", at_least=0)
     width: int = option(1, "multiplier of the 16, 32 and 32 filters", at_least=1, at_most=1000)
 
 
@@ -77,3 +90,6 @@ class ImpalaEncoder(NatureEncoder):
             layers += [_Residual(filters), _Residual(filters)]
             channels = filters
         return nn.Sequential(*layers, nn.ReLU())
+
+    def make_head(self) -> nn.Module:
+        return super().make_head() if self.config.feature_dim else nn.Flatten()

@@ -2,7 +2,7 @@
 
 import copy
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -26,14 +26,18 @@ class Encoder(nn.Module):
 
     def __init__(self, config: Any, obs_shape: tuple[int, ...], *, bf16: bool = False):
         super().__init__()
-        self.obs_shape = tuple(obs_shape)
+        self.config, self.obs_shape = config, tuple(obs_shape)
         self.bf16 = bf16
         self.convs: Any = self.layers(config)
         self.conv_shape = self._dry_run(config.name)
-        self.feature_dim: int = getattr(config, "feature_dim", torch.Size(self.conv_shape).numel())
+        self.feature_dim: int = getattr(config, "feature_dim", 0) or torch.Size(self.conv_shape).numel()
         self.head = self.make_head()
         initialise(self, self.init)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def fresh(self) -> Self:
+        """Build another one of its kind, initialised by torch's own random numbers."""
+        return type(self)(self.config, self.obs_shape, bf16=self.bf16)
 
     def layers(self, config: Any) -> nn.Module:
         raise TypeError(f"{type(self).__name__} gives no layers")

@@ -25,7 +25,7 @@ class DataEfficientEncoder(TiledEncoder, FlatEncoder):
     Config = DataEfficientConfig
 
     def layers(self, config: DataEfficientConfig) -> nn.Module:
-        return ConvStack(self.obs_shape[0], [(32, 5, 5), (64, 5, 5)], padding=config.padding)
+        return ConvStack(self.obs_shape[0], [(32, 5, 5, config.padding), (64, 5, 5)])
 
     def arrange(self, tiles: np.ndarray) -> np.ndarray:
         """Return tiles in the order in which the second layer's tiles hold them, so that none moves in between."""

@@ -1,5 +1,6 @@
 """Stacks of convolutions, and how a CPU computes them in few passes over its memory."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,13 +12,13 @@ _FUSED = torch.backends.mkldnn.is_available()
 
 
 class ConvStack(nn.Sequential):
-    """Convolutions, each followed by a ReLU, from (filters, kernel, stride) triples; `padding` is the first one's."""
+    """Convolutions, each followed by a ReLU, from (filters, kernel, stride, and where there is some, padding)."""
 
-    def __init__(self, channels: int, specs: list[tuple[int, int, int]], *, padding: int = 0):
+    def __init__(self, channels: int, specs: Sequence[tuple[int, ...]]):
         layers: list[nn.Module] = []
-        for filters, kernel, stride in specs:
-            layers += [nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True)]
-            channels, padding = filters, 0
+        for filters, kernel, stride, *padding in specs:
+            layers += [nn.Conv2d(channels, filters, kernel, stride, sum(padding)), nn.ReLU(inplace=True)]
+            channels = filters
         super().__init__(*layers)
 
     @property
@@ -36,7 +37,7 @@ class ConvStack(nn.Sequential):
             weight, stride, padding = weight.flatten(1)[:, :, None, None], 1, 0
         x = conv_relu(pixels, weight, first.bias, stride, padding)
         for conv in others:
-            x = conv_relu(x, conv.weight, conv.bias, conv.stride[0])
+            x = conv_relu(x, conv.weight, conv.bias, conv.stride[0], int(conv.padding[0]))
         return _Contiguous.apply(x)
 
 

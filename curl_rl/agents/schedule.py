@@ -1,0 +1,63 @@
+"""What of an agent changes as it learns: how far its returns look, how it explores, and when it starts anew.
+
+Sources: Schwarzer et al. 2023 (BBF), Nikishin et al. 2022 and D'Oro et al. 2023 (resets).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from curl_rl.options import LONGEST, option
+
+
+@dataclass(frozen=True)
+class Annealing:
+    """n and the horizon 1 / (1 - discount) go exponentially to what is named here, after each reset again (BBF)."""
+
+    updates: int = option(0, "updates until n_step and discount are these; 0: they stay", at_least=0, at_most=LONGEST)
+    n_step: int = option(3, "rewards summed at the end", at_least=1, at_most=LONGEST, where="updates")
+    discount: float = option(0.997, "per agent step at the end", above=0, below=1, where="updates")
+
+    def at(self, n_step: int, discount: float, updates: int) -> tuple[int, float]:
+        """Return both after so many updates, given those at the start."""
+        if not self.updates:
+            return n_step, discount
+        share = min(1.0, updates / self.updates)
+        steps = math.exp((1 - share) * math.log(n_step) + share * math.log(self.n_step))
+        rest = math.exp((1 - share) * math.log(1 - discount) + share * math.log(1 - self.discount))
+        return round(steps), 1 - rest
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """The share of actions that are uniformly random; beside it noise may explore."""
+
+    epsilon: float = option(0.0, "share of random actions in the end", at_least=0, at_most=1)
+    steps: int = option(0, "agent steps in which it falls from 1, after random_steps", at_least=0, at_most=LONGEST)
+
+    def at(self, steps: int) -> float:
+        """Return the share after so many steps."""
+        return self.epsilon + (1 - self.epsilon) * max(0.0, 1 - steps / self.steps) if self.steps else self.epsilon
+
+    def mix(self, best: Tensor, actions: int, steps: int, generator: torch.Generator) -> Tensor:
+        """Put random ones of so many actions in the place of a share of these (n,)."""
+        if not (share := self.at(steps)):
+            return best
+        chance = torch.rand(best.shape, generator=generator, device=best.device)
+        others = torch.randint(actions, best.shape, generator=generator, device=best.device)
+        return torch.where(chance < share, others, best)
+
+
+@dataclass(frozen=True)
+class Resets:
+    """Heads and objective start anew; the encoder keeps a share of its weights and takes the rest from a new one."""
+
+    every: int = option(0, "updates from one reset to the next; 0: none", at_least=0, at_most=LONGEST)
+    until: int = option(LONGEST, "updates after which there is none", at_least=0, at_most=LONGEST, where="every")
+    keep: float = option(0.5, "share of the encoder's weights that stays", at_least=0, at_most=1, where="every")
+
+    def last(self, updates: int) -> int:
+        """Return after how many updates the last reset was, 0 if there was none."""
+        return min(updates, self.until) // self.every * self.every if self.every else 0
