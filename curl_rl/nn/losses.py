@@ -116,7 +116,7 @@ def predictive_information(sample: Tensor, backward: Tensor, valid: Tensor) -> t
     sample, backward = _full(sample), _full(backward)
     # log b(z_i | y_k) but for what all k have in common.
     loss, accuracy = masked_info_nce(sample @ backward.T - 0.5 * backward.square().sum(1), valid)
-    return valid.sum().clamp(min=1).log() - loss, accuracy
+    return valid.sum().clamp(min=1).to(loss.dtype).log() - loss, accuracy
 
 
 def latent_prediction_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
