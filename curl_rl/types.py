@@ -16,6 +16,7 @@ class Future(NamedTuple):
 
     obs: Tensor  # (B, K, k*C, H, W) uint8: observations 1 to K agent steps later
     action: Tensor  # (B, K, A) float32 or (B, K) int64: those from step j to step j + 1
+    reward: Tensor  # (B, K) float32: what each of these actions gave by itself, 0 where the mask is False
     mask: Tensor  # (B, K) bool: whether step j + 1 is of the same episode, its last frame included, and known yet
 
 

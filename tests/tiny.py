@@ -60,7 +60,8 @@ def tiny_batch(
 
     def future() -> Future:
         left = torch.tensor([*[horizon] * (size - 2), 1, 0])[-size:]
-        return Future(observations(horizon), actions(horizon), torch.arange(horizon) < left[:, None])
+        mask = torch.arange(horizon) < left[:, None]
+        return Future(observations(horizon), actions(horizon), torch.rand(mask.shape, generator=generator) * mask, mask)
 
     def labels() -> Tensor:
         return torch.randint(3, (size, label_side, label_side), generator=generator, dtype=torch.uint8)

@@ -33,6 +33,9 @@ class SacConfig(AugmentedConfig):
     learning_rate: float = option(0.0, "of all but the temperature; 0: the paper's value", at_least=0)
     alpha_learning_rate: float = option(1e-4, "of the temperature", at_least=0)
     init_temperature: float = option(0.1, "temperature at the start", above=0)
+    target_entropy: float = option(1.0, "entropy sought, in minus the action's dimensions; PI-SAC: 0.5", at_least=0)
+    # Before each ReLU, as in RLPD (Ball et al. 2023, section 4.2) and DroQ (Hiraoka et al. 2022), without its dropout.
+    critic_norm: str = option("none", "normalisation of the critic's hidden layers", one_of=("none", "layer"))
     critic_tau: float = option(0.01, "weight of the new parameters in the target critic", above=0, at_most=1)
     encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
     actor_period: int = option(2, "updates from one step of the actor to the next", at_least=1, at_most=LONGEST)
@@ -62,7 +65,7 @@ class Sac(Kept):
         self.critic, self.actor = critic.to(device), actor.to(device)
         self.target_critic = frozen_copy(self.critic)
         self.log_alpha = nn.Parameter(torch.tensor(config.init_temperature, device=device).log())
-        self.target_entropy = -float(action_dim)
+        self.target_entropy = -config.target_entropy * action_dim
         self.updates = 0
         self.optimizers = self._make_optimizers()
         self.generator = torch.Generator(device).manual_seed(seed)
@@ -71,7 +74,7 @@ class Sac(Kept):
     @staticmethod
     def networks(config: SacConfig, encoder: Encoder, action_dim: int) -> tuple[TwinQ, Actor]:
         """Build what the agent trains beside its learner."""
-        critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim)
+        critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim, norm=config.critic_norm)
         log_std = config.log_std_min, config.log_std_max
         actor = Actor(encoder.make_head(), encoder.feature_dim, action_dim, config.hidden_dim, log_std=log_std)
         return critic, actor

@@ -38,10 +38,10 @@ class Actor(nn.Module):
 class TwinQ(nn.Module):
     """Two state-action values on features, (2, B)."""
 
-    def __init__(self, feature_dim: int, action_dim: int, hidden_dim: int):
+    def __init__(self, feature_dim: int, action_dim: int, hidden_dim: int, *, norm: str = "none"):
         super().__init__()
-        self.q1 = mlp(feature_dim + action_dim, hidden_dim, 1)
-        self.q2 = mlp(feature_dim + action_dim, hidden_dim, 1)
+        self.q1 = mlp(feature_dim + action_dim, hidden_dim, 1, norm=norm)
+        self.q2 = mlp(feature_dim + action_dim, hidden_dim, 1, norm=norm)
         initialise(self)
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:

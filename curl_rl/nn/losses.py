@@ -101,6 +101,29 @@ def masked_info_nce(logits: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid, losses, 0).sum() / count, (correct & valid).sum() / count
 
 
+def residual_information(sample: Tensor, forward: Tensor, backward: Tensor, valid: Tensor) -> Tensor:
+    """Return the valid rows' mean of log e(z) - log b(z) in nats, which bounds I(X; Z | Y) from above; 0 without one.
+
+    Args: z drawn from e, and the means of e and b, Gaussians of variance 1, each (B, d); valid (B,) bool. Source:
+    Fischer 2020 (The conditional entropy bottleneck), section 3.
+    """
+    sample = _full(sample)
+    each = 0.5 * ((sample - _full(backward)).square() - (sample - _full(forward)).square()).sum(1)
+    return torch.where(valid, each, 0).sum() / valid.sum().clamp(min=1)
+
+
+def predictive_information(sample: Tensor, backward: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the valid rows' mean of log b(z_i | y_i) / mean_k b(z_i | y_k) in nats, and how often y_i is likeliest.
+
+    A bound of I(Y; Z) from below, at most the logarithm of how many are valid; what is not valid is no negative.
+    Args: as above. Source: Fischer 2020, section 3 (CatGen).
+    """
+    sample, backward = _full(sample), _full(backward)
+    # log b(z_i | y_k) but for what all k have in common.
+    loss, accuracy = masked_info_nce(sample @ backward.T - 0.5 * backward.square().sum(1), valid)
+    return valid.sum().clamp(min=1).to(loss.dtype).log() - loss, accuracy
+
+
 def latent_prediction_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosine distances summed over the steps and averaged over the batch, and the valid steps' mean cosine.
 

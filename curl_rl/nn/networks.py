@@ -12,15 +12,12 @@ from torch.nn import functional as F
 Initialisation = Literal["orthogonal", "delta", "default"]
 
 
-def mlp(in_dim: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """Build the two-hidden-layer ReLU network that every head here uses."""
-    return nn.Sequential(
-        nn.Linear(in_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, out_dim),
-    )
+def mlp(in_dim: int, hidden_dim: int, out_dim: int, *, norm: str = "none") -> nn.Sequential:
+    """Build the two-hidden-layer ReLU network that every head here uses; "layer" normalises before each ReLU."""
+    layers: list[nn.Module] = []
+    for width in (in_dim, hidden_dim):
+        layers += [nn.Linear(width, hidden_dim), *([nn.LayerNorm(hidden_dim)] if norm == "layer" else []), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(hidden_dim, out_dim))
 
 
 class NoisyLinear(nn.Module):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl.nn.losses import latent_prediction_loss, masked_info_nce
+from curl_rl.nn.losses import latent_prediction_loss, masked_info_nce, predictive_information, residual_information
 from curl_rl.nn.networks import frozen_copy, move_average
-from curl_rl.nn.parts import projection_head
+from curl_rl.nn.parts import Random, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option
 from curl_rl.types import Batch, Features, Future, Metrics, Shapes, Views
@@ -95,7 +95,7 @@ class SprConfig(_TemporalConfig):
     projection_tau: float = option(0.01, "weight of new parameters in the targets' head; paper: 1", above=0, at_most=1)
 
 
-def _standardise(maps: Tensor, valid: Tensor) -> Tensor:
+def _standardise(maps: Tensor, valid: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Give each channel of maps (N, c, ...) mean 0 and variance 1 over the samples that are `valid` (N,).
 
     Batch normalisation as in training, to which a step past an episode's end adds nothing.
@@ -104,7 +104,7 @@ def _standardise(maps: Tensor, valid: Tensor) -> Tensor:
     share = valid.to(maps.dtype) / (valid.sum() * maps[0, 0].numel()).clamp(min=1)
     share = share[(..., *[None] * (maps.dim() - 1))]
     centred = maps - (share * maps).sum(axes, keepdim=True)
-    return centred * ((share * centred.square()).sum(axes, keepdim=True) + 1e-5).rsqrt()
+    return centred * ((share * centred.square()).sum(axes, keepdim=True) + epsilon).rsqrt()
 
 
 class _Transition(nn.Module):
@@ -222,3 +222,82 @@ class Cpc(Objective):
         logits = torch.stack(predictions) @ later.permute(1, 2, 0)  # (K, B, B)
         loss, accuracy = masked_info_nce(logits, future.mask.T)
         return loss, {"accuracy": accuracy}
+
+
+@dataclass(frozen=True)
+class CebConfig(_TemporalConfig):
+    name: str = "ceb"
+    steps: int = option(3, "agent steps foretold at once; the original: as many as frames", at_least=1, at_most=1000)
+    beta: float = option(0.01, "weight of what is compressed away; the original's", at_least=0)
+    smoothing: float = option(0.6, "weight beside it of the same one step later; the original's", at_least=0)
+    latent_dim: int = option(50, "width of the code; the original's", at_least=1)
+    hidden_dim: int = option(128, "width of both heads' two hidden layers; the original's", at_least=1)
+
+    @property
+    def horizon(self) -> int:
+        return self.steps + bool(self.smoothing)
+
+    @property
+    def capturable(self) -> bool:
+        return False
+
+
+class _Mean(nn.Module):
+    """The mean of a code's Gaussian: two hidden layers, and a batch normalisation over what is `valid`."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(in_dim, hidden_dim), nn.Linear(hidden_dim, hidden_dim)
+        self.last = nn.Linear(hidden_dim, out_dim, bias=False)  # the normalisation would take a bias away
+        self.scale, self.shift = nn.Parameter(torch.ones(out_dim)), nn.Parameter(torch.zeros(out_dim))
+        for layer in (self.first, self.second):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        # The original's, as the normalisation's epsilon, which such small numbers feel: all codes start nearly alike.
+        nn.init.normal_(self.last.weight, std=0.01 / math.sqrt(hidden_dim))
+
+    def forward(self, valid: Tensor, *inputs: Tensor) -> Tensor:
+        hidden = self.second(self.first(torch.cat(inputs, 1)).relu()).relu()
+        return _standardise(self.last(hidden), valid, epsilon=1e-3) * self.scale + self.shift
+
+
+class Ceb(Objective):
+    """The predictive information of PI-SAC by the conditional entropy bottleneck (Lee et al. 2020; Fischer 2020).
+
+    A code drawn from e(z | observation, actions) tells what follows, by b(z | later observation, rewards), from the
+    batch's others; what it knows beyond that costs beta a nat. Departures: what follows is seen through the moving
+    average that the value targets use too, and nothing is learned before the agent begins.
+    """
+
+    Config = CebConfig
+
+    def __init__(self, config: CebConfig, shapes: Shapes):
+        super().__init__(config, shapes)
+        self.action_dim = shapes.action_dim
+        sizes = config.hidden_dim, config.latent_dim
+        self.code = _Mean(shapes.feature_dim + config.steps * shapes.action_dim, *sizes)
+        self.later = _Mean(shapes.feature_dim + config.steps, *sizes)
+        self.random = Random()
+
+    def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
+        config, future = self.config, _future(batch, self.config)
+        valid = future.mask[:, -1]  # as the original takes only what goes on so far
+        actions = _vectors(future.action[:, : config.steps], self.action_dim).flatten(1)
+        code = self.code(valid, online(views.query.images), actions)
+        sample = code + torch.randn(code.shape, generator=self.random.generator).to(code.device)
+        now, *after = self._later(future, valid, target)
+        information, accuracy = predictive_information(sample, now, valid)
+        residual = residual_information(sample, code, now, valid)
+        loss = config.beta * residual - information
+        for each in after:
+            loss = loss + config.smoothing * config.beta * residual_information(sample, code, each, valid)
+        metrics = {"predictive_information": information.detach(), "residual_information": residual.detach()}
+        return loss, {"accuracy": accuracy, **metrics}
+
+    def _later(self, future: Future, valid: Tensor, target: Features) -> list[Tensor]:
+        """Return the means of b given what follows, and given the same one step later where the loss is smoothed."""
+        steps, ends = self.config.steps, range(self.config.steps, self.config.horizon + 1)
+        with torch.no_grad():
+            seen = target(_images(future.obs[:, steps - 1 :])).unflatten(0, (-1, len(ends)))
+        rewards = [future.reward[:, end - steps : end] for end in ends]
+        return [self.later(valid, *pair) for pair in zip(seen.unbind(1), rewards, strict=True)]

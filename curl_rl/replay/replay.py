@@ -113,11 +113,12 @@ class Replay(Slots):
         self._apply_pending()
         index, weight = self._sampler.sample(batch_size, rng)
         steps, reward, following = self._returns(index, discount ** np.arange(n_step + 1))
-        known, action = self._known(index), self._action[self._after(index, max(1, self._horizon))]
+        known, ahead = self._known(index, self._horizon), self._after(index, max(1, self._horizon))
+        each = np.where(known, self._reward[ahead[:, : self._horizon]], np.float32(0))
         rows = self._rows(index, steps, known)
         episode = self.written - 1 - (self.written - 1 - index) % self.capacity - self._age[index]
-        small = (action, reward, following, weight, index, episode, known, self._labels[index], rows)
-        action, reward, following, weight, index, episode, known, labels, there = to_device(small, self._device)
+        small = (self._action[ahead], each, reward, following, weight, index, episode, known, self._labels[index], rows)
+        action, each, reward, following, weight, index, episode, known, labels, there = to_device(small, self._device)
         images, channels = self._gather(rows, there), self._stack * self._frame.shape[1]
         return Batch(
             images[:, :channels],
@@ -128,7 +129,7 @@ class Replay(Slots):
             weight,
             index,
             episode,
-            Future(self._windows(images), action, known) if self._horizon else None,
+            Future(self._windows(images), action, each, known) if self._horizon else None,
             labels if labels.numel() else None,
         )
 
@@ -200,17 +201,6 @@ class Replay(Slots):
         last = end[np.arange(len(index)), steps - 1]
         discount = np.where((last == _TERMINATED) | (last == _LIFE_LOST), 0, powers[steps])
         return steps, reward.astype(np.float32), discount.astype(np.float32)
-
-    def _after(self, index: np.ndarray, steps: int) -> np.ndarray:
-        """Return the slots (B, steps) that follow each, with what led to them."""
-        return (index[:, None] + np.arange(1, steps + 1)) % self.capacity
-
-    def _known(self, index: np.ndarray) -> np.ndarray:
-        """Return which of the next `horizon` frames are written and of the same episode, (B, horizon)."""
-        slots, ahead = self._after(index, self._horizon), np.arange(1, self._horizon + 1)
-        written = ahead <= (self.written - 1 - index[:, None]) % self.capacity
-        # Ages grow by one within an episode and start anew in the next one.
-        return np.logical_and.accumulate(written & (self._age[slots] == self._age[index][:, None] + ahead), axis=1)
 
     def _rows(self, index: np.ndarray, steps: np.ndarray, known: np.ndarray) -> np.ndarray:
         """Return the frames' rows (B, R): those of obs, of the future, of next_obs, shared if that is one step on.

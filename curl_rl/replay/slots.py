@@ -114,6 +114,17 @@ class Slots:
             array[slots.numpy()] = chunk[name].numpy()
         self.written = start + len(frame)
 
+    def _after(self, index: np.ndarray, steps: int) -> np.ndarray:
+        """Return the slots (B, steps) that follow each, with what led to them."""
+        return (index[:, None] + np.arange(1, steps + 1)) % self.capacity
+
+    def _known(self, index: np.ndarray, steps: int) -> np.ndarray:
+        """Return which of the next `steps` frames are written and of the same episode, (B, steps)."""
+        slots, ahead = self._after(index, steps), np.arange(1, steps + 1)
+        written = ahead <= (self.written - 1 - index[:, None]) % self.capacity
+        # Ages grow by one within an episode and start anew in the next one.
+        return np.logical_and.accumulate(written & (self._age[slots] == self._age[index][:, None] + ahead), axis=1)
+
     def _gather(self, rows: np.ndarray, device_rows: Tensor) -> Tensor:
         """Copy frames side by side, (B, R * C, H, W) on the training device."""
         shape = (rows.shape[0], rows.shape[1] * self._frame.shape[1], *self._frame.shape[2:])

@@ -13,6 +13,7 @@ from tiny import (
     ONLINE,
     SMALL,
     assert_equal_states,
+    copies,
     leaves,
     moved,
     parameters,
@@ -322,6 +323,40 @@ def test_metrics_name_what_the_update_did():
     assert all(value.shape == () for value in result.metrics.values())
 
 
+@pytest.mark.parametrize("update", UPDATES)
+def test_a_normalised_critic_learns_its_norms_and_its_target_follows(update):
+    agent, plain = tiny_sac(update=update, critic_norm="layer", critic_tau=0.5), tiny_sac(update=update)
+    norms = {f"critic.{head}.{layer}.{n}" for head in ("q1", "q2") for layer in (1, 4) for n in ("weight", "bias")}
+    names = set(parameters(agent, "critic"))
+    assert norms < names
+    assert len(names) == len(parameters(plain, "critic")) + len(norms)
+    for part in ("actor", "encoder"):  # which start as they do without
+        for one, other in zip(parameters(agent, part).items(), parameters(plain, part).items(), strict=True):
+            assert one[0] == other[0]
+            assert torch.equal(one[1], other[1])
+    optimised = {id(p) for group in agent.optimizers["critic"].param_groups for p in group["params"]}
+    assert all(id(p) in optimised for p in agent.critic.parameters())
+    before = copies(agent, "critic", "target_critic")
+    run(agent, range(2))
+    after = copies(agent, "critic", "target_critic")
+    for name in norms:
+        assert not torch.equal(before[name], after[name]), name
+        assert not torch.equal(before[f"target_{name}"], after[f"target_{name}"]), name
+    resumed = tiny_sac(update=update, critic_norm="layer", critic_tau=0.5, seed=3)
+    resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
+    run(agent, range(2, 4))
+    run(resumed, range(2, 4))
+    assert_equal_states(agent, resumed)
+
+
+def test_the_temperature_seeks_the_share_of_the_dimensions_asked_for():
+    metrics = {share: run(tiny_sac(target_entropy=share), range(1))[0] for share in (1.0, 0.5, 0.0)}
+    assert tiny_sac().target_entropy == -float(ACTIONS)
+    for share, found in metrics.items():
+        expected = found["temperature"] * (found["entropy"] + share * ACTIONS)  # of a temperature that none has moved
+        torch.testing.assert_close(found["alpha_loss"], expected)
+
+
 def test_a_snapshot_shows_two_crops_and_disturbs_nothing():
     agent, batch = tiny_sac(), tiny_batch(size=10)
     before = copy.deepcopy(agent.state_dict())
@@ -359,6 +394,8 @@ def test_an_agent_of_any_augmentation_learns_acts_and_is_watched_on_images_of_on
         ({"update": "both"}, "agent.update='both' is none of joint, sequential"),
         ({"precision": "fp16"}, "agent.precision='fp16' is none of auto, float32, bf16"),
         ({"actor_period": 0}, "agent.actor_period must be at least 1 and at most .*, got 0"),
+        ({"critic_norm": "batch"}, "agent.critic_norm='batch' is none of none, layer"),
+        ({"target_entropy": -1.0}, r"agent.target_entropy must be at least 0 and at most .*, got -1.0"),
         ({"discount": 1.5}, r"agent.discount must be above 0 and at most 1, got 1.5"),
     ],
     ids=lambda value: "" if isinstance(value, str) else next(iter(value)),

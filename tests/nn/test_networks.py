@@ -24,6 +24,32 @@ def test_mlp_has_two_hidden_layers_and_no_output_activation():
     torch.testing.assert_close(net(x), net[4](hidden))
 
 
+def test_mlp_with_layers_normalised_is_the_formula_and_starts_from_the_same_weights():
+    torch.manual_seed(1)
+    plain = mlp(5, 7, 3)
+    torch.manual_seed(1)
+    net = mlp(5, 7, 3, norm="layer").double()
+    linear = [layer for layer in net if isinstance(layer, nn.Linear)]
+    norms = [layer for layer in net if isinstance(layer, nn.LayerNorm)]
+    assert len(norms) == 2
+    for layer, other in zip(linear, (plain[0], plain[2], plain[4]), strict=True):
+        assert torch.equal(layer.weight.float(), other.weight)
+    for p in (p for norm in norms for p in norm.parameters()):
+        nn.init.normal_(p)
+    x = hidden = torch.randn(4, 5, dtype=torch.float64)
+    for layer, norm in zip(linear, norms, strict=False):
+        units = layer(hidden)
+        centred = units - units.mean(1, keepdim=True)
+        deviation = (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        hidden = (centred / deviation * norm.weight + norm.bias).clamp_min(0)
+    torch.testing.assert_close(net(x), linear[2](hidden))
+    with torch.no_grad():  # what a layer's scale and common part are, the next does not see
+        before = net(x)
+        linear[0].weight *= 100
+        linear[0].bias.mul_(100).add_(3)
+    torch.testing.assert_close(net(x), before, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(("inputs", "outputs"), [(8, 5), (5, 8)])
 def test_linear_layers_start_orthogonal_with_zero_bias(inputs, outputs):
     layer = nn.Linear(inputs, outputs)

@@ -18,7 +18,7 @@ class Story:
 
     def __init__(self, *, stack, padding):
         self.stack, self.padding = stack, padding
-        self.frames, self.actions, self.where = [], [], []
+        self.frames, self.actions, self.rewards, self.where = [], [], [], []
 
     @property
     def written(self):
@@ -27,11 +27,13 @@ class Story:
     def begin(self, frame):
         self.frames.append([frame])
         self.actions.append([])
+        self.rewards.append([])
         self.where.append((len(self.frames) - 1, 0))
 
     def add(self, action, reward, terminated, truncated, frame, *, life_lost=False):
         self.frames[-1].append(frame)
         self.actions[-1].append(action)
+        self.rewards[-1].append(reward)
         self.where.append((len(self.frames) - 1, len(self.actions[-1])))
 
     def latest(self, slot, capacity):
@@ -45,9 +47,10 @@ class Story:
         return np.concatenate(padded[time : time + self.stack])
 
     def following(self, episode, time, horizon):
-        """Return up to `horizon` pairs of an action and the observation that it led to."""
+        """Return up to `horizon` triples of an action, its reward and the observation that it led to."""
         seen = range(time + 1, min(time + horizon + 1, len(self.frames[episode])))
-        return [(self.actions[episode][at - 1], self.observation(episode, at)) for at in seen]
+        led = self.actions[episode], self.rewards[episode]
+        return [(*(each[at - 1] for each in led), self.observation(episode, at)) for at in seen]
 
 
 def assert_future(batch, story, capacity):
@@ -58,8 +61,10 @@ def assert_future(batch, story, capacity):
         expected = story.following(*place, horizon)
         known = len(expected)
         assert batch.future.mask[row].tolist() == [step < known for step in range(horizon)]
-        assert batch.future.action[row, :known].tolist() == [action for action, _ in expected]
-        for step, (_, observation) in enumerate(expected):
+        assert batch.future.action[row, :known].tolist() == [action for action, *_ in expected]
+        rewards = [np.float32(reward) for _, reward, _ in expected]
+        assert batch.future.reward[row].tolist() == rewards + [0] * (horizon - known)
+        for step, (*_, observation) in enumerate(expected):
             np.testing.assert_array_equal(batch.future.obs[row, step].numpy(), observation)
         np.testing.assert_array_equal(batch.obs[row].numpy(), story.observation(*place))
         assert int(batch.action[row]) == expected[0][0]
@@ -121,9 +126,9 @@ def test_futures_by_hand(end):
     replay.begin(numbered(0))
     for step in range(1, 5):
         ends = ENDS[end] if step == 4 else (False, False)
-        replay.add(10 + step, 0.0, *ends, numbered(step), life_lost=step == 2)
+        replay.add(10 + step, step / 2, *ends, numbered(step), life_lost=step == 2)
     replay.begin(numbered(5))
-    replay.add(16, 0.0, False, False, numbered(6))
+    replay.add(16, 9.0, False, False, numbered(6))
     sampler.request = [0, 2, 3, 5]
     future = replay.sample(4, RNG(0)).future
     assert future.mask.tolist() == [[True] * 3, [True, True, False], [True, False, False], [True, False, False]]
@@ -135,6 +140,8 @@ def test_futures_by_hand(end):
     assert [row[:known] for row, known in zip(future.action.tolist(), (3, 2, 1, 1), strict=True)] == [
         [11, 12, 13], [13, 14], [14], [16],
     ]  # fmt: skip
+    # Each by itself, whatever the discount, past a lost life too; those of another episode are 0.
+    assert future.reward.tolist() == [[0.5, 1, 1.5], [1.5, 2, 0], [2, 0, 0], [9, 0, 0]]
 
 
 def test_what_is_not_written_yet_becomes_known():
@@ -185,6 +192,7 @@ def test_types_and_shapes_of_a_future(shape, dtype):
     assert {name: (tuple(value.shape), value.dtype) for name, value in future._asdict().items()} == {
         "obs": ((8, 2, 12, 6, 4), torch.uint8),
         "action": ((8, 2, *shape), dtype),
+        "reward": ((8, 2), torch.float32),
         "mask": ((8, 2), torch.bool),
     }
 
