@@ -61,7 +61,7 @@ class ImpalaConfig:
     name: str = "impala"
     feature_dim: int = option(256, "width of the features; 0: the map as it is, as in BBF", at_least=0)
     width: int = option(1, "multiplier of the 16, 32 and 32 filters", at_least=1, at_most=1000)
-    stretch: bool = option(False, "stretch the map to [0, 1], as BBF does; it is the features where feature_dim is 0")
+    stretch: bool = option(False, "stretch the map to [0, 1], as BBF does", where="feature_dim=0")
 
 
 class _Residual(nn.Module):
