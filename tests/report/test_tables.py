@@ -3,6 +3,7 @@ import io
 import math
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from curl_rl.report.page.tables import Table, Value, shown
@@ -137,3 +138,10 @@ def test_markdown_and_latex_take_names_for_names():
 def test_rows_of_another_length_are_refused():
     with pytest.raises(ValueError, match="2 cells"):
         Table("x", "x", ("a", "b"), ((1,),))
+
+
+def test_a_deviation_is_of_three_values_or_more():
+    assert Value.of(np.array([])) is None
+    assert Value.of(np.array([4.0])) == Value(4.0, None, 1)
+    assert Value.of(np.array([10.0, 12.0])) == Value(11.0, None, 2)
+    assert Value.of(np.array([1.0, 2.0, 6.0])) == Value(3.0, pytest.approx(math.sqrt(7)), 3)

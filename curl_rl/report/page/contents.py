@@ -78,7 +78,7 @@ def _scores(results: Results) -> Block:
     )
     notes = [f"Bold columns are the runs of this report. {table.note}"]
     notes.append(
-        "Deviations are between seeds (n - 1); one seed has none. Published values are as printed, or of the published "
+        "Deviations are between seeds (n - 1), three or more. Published values are as printed, or of the published "
         "single runs."
     )
     if not results.methods:

@@ -25,10 +25,11 @@ class Value(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Value | None":
-        """Return the mean of values (n,) with their standard deviation, which one value has not, and their number."""
+        """Return the mean of values (n,), their number, and of three or more their standard deviation."""
         if not len(values):
             return None
-        return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
+        # Two differ by chance as much as by what one wants to know: between them a deviation says nothing.
+        return cls(float(values.mean()), float(values.std(ddof=1)) if len(values) > 2 else None, len(values))
 
     @classmethod
     def between(cls, value: Interval | None) -> "Value | None":
