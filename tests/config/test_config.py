@@ -421,6 +421,7 @@ def test_difference_names_what_changes_results_and_nothing_else():
         "encoder.feature_dim: 50 -> 256",
         "encoder.filters: 16 -> absent",
         "encoder.width: absent -> 1",
+        "encoder.stretch: absent -> False",
     ]
 
 
