@@ -36,12 +36,12 @@ def toy(folder: Path, text: str = TOY) -> str:
 
 
 def test_those_that_are_shipped_cover_what_they_are_named_for():
-    assert SHIPPED == ["atari100k", "dmc100k", "dmc500k", "objectives"]
+    assert SHIPPED == ["atari100k", "candidates", "dmc100k", "dmc500k", "objectives"]
     assert load_benchmark("atari100k").tasks == tuple(ATARI_SCORES)
     assert load_benchmark("dmc100k").tasks == load_benchmark("dmc500k").tasks == PLANET_SIX
     assert set(load_benchmark("objectives").methods) == set(OBJECTIVES)
     budgets = {name: load_benchmark(name).settings["budget_frames"] for name in SHIPPED}
-    assert budgets == {"atari100k": 400_000, "dmc100k": 100_000, "dmc500k": 500_000, "objectives": 100_000}
+    assert budgets == {"atari100k": 400_000, **dict.fromkeys(SHIPPED[1:], 100_000), "dmc500k": 500_000}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -51,7 +51,8 @@ def test_those_that_are_shipped_compose(name):
     assert len(plans) == benchmark.seeds * len(benchmark.methods)
     assert {plan.config.preset for plan in plans} == {benchmark.settings["preset"]}
     for plan in plans[: len(benchmark.methods)]:
-        assert plan.config.objective.name == benchmark.methods[plan.job.method]["objective"]
+        chosen = benchmark.settings | benchmark.methods[plan.job.method]
+        assert plan.config.objective.name == chosen["objective"]
 
 
 def test_plans_are_the_public_command(tmp_path):
@@ -87,7 +88,7 @@ def test_tasks_are_selected_in_any_spelling():
 
 
 def test_an_unknown_benchmark_names_those_that_exist(tmp_path):
-    with pytest.raises(ConfigError, match=r"unknown benchmark 'dmc'; there are atari100k, dmc100k, dmc500k"):
+    with pytest.raises(ConfigError, match=r"unknown benchmark 'dmc'; there are atari100k, candidates, dmc100k"):
         load_benchmark("dmc")
     with pytest.raises(ConfigError, match=r"absent.yaml"):
         load_benchmark(str(tmp_path / "absent.yaml"))
