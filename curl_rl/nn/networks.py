@@ -72,6 +72,20 @@ class PlainLinear(nn.Linear):
         return self
 
 
+def stretched(maps: Tensor) -> Tensor:
+    """Stretch each sample's map (B, ...) to [0, 1]; one that is constant becomes 0 (Schwarzer et al. 2021, SPR)."""
+    axes = tuple(range(1, maps.dim()))
+    low, high = maps.amin(axes, keepdim=True), maps.amax(axes, keepdim=True)
+    return (maps - low) / (high - low).clamp(min=1e-5)
+
+
+class Stretch(nn.Module):
+    """The same as a layer."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return stretched(maps)
+
+
 def initialise(module: nn.Module, how: Initialisation = "orthogonal") -> None:
     """Initialise in place: orthogonal weights and zero biases, or PyTorch's `default` left as it is.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curl_rl.nn.losses import latent_prediction_loss, masked_info_nce, predictive_information, residual_information
-from curl_rl.nn.networks import frozen_copy, move_average
+from curl_rl.nn.networks import frozen_copy, move_average, stretched
 from curl_rl.nn.parts import Random, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option
@@ -121,13 +121,7 @@ class _Transition(nn.Module):
         """Return latents (B, c, h, w) after actions (B, A); `valid` (B,) tells which of them are steps."""
         planes = action[:, :, None, None].expand(-1, -1, *latent.shape[2:])
         hidden = _standardise(self.first(torch.cat([latent, planes], 1)).relu(), valid)
-        return _renormalise(self.second(hidden * self.scale + self.shift).relu())
-
-
-def _renormalise(maps: Tensor) -> Tensor:
-    """Stretch each sample's map (B, c, h, w) to [0, 1]; one that is constant becomes 0."""
-    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
-    return (maps - low) / (high - low).clamp(min=1e-5)
+        return stretched(self.second(hidden * self.scale + self.shift).relu())
 
 
 class Spr(Objective):
@@ -177,7 +171,7 @@ class Spr(Objective):
 
     def _latent(self, maps: Tensor) -> Tensor:
         # Not adaptive pooling, whose backward pass on CUDA adds up in no fixed order.
-        return _renormalise(F.avg_pool2d(maps, self.window, ceil_mode=True))
+        return stretched(F.avg_pool2d(maps, self.window, ceil_mode=True))
 
     def after_step(self) -> None:
         move_average(self.target_projection, self.projection, self.config.projection_tau)

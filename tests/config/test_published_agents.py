@@ -24,7 +24,14 @@ DOPAMINE = {
     "num_eval_episodes": 100,
 }
 DQN = {"target_update_tau": 1.0, "target_action_selection": False, "spr_weight": 0}
-SPR = {"spr_weight": 5, "jumps": 5, "data_augmentation": True, "replay_scheme": "prioritized", "num_atoms": 51}
+SPR = {
+    "encoder": "dqn, same, renormalize",
+    "spr_weight": 5,
+    "jumps": 5,
+    "data_augmentation": True,
+    "replay_scheme": "prioritized",
+    "num_atoms": 51,
+}
 BBF = {"min_replay_history": 2000, "epsilon_train": 0.0, "epsilon_decay_period": 2001, "target_update_period": 1}
 AVERAGED = {"noisy": False, "target_update_tau": 0.005, "target_action_selection": True, "replay_ratio": 256}
 PUBLISHED = {
@@ -63,7 +70,7 @@ PUBLISHED = {
         **AVERAGED,
         "weight_decay": 0.1,
         "hidden_dim": 2048,
-        "encoder": "impala, width 4",
+        "encoder": "impala, width 4, renormalize",
         "update_horizon": (10, 3, 10_000),
         "gamma": (0.97, 0.997, 10_000),
         "resets": (5_000, 0.5, 95_000),  # 20,000 steps at a replay ratio of 64
@@ -75,8 +82,9 @@ def encoder_of(config: Config) -> str:
     encoder = config.encoder
     if encoder.name == "impala":
         assert encoder.feature_dim == 0
-        return f"impala, width {encoder.width}"
-    return {("canonical", True): "dqn, same"}[encoder.name, encoder.padded]
+    kind = f"impala, width {encoder.width}" if encoder.name == "impala" else "dqn, same"
+    assert encoder.name == "impala" or (encoder.name, encoder.padded) == ("canonical", True)
+    return f"{kind}, renormalize" if encoder.stretch else kind
 
 
 def annealed(config: Config, name: str) -> object:

@@ -279,6 +279,30 @@ def test_bbfs_impala_gives_its_map_and_nothing_is_learned_of_it():
     assert not list(encoder.head.parameters())
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("data_efficient", {}), ("canonical", {}), ("impala", {"feature_dim": 0})]
+)
+def test_stretched_features_go_from_0_to_1_whatever_the_maps_scale(name, options):
+    torch.manual_seed(0)
+    encoder = make_encoder(encoder_config(name, stretch=True, **options), (3, 40, 40))
+    obs = frames((3, 40, 40))
+    with torch.no_grad():
+        features, flat = encoder(obs), encoder.conv(obs).flatten(1).double()
+        low, high = flat.min(1, keepdim=True).values, flat.max(1, keepdim=True).values
+        torch.testing.assert_close(features.double(), (flat - low) / (high - low), rtol=1e-4, atol=1e-5)
+        assert (features.amin(1).tolist(), features.amax(1).tolist()) == ([0.0] * len(obs), [1.0] * len(obs))
+        for layer in encoder.convs.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.zero_()
+                layer.bias.zero_()
+        assert not encoder(obs).any()  # a constant map
+
+
+def test_impala_with_a_head_of_its_own_has_nothing_to_stretch():
+    with pytest.raises(ConfigError, match=r"encoder\.stretch=true has no effect with encoder.feature_dim=256"):
+        encoder_config("impala", stretch=True)
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_a_fresh_encoder_is_another_of_its_kind_and_settings(name):
     torch.manual_seed(0)

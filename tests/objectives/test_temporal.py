@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.losses import info_nce, latent_prediction_loss, masked_info_nce
+from curl_rl.nn.networks import stretched
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
 from curl_rl.objectives.base import Objective
-from curl_rl.objectives.temporal import Atc, Cpc, Spr, _renormalise, _standardise
+from curl_rl.objectives.temporal import Atc, Cpc, Spr, _standardise
 from curl_rl.options import check
 from curl_rl.types import Batch, ConfigError, Crop, Future, Shapes, Views
 
@@ -515,10 +516,10 @@ def test_renormalised_maps_lie_between_zero_and_one_and_dead_ones_stay_finite():
     maps = torch.randn(5, 4, 3, 3).relu()
     maps[2] = 0
     maps.requires_grad_()
-    stretched = _renormalise(maps)
-    assert stretched.amin((1, 2, 3)).tolist() == [0] * 5
-    torch.testing.assert_close(stretched.amax((1, 2, 3)), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))
-    stretched.square().sum().backward()
+    found = stretched(maps)
+    assert found.amin((1, 2, 3)).tolist() == [0] * 5
+    torch.testing.assert_close(found.amax((1, 2, 3)), torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0]))
+    found.square().sum().backward()
     assert maps.grad.isfinite().all()
 
 

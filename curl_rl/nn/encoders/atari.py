@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from curl_rl.nn.encoders.base import Encoder, FlatEncoder
+from curl_rl.nn.encoders.base import Encoder, FlatConfig, FlatEncoder, flat_head
 from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
 
@@ -42,7 +42,7 @@ class NatureEncoder(Encoder):
 
 
 @dataclass(frozen=True)
-class CanonicalConfig:
+class CanonicalConfig(FlatConfig):
     name: str = "canonical"
     padded: bool = _padded()
 
@@ -61,6 +61,7 @@ class ImpalaConfig:
     name: str = "impala"
     feature_dim: int = option(256, "width of the features; 0: the map as it is, as in BBF", at_least=0)
     width: int = option(1, "multiplier of the 16, 32 and 32 filters", at_least=1, at_most=1000)
+    stretch: bool = option(False, "stretch the map to [0, 1], as BBF does", where="feature_dim=0")
 
 
 class _Residual(nn.Module):
@@ -92,4 +93,4 @@ class ImpalaEncoder(NatureEncoder):
         return nn.Sequential(*layers, nn.ReLU())
 
     def make_head(self) -> nn.Module:
-        return super().make_head() if self.config.feature_dim else nn.Flatten()
+        return super().make_head() if self.config.feature_dim else flat_head(self.config.stretch)

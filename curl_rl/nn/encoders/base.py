@@ -1,6 +1,7 @@
 """What every encoder is: raw uint8 frames in, features out; scaling happens here and nowhere else."""
 
 import copy
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.nn.encoders.stack import ConvStack
-from curl_rl.nn.networks import Initialisation, initialise
+from curl_rl.nn.networks import Initialisation, Stretch, initialise
+from curl_rl.options import option
 from curl_rl.types import ConfigError
 
 
@@ -145,10 +147,23 @@ def cut_tiles(images: Tensor, size: int, tiles: tuple[int, int], runs: np.ndarra
     return torch.from_numpy(items.view(np.uint8))
 
 
+@dataclass(frozen=True)
+class FlatConfig:
+    """What encoders whose features are their map have in common."""
+
+    name: str = ""
+    stretch: bool = option(False, "stretch each sample's features to [0, 1], as SPR and BBF do")
+
+
 class FlatEncoder(Encoder):
     """An encoder whose features are its convolutional map; PyTorch's own initialisation, as in the original."""
 
     init = "default"
 
     def make_head(self) -> nn.Module:
-        return nn.Flatten()
+        return flat_head(self.config.stretch)
+
+
+def flat_head(stretch: bool) -> nn.Module:
+    """Build what makes features of a map as it is."""
+    return nn.Sequential(nn.Flatten(), Stretch()) if stretch else nn.Flatten()

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl.nn.encoders.base import FlatEncoder, TiledEncoder
+from curl_rl.nn.encoders.base import FlatConfig, FlatEncoder, TiledEncoder
 from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
 
 
 @dataclass(frozen=True)
-class DataEfficientConfig:
+class DataEfficientConfig(FlatConfig):
     name: str = "data_efficient"
     # Of 84x84 pixels the published one sees 75x75, in 3x3 cells; with 8 around them all are seen, in 4x4.
     padding: int = option(0, "zeros around the image, in pixels; on Atari 8 show all of it", at_least=0, at_most=100)
