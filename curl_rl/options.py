@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import operator
 import pkgutil
 import re
@@ -75,15 +76,22 @@ class Registry(dict[str, Any]):
     its kind needs.
 
     Args: kind, as in `kind=name`; place, the package or module; base, of which all are; gives and options, what a class
-    has besides, and what its `Config` has.
+    has besides, and what its `Config` has; takes, an argument of a method.
     """
 
     def __init__(
-        self, kind: str, place: str, base: type = object, *, gives: Sequence[str] = (), options: Sequence[str] = ()
+        self,
+        kind: str,
+        place: str,
+        base: type = object,
+        *,
+        gives: Sequence[str] = (),
+        options: Sequence[str] = (),
+        takes: Mapping[str, str] = types.MappingProxyType({}),
     ):
         super().__init__()
         self.kind, self._place, self._base = kind, place, base
-        self._gives, self._options = ("Config", *gives), options
+        self._gives, self._options, self._takes = ("Config", *gives), options, takes
         self.find()
 
     def find(self) -> None:
@@ -123,6 +131,10 @@ class Registry(dict[str, Any]):
             raise ConfigError(f"{_title(cls)} is no {self.kind}: derive it from {_title(self._base)}")
         if lacking := [name for name in self._gives if getattr(cls, name, None) is getattr(self._base, name, None)]:
             raise ConfigError(f"{_title(cls)} has no {', '.join(lacking)}: every {self.kind} gives that")
+        for method, argument in self._takes.items():
+            known = inspect.signature(getattr(cls, method)).parameters.values()
+            if not any(each.name == argument or each.kind is each.VAR_KEYWORD for each in known):
+                raise ConfigError(f"{_title(cls)}.{method} takes no {argument}: every {self.kind}'s does; add it")
         try:
             options = _defaults(typing.cast(Any, cls).Config)
         except Exception as error:
@@ -268,7 +280,7 @@ def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
         return
     mend = f"set {prefix}{where}" if wanted else f"raise {prefix}{other}"
     given, instead = f"{prefix}{field.name}={shown(value)}", f"{prefix}{other}={shown(chosen)}"
-    raise ConfigError(f"{given} has no effect with {instead}: {mend}, or leave it out")
+    raise ConfigError(f"{given} has no effect with {instead}: {mend}, or {prefix}{field.name}={shown(field.default)}")
 
 
 def shown(value: Any) -> str:

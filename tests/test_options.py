@@ -107,7 +107,7 @@ def test_a_value_that_has_no_effect_is_refused():
         ({"share": 0.7}, "objective.share=0.7 has no effect with objective.mode=plain: set objective.mode=mixed, or"),
         (
             {"start": 3},
-            "objective.start=3 has no effect with objective.queue=0: raise objective.queue, or leave it out",
+            "objective.start=3 has no effect with objective.queue=0: raise objective.queue, or objective.start=10",
         ),
     ):
         with pytest.raises(ConfigError) as error:

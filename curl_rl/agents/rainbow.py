@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.agents.base import AugmentedConfig
-from curl_rl.agents.schedule import Annealing, Exploration, Resets
+from curl_rl.agents.schedule import Annealing, Exploration, Resets, check_schedule
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
@@ -44,13 +44,19 @@ class RainbowConfig(AugmentedConfig):
     weight_decay: float = option(0.0, "AdamW's, of weights and not of biases", at_least=0)
     max_grad_norm: float = option(10.0, "norm to which gradients are clipped; 0: they are not", at_least=0)
     target_period: int = option(2000, "updates from one step of the target to the next", at_least=1, at_most=LONGEST)
-    target_offset: int = option(0, "updates by which its first step comes early", at_least=0, at_most=LONGEST)
+    # Programs that count agent steps count random ones, too.
+    offset: int | None = option(
+        0, "updates that periods count before the first; null: random_steps' worth", at_least=0, at_most=LONGEST
+    )
     target_tau: float = option(1.0, "weight of the new parameters in the target", above=0, at_most=1)
     target_acts: bool = option(False, "whether the target chooses the actions")
     priority: str = option("value", "the loss that becomes one; total: with the objective's", one_of=("value", "total"))
     anneal: Annealing = field(default_factory=Annealing)
     explore: Exploration = field(default_factory=Exploration)
     resets: Resets = field(default_factory=Resets)
+
+    def __post_init__(self) -> None:
+        check_schedule(self)
 
     @property
     def pace(self) -> Pace:
@@ -98,8 +104,12 @@ class Rainbow(Kept):
 
     @property
     def _horizon(self) -> tuple[int, float]:
-        c = self.config
-        return c.anneal.at(c.n_step, c.discount, self.updates - c.resets.last(self.updates))
+        c, count = self.config, self._count
+        return c.anneal.at(c.n_step, c.discount, min(self.updates, count - c.resets.last(count)))
+
+    @property
+    def _count(self) -> int:
+        return self.updates + (self.config.offset or 0)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray, *, explore: bool, previous: np.ndarray | None = None) -> np.ndarray:
@@ -110,7 +120,8 @@ class Rainbow(Kept):
         network = self.target_network if self.config.target_acts else self.network
         heads = cast(DuellingHeads, network["heads"])
         if explore:
-            heads.draw(self.generator)
+            for each in dict.fromkeys((heads, self.heads)):  # those that act, and those that learn
+                each.draw(self.generator)
         features = network["encoder"](self.learner.observe(obs))
         actions = self.returns.mean(heads(features, noisy=explore)).argmax(1)
         if explore:
@@ -129,9 +140,9 @@ class Rainbow(Kept):
         self.target_heads.draw(self.generator)
         metrics = self._step(batch, obs, next_obs, views)
         self.updates += 1
-        if (self.updates + self.config.target_offset) % self.config.target_period == 0:
+        if self._count % self.config.target_period == 0:
             move_average(self.target_network, self.network, self.config.target_tau)
-        if self.config.resets.last(self.updates) == self.updates:
+        if self.config.resets.last(self._count) == self._count:
             self._reset()
         return UpdateResult(metrics, metrics.pop("priorities"))
 
@@ -145,6 +156,7 @@ class Rainbow(Kept):
             for heads in (self.heads, self.target_heads):
                 fresh = self.networks(self.config, encoder, self.action_dim)[0]
                 heads.load_state_dict(fresh.state_dict())
+        self.heads.draw(self.generator)  # for the step's further updates
         self.optimizers["all"].state.clear()
         self._step = make_step(self._descend, self.device, capture=self.config.capture)
 

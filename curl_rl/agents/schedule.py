@@ -5,11 +5,13 @@ Sources: Schwarzer et al. 2023 (BBF), Nikishin et al. 2022 and D'Oro et al. 2023
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from curl_rl.options import LONGEST, option
+from curl_rl.types import ConfigError
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,22 @@ class Resets:
     """Heads and objective start anew; the encoder keeps a share of its weights and takes the rest from a new one."""
 
     every: int = option(0, "updates from one reset to the next; 0: none", at_least=0, at_most=LONGEST)
-    until: int = option(LONGEST, "updates after which there is none", at_least=0, at_most=LONGEST, where="every")
+    until: int = option(LONGEST, "count of them after which is none", at_least=0, at_most=LONGEST, where="every")
     keep: float = option(0.5, "share of the encoder's weights that stays", at_least=0, at_most=1, where="every")
 
-    def last(self, updates: int) -> int:
-        """Return after how many updates the last reset was, 0 if there was none."""
-        return min(updates, self.until) // self.every * self.every if self.every else 0
+    def last(self, count: int) -> int:
+        """Return at which count of updates the last reset was, 0 if there was none."""
+        return min(count, self.until) // self.every * self.every if self.every else 0
+
+
+def check_schedule(config: Any) -> None:
+    """Raise ConfigError where an agent's annealing does not begin where its returns do, or one of its options rests."""
+    if config.anneal.updates and config.anneal.n_step > config.n_step:
+        raise ConfigError(
+            f"agent.anneal.n_step={config.anneal.n_step} exceeds agent.n_step={config.n_step}, from which n falls: "
+            "lower the one or raise the other"
+        )
+    if config.anneal.updates and config.discount == 1:
+        raise ConfigError("agent.discount=1 has no horizon to anneal: lower it, or set agent.anneal.updates=0")
+    if config.atoms == 1 and (config.v_min, config.v_max) != (-10, 10):
+        raise ConfigError("agent.v_min and agent.v_max have no effect with agent.atoms=1: leave them at -10 and 10")

@@ -169,7 +169,7 @@ def _check_priorities(config: Config) -> None:
     elif getattr(config.agent, "priority", "value") != "value":
         raise ConfigError(
             f"agent.priority={config.agent.priority} has no effect with replay.sampler={config.replay.sampler}: set "
-            "replay.sampler=prioritized, or leave it out"
+            "replay.sampler=prioritized, or agent.priority=value"
         )
 
 
@@ -280,6 +280,8 @@ def _resolved(config: Config) -> Config:
         agent = dataclasses.replace(agent, learning_rate=suites.learning_rate(task))
     if agent.precision == "auto":
         agent = dataclasses.replace(agent, precision=_fast_precision(config.device) if pixels else "float32")
+    if getattr(agent, "offset", 0) is None:
+        agent = dataclasses.replace(agent, offset=config.random_steps * config.updates_per_step)
     name = f"{config.preset}-{config.objective.name.replace(':', '.')}-seed{config.seed}"
     resolved = dataclasses.replace(
         config,

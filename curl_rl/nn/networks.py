@@ -118,8 +118,11 @@ def frozen_copy(module: nn.Module) -> Any:
 def move_average(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the target's parameters towards the online ones in place; `tau` is the weight of the new parameters.
 
-    Without `no_grad` the in-place foreach call would silently join the graph and keep every step's alive.
+    Buffers, such as running means of a network of one's own, are copied. Without `no_grad` the in-place foreach call
+    would silently join the graph and keep every step's alive.
     """
+    for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
+        mine.copy_(theirs)
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)  # pyright: ignore[reportPrivateImportUsage]
 
 

@@ -130,7 +130,8 @@ class Spr(Objective):
     Departures: larger maps than the paper's are averaged down, for the transition's and the projection's cost grow with
     their area (maps of 35x35 left as they are take three times as long on a CPU). The paper's projection is the first
     layer of the value heads, which rewards keep from collapsing; this one is its own and batch-normalised (Chen and He
-    2020), for latents in [0, 1] are nearly parallel without. The value heads see latents that are not stretched.
+    2020), for latents in [0, 1] are nearly parallel without. The value heads see stretched latents only where the
+    encoder stretches them.
     """
 
     Config = SprConfig

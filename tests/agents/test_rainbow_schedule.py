@@ -1,6 +1,7 @@
 """What changes as an agent learns, against the formulas of its sources, and what Rainbow makes of it."""
 
 import copy
+import itertools
 import math
 
 import numpy as np
@@ -10,11 +11,11 @@ from runs import assert_same
 from tiny import ACTIONS, ATARI, assert_equal_states, atari_batch, copies, parameters, run, tiny_rainbow
 from torch import nn
 
-from curl_rl.agents.rainbow import Rainbow
+from curl_rl.agents.rainbow import Rainbow, RainbowConfig
 from curl_rl.agents.schedule import Annealing, Exploration, Resets
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives import OBJECTIVES, make_objective
-from curl_rl.types import Shapes
+from curl_rl.types import ConfigError, Shapes
 
 
 def test_annealing_is_exponential_in_n_and_in_the_horizon():
@@ -39,6 +40,33 @@ def test_resets_come_every_so_often_until_they_end():
     resets = Resets(every=40, until=100)
     assert [resets.last(updates) for updates in (0, 39, 40, 79, 80, 120, 10**6)] == [0, 0, 40, 40, 80, 80, 80]
     assert Resets().last(10**6) == 0
+
+
+def test_resets_by_agent_step_come_early_and_annealing_with_them():
+    fields = {"anneal": Annealing(4, 2, 0.99), "resets": Resets(every=5, until=10), "noise_std": 0.0}
+    agent, fresh, wanted = tiny_rainbow(n_step=8, discount=0.9, offset=3, **fields), [], []
+    for i in range(1, 15):
+        wanted.append(agent.n_step)
+        run(agent, range(i, i + 1))
+        fresh.append(not agent.optimizers["all"].state)
+    assert [i for i, new in enumerate(fresh, start=1) if new] == [2, 7]  # counts of 5 and 10
+    assert wanted == [8, 6, 8, 6, 4, 3, 2, 8, 6, 4, 3, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"n_step": 2, "anneal": Annealing(5)},
+            r"agent\.anneal\.n_step=3 exceeds agent\.n_step=2.*lower the one",
+        ),
+        ({"discount": 1.0, "anneal": Annealing(5)}, r"agent\.discount=1 has no horizon to anneal: lower it"),
+        ({"atoms": 1, "v_max": 50.0}, r"no effect with agent\.atoms=1: leave them at -10 and 10"),
+    ],
+)
+def test_a_schedule_that_cannot_be_kept_is_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        RainbowConfig(**{"n_step": 10, **fields})
 
 
 def test_the_agent_wants_what_the_schedule_says_and_starts_again_at_a_reset():
@@ -96,6 +124,25 @@ def test_the_target_acts_where_it_is_asked_to():
     assert agent.act(obs, explore=False).tolist() == agent.act(obs, explore=True).tolist() == [1] * 16
 
 
+@pytest.mark.parametrize("acts", [False, True])
+def test_noise_is_new_at_every_step_for_what_learns_and_what_acts(acts):
+    agent, batch, seen = tiny_rainbow(target_acts=acts), atari_batch(), []
+    for _ in range(3):
+        agent.act(batch.obs.numpy(), explore=True)
+        agent.update(batch)
+        seen.append([heads.value_hidden.noise_in.clone() for heads in (agent.heads, agent.target_heads)])
+    learning, acting = zip(*seen, strict=True)
+    for drawn in (learning, acting):
+        assert not any(torch.equal(one, other) for one, other in itertools.pairwise(drawn))
+        assert all(noise.any() for noise in drawn)
+
+
+def test_after_a_reset_the_new_heads_have_noise_for_the_steps_further_updates():
+    agent = tiny_rainbow(resets=Resets(every=2), target_acts=True)
+    run(agent, range(2))
+    assert all(buffer.any() for buffer in agent.heads.buffers())
+
+
 # the target
 
 
@@ -112,7 +159,7 @@ def test_the_target_moves_by_its_tau():
 
 
 def test_an_offset_makes_the_first_step_early():
-    agent, copied = tiny_rainbow(target_period=5, target_offset=3), []
+    agent, copied = tiny_rainbow(target_period=5, offset=3), []
     for i in range(1, 13):
         before = copies(agent, "target_network")
         run(agent, range(i, i + 1))

@@ -38,7 +38,13 @@ def test_the_paper_preset_is_the_published_table():
     config = compose(["preset=paper"])
     assert (config.batch_size, config.random_steps, config.replay.capacity) == (512, 1000, 12_500)
     assert (config.env.image_size, config.env.frame_stack, config.env.action_repeat) == (100, 3, 8)
-    assert dataclasses.asdict(config.encoder) == {"name": "paper", "feature_dim": 50, "filters": 32, "depth": 4}
+    assert dataclasses.asdict(config.encoder) == {
+        "name": "paper",
+        "feature_dim": 50,
+        "filters": 32,
+        "differences": False,
+        "depth": 4,
+    }
     agent = config.agent
     assert (config.augmentation.name, config.augmentation.size) == ("crop", 84)
     assert (agent.hidden_dim, agent.discount) == (1024, 0.99)
@@ -420,6 +426,7 @@ def test_difference_names_what_changes_results_and_nothing_else():
         "encoder.name: small -> impala",
         "encoder.feature_dim: 50 -> 256",
         "encoder.filters: 16 -> absent",
+        "encoder.differences: False -> absent",
         "encoder.width: absent -> 1",
         "encoder.stretch: absent -> False",
     ]

@@ -62,7 +62,7 @@ PUBLISHED = {
         "replay_ratio": 32,
     },
     "spr": {**DOPAMINE, **DQN, **BBF, **SPR, "noisy": True, "replay_ratio": 64},
-    "sr_spr": {**DOPAMINE, **BBF, **SPR, **AVERAGED, "resets": (5_000, 0.8, 95_000)},
+    "sr_spr": {**DOPAMINE, **BBF, **SPR, **AVERAGED, "resets": (0.8, range(5_000, 95_001, 5_000))},
     "bbf": {
         **DOPAMINE,
         **BBF,
@@ -73,7 +73,7 @@ PUBLISHED = {
         "encoder": "impala, width 4, renormalize",
         "update_horizon": (10, 3, 10_000),
         "gamma": (0.97, 0.997, 10_000),
-        "resets": (5_000, 0.5, 95_000),  # 20,000 steps at a replay ratio of 64
+        "resets": (0.5, range(5_000, 95_001, 5_000)),  # 20,000 steps at a replay ratio of 64
     },
 }
 
@@ -92,12 +92,17 @@ def annealed(config: Config, name: str) -> object:
     return (first, getattr(schedule, name), schedule.updates) if schedule.updates else first
 
 
-def resets_of(config: Config) -> tuple[int, float, int] | None:
-    """Return agent steps between resets, the encoder's share that stays, and the step of the last reset."""
+def resets_of(config: Config) -> tuple[float, range] | None:
+    """Return the encoder's share that stays, and the agent steps at which the agent starts anew."""
     resets, each = config.agent.resets, config.updates_per_step
     if not resets.every:
         return None
-    return resets.every // each, resets.keep, resets.until // each + config.random_steps
+    updates = (config.budget_frames // config.env.action_repeat - config.random_steps) * each
+    counts = range(config.agent.offset + 1, config.agent.offset + updates + 1)
+    found = [count for count in counts if resets.last(count) == count]
+    steps = range(found[0] // each, found[-1] // each + 1, resets.every // each)
+    assert [count // each for count in found] == list(steps)
+    return resets.keep, steps
 
 
 def scheme_of(config: Config) -> str:
@@ -124,11 +129,6 @@ def spr_weight_of(config: Config) -> float:
     assert (objective.name, objective.map_size, objective.projection_dim) == ("spr", 11, agent.hidden_dim)
     assert (agent.encoder_tau, objective.projection_tau) == (tau, tau)
     return objective.coefficient * objective.steps / 2  # theirs weighs the mean over steps of 2 - 2 cos
-
-
-def offset_of(config: Config) -> int:
-    """Return by how many steps Dopamine's count is ahead of that of updates; without a meaning for a period of 1."""
-    return config.agent.target_offset if config.agent.target_period > 1 else config.random_steps
 
 
 def settings_of(config: Config) -> dict[str, object]:
@@ -168,7 +168,8 @@ def settings_of(config: Config) -> dict[str, object]:
 def test_a_published_agent_has_its_published_settings(name):
     config = compose(["task=atari/pong", f"preset={name}"])
     assert settings_of(config) == PUBLISHED[name]
-    assert offset_of(config) == config.random_steps
+    if name in ("der", "sr_spr", "bbf"):  # of the others every update is a period
+        assert config.agent.offset == config.random_steps * config.updates_per_step
     assert (config.env.protocol, config.env.image_size, config.replay.capacity) == ("atari100k", 84, 100_000)
     if config.agent.atoms > 1:
         assert (config.agent.v_min, config.agent.v_max) == (-10, 10)
@@ -179,6 +180,8 @@ def test_a_published_agent_has_its_published_settings(name):
 def test_the_original_curl_copies_by_agent_step_and_weighs_by_both_losses():
     config = compose(["task=atari/ms_pacman", "preset=paper", "random_steps=1700"])
     agent = config.agent
-    assert (agent.target_period, agent.target_offset, agent.priority, agent.target_tau) == (2000, 1700, "total", 1.0)
+    assert (agent.target_period, agent.offset, agent.priority, agent.target_tau) == (2000, 1700, "total", 1.0)
+    twice = compose(["task=atari/ms_pacman", "preset=paper", "updates_per_step=2", "agent.offset=7"])
+    assert twice.agent.offset == 7
     assert (agent.n_step, agent.hidden_dim, agent.noise_std, config.encoder.name) == (20, 256, 0.1, "data_efficient")
     assert (config.replay.beta, config.replay.last_beta, config.encoder.padding) == (0.4, 1.0, 0)

@@ -161,7 +161,7 @@ class FlatEncoder(Encoder):
     init = "default"
 
     def make_head(self) -> nn.Module:
-        return flat_head(self.config.stretch)
+        return flat_head(getattr(self.config, "stretch", False))
 
 
 def flat_head(stretch: bool) -> nn.Module:
