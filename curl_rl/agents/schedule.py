@@ -57,7 +57,9 @@ class Resets:
     """Heads and objective start anew; the encoder keeps a share of its weights and takes the rest from a new one."""
 
     every: int = option(0, "updates from one reset to the next; 0: none", at_least=0, at_most=LONGEST)
-    until: int = option(LONGEST, "count of them after which is none", at_least=0, at_most=LONGEST, where="every")
+    until: int = option(
+        LONGEST, "updates, counted alike, after which is none", at_least=0, at_most=LONGEST, where="every"
+    )
     keep: float = option(0.5, "share of the encoder's weights that stays", at_least=0, at_most=1, where="every")
 
     def last(self, count: int) -> int:

@@ -39,7 +39,7 @@ class Augmentation:
     """
 
     Config: ClassVar[type[AugmentationConfig]]
-    rests: ClassVar[bool] = False  # whether a control that shows it nothing may name it, as the published ones do
+    rests: bool = False  # whether a control that shows it nothing may name it, as the published ones do
 
     def __init__(self, config: Any):
         self.config = config
@@ -106,6 +106,10 @@ class RandomShift(Augmentation):
 
     Config = ShiftConfig
     rests = True
+
+    def __init__(self, config: ShiftConfig):
+        super().__init__(config)
+        self.rests = not config.intensity
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:
         crop, intensity = random_shift(images, self.config.pad, generator), self.config.intensity

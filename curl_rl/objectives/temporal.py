@@ -275,6 +275,7 @@ class Ceb(Objective):
         self.random = Random()
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
+        """Tell by a code of the query and the actions what follows, of those samples whose episode goes on so far."""
         config, future = self.config, _future(batch, self.config)
         valid = future.mask[:, -1]  # as the original takes only what goes on so far
         actions = _vectors(future.action[:, : config.steps], self.action_dim).flatten(1)

@@ -417,6 +417,14 @@ def test_a_dictionary_with_a_wrong_name_or_type_is_refused():
             Config.from_dict({**data, **change})
 
 
+@pytest.mark.parametrize(
+    "overrides", ["preset=der augmentation=shift", "preset=drq_eps agent.averaging.k=0 agent.averaging.m=0"]
+)
+def test_a_brightness_that_nothing_would_see_is_refused(overrides):
+    message = refusal("task=atari/pong", *overrides.split(), "augmentation.intensity=0.1")
+    assert message.startswith("augmentation=shift would augment nothing: objective=none has no views")
+
+
 def test_difference_names_what_changes_results_and_nothing_else():
     old = compose([TOY, "run_dir=a"])
     new = compose([TOY, "run_dir=b", "device=cpu", "threads=2", "replay.device=cpu", "seed=2", "encoder=impala"])

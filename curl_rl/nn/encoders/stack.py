@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
 from curl_rl.nn.beside import begin
 
@@ -27,7 +27,7 @@ class DifferenceConv(nn.Conv2d):
     def folded(self) -> Tensor:
         """Return the kernel (filters, C, k, k) that does the same to frames alone."""
         frames, differences = self.weight.split([self.channels, self.channels - _RGB], 1)
-        later, earlier = (functional.pad(differences, (0, 0, 0, 0, *side)) for side in ((_RGB, 0), (0, _RGB)))
+        later, earlier = (F.pad(differences, (0, 0, 0, 0, *side)) for side in ((_RGB, 0), (0, _RGB)))
         return frames + later - earlier
 
     def forward(self, input: Tensor) -> Tensor:
