@@ -13,6 +13,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Sweep
 from hydra.errors import HydraException
@@ -52,7 +53,8 @@ def compose(overrides: Iterable[str]) -> Config:
                 f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
             )
     _check_keys(parsed, _chosen(parsed))
-    return from_node(_compose(*_translated(parsed)))
+    suite, arguments = _translated(parsed)
+    return from_node(_owned(_compose(suite, arguments), arguments))
 
 
 def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
@@ -99,7 +101,7 @@ def hydra_job(node: DictConfig, launched: Any) -> tuple[Config, list[str]]:
 
     Args: launched, Hydra's own configuration. In a sweep the default folder tells what differs from job to job.
     """
-    config = from_node(node)
+    config = from_node(_owned(node, launched.overrides.task))
     if launched.mode == RunMode.MULTIRUN and launched.job.override_dirname and not node.run_dir:
         # No "=": a folder's name can then be given as run_dir without quotes.
         name = re.sub(r"[^\w.+-]+", "_", launched.job.override_dirname).rstrip("_")
@@ -296,8 +298,29 @@ def _chosen(parsed: Iterable[Override]) -> DictConfig:
     return fitting(_compose(*_translated(choices)))
 
 
+def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
+    """Return a composed configuration in which a preset's options are those of its own encoder and the like alone.
+
+    Another one starts from its own defaults; an agent, which another of the kind extends, keeps what a preset sets.
+    """
+    started = [text for text in arguments if text.startswith(("task=", "preset/"))]
+    own = functools.cache(lambda: _compose(suites.suite_of(node.task), started))
+    for group in GROUPS.keys() - {"agent"}:
+        chosen = node[group].name
+        if f"{group}={chosen}" not in arguments or chosen == own()[group].name:
+            continue
+        node[group] = {**_defaults(GROUPS[group][chosen].Config), "name": chosen}
+        for override in _parse(text for text in arguments if text.startswith(f"{group}.")):
+            OmegaConf.update(node, override.key_or_group, override.value())
+    return node
+
+
 @explaining()
 def _compose(suite: str, arguments: list[str]) -> DictConfig:
     register()
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
-        return hydra.compose(suite, overrides=arguments)
+    around, GlobalHydra.instance().hydra = GlobalHydra.instance().hydra, None  # in a job of Hydra's there is one
+    try:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="train"):
+            return hydra.compose(suite, overrides=arguments)
+    finally:
+        GlobalHydra.instance().hydra = around

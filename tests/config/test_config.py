@@ -15,6 +15,7 @@ from curl_rl.config.frozen import frozen, schema
 from curl_rl.config.overrides import compose, config_dir, hydra_arguments, presets
 from curl_rl.config.schema import Config
 from curl_rl.envs import list_tasks
+from curl_rl.nn.encoders.atari import CanonicalConfig, ImpalaConfig
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option
@@ -135,6 +136,18 @@ def test_the_command_line_beats_the_preset():
     )
     assert dataclasses.asdict(config.encoder) == {"name": "nature", "feature_dim": 64, "padded": False}
     assert (config.augmentation.size, config.agent.hidden_dim, config.objective.name) == (64, 1024, "none")
+
+
+def test_what_a_preset_sets_for_its_own_choice_no_other_takes():
+    atari = ["task=atari/breakout", "preset=bbf"]
+    assert configure(atari).encoder.width == 4
+    other = configure([*atari, "encoder=canonical", "objective=curl", "encoder.padded=true"])
+    assert other.encoder == CanonicalConfig(padded=True)  # not BBF's stretch
+    assert other.agent == configure(atari).agent
+    assert configure([*atari, "encoder=impala", "encoder.width=1"]).encoder == dataclasses.replace(
+        configure(atari).encoder, width=1
+    )
+    assert configure(["task=atari/breakout", "preset=efficient", "encoder=impala"]).encoder == ImpalaConfig()
 
 
 def test_states_have_a_preset_that_needs_no_pixels():
