@@ -113,8 +113,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, candidates, or a file")
+    parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, candidates, evidence, or a file")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
+    parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of its methods")
     parser.add_argument("--seeds", type=whole(1, 1000), metavar="N", help="seeds 1 to N (default: the benchmark's)")
     parser.add_argument("--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every job")
     parser.add_argument("--out", type=_place, metavar="DIR", help="where results go (default: runs/NAME)")
@@ -194,14 +195,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _benchmark(arguments: argparse.Namespace) -> int:
     from curl_rl.benchmark.engines import make_engine
-    from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select_tasks
+    from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select
     from curl_rl.types import ConfigError
 
-    benchmark = load_benchmark(arguments.name)
-    if arguments.tasks:
-        benchmark = select_tasks(benchmark, arguments.tasks)
-    if arguments.seeds:
-        benchmark = dataclasses.replace(benchmark, seeds=arguments.seeds)
+    benchmark = select(load_benchmark(arguments.name), arguments.tasks, arguments.methods, arguments.seeds)
     out = os.path.expanduser(arguments.out or f"runs/{benchmark.name}").rstrip("/")
     if "://" in out and arguments.engine == "local":
         raise ConfigError(

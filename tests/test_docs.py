@@ -16,7 +16,7 @@ from places import ROOT
 from tiny import run, tiny_batch, tiny_rainbow, tiny_sac
 
 from curl_rl import cli
-from curl_rl.benchmark.plans import load_benchmark, make_plans, select_tasks
+from curl_rl.benchmark.plans import load_benchmark, make_plans, select
 from curl_rl.config.overrides import compose, hydra_arguments
 from curl_rl.config.schema import GROUPS
 from curl_rl.nn.diagnostics import watch_features
@@ -195,7 +195,7 @@ def check_command(words: list[str]) -> None:
         compose(arguments.overrides)
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
-        chosen = select_tasks(benchmark, arguments.tasks or benchmark.tasks[:1])
+        chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods)
         assert make_plans(dataclasses.replace(chosen, seeds=1), arguments.overrides, "runs/x")
 
 

@@ -98,24 +98,35 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
     return value or {}
 
 
-def select_tasks(benchmark: Benchmark, names: Iterable[str]) -> Benchmark:
-    """Keep some of a benchmark's tasks, named in any spelling. Raises ConfigError for one that it does not have."""
+def select(
+    benchmark: Benchmark, tasks: Iterable[str] | None = None, methods: Iterable[str] | None = None, seeds: int | None = None
+) -> Benchmark:
+    """Keep some of a benchmark's tasks, named in any spelling, and methods; None: all, and as many seeds as it has.
+
+    Raises ConfigError for what it does not have.
+    """
+    for name in methods or ():
+        if name not in benchmark.methods:
+            raise ConfigError(f"{benchmark.name} has no method {name!r}; it has {', '.join(benchmark.methods)}")
+    chosen = dict.fromkeys(task for name in tasks or benchmark.tasks for task in _named(benchmark, name))
+    kept = {name: benchmark.methods[name] for name in methods or benchmark.methods}
+    return replace(benchmark, tasks=tuple(chosen), methods=kept, seeds=seeds or benchmark.seeds)
+
+
+def _named(benchmark: Benchmark, name: str) -> list[str]:
+    """Return the tasks that a name means, with or without its suite."""
     own = sorted({f"{suite_of(task)}/" for task in benchmark.tasks})
-    chosen = []
-    for name in names:
-        meant = []
-        for suite in [""] if "/" in name else own:
-            with suppress(ConfigError):  # which has no such task
-                meant.append(canonical(suite + name))
-        found = [task for task in meant if task in benchmark.tasks]
-        if not found:
-            raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")
-        chosen += found
-    return replace(benchmark, tasks=tuple(dict.fromkeys(chosen)))
+    meant = []
+    for suite in [""] if "/" in name else own:
+        with suppress(ConfigError):  # which has no such task
+            meant.append(canonical(suite + name))
+    if found := [task for task in meant if task in benchmark.tasks]:
+        return found
+    raise ConfigError(f"{benchmark.name} has no task {name!r}; it has {', '.join(benchmark.tasks)}")
 
 
 def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list[Plan]:
-    """Return one job for each seed, task and method, all tasks with the first seed first.
+    """Return one job for each seed, method and task: every task once before any task twice.
 
     Raises ConfigError where `curl-rl train` would refuse a job's overrides.
     """
@@ -126,7 +137,7 @@ def make_plans(benchmark: Benchmark, overrides: Sequence[str], out: str) -> list
     if "$" in out:
         raise ConfigError(f"--out {out} holds a $, which settings read as a reference: give another place")
     composed = {}
-    for task, (method, own) in product(benchmark.tasks, benchmark.methods.items()):
+    for (method, own), task in product(benchmark.methods.items(), benchmark.tasks):
         values = {"task": task, **_texts(benchmark.settings), **_texts(own), **extra}
         arguments = tuple(f"{key}={value}" for key, value in values.items())
         composed[task, method] = arguments, compose(arguments)

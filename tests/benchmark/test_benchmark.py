@@ -10,9 +10,9 @@ import pytest
 from test_schedule import FakeEngine, finish
 
 from curl_rl import cli
-from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select_tasks
+from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select
 from curl_rl.config.overrides import compose, config_dir
-from curl_rl.config.suites import ATARI_SCORES, PLANET_SIX
+from curl_rl.config.suites import ATARI_SCORES, PLANET_SIX, SUITES, suite_of
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.run.locks import alone
 from curl_rl.run.stored import load_config
@@ -36,23 +36,25 @@ def toy(folder: Path, text: str = TOY) -> str:
 
 
 def test_those_that_are_shipped_cover_what_they_are_named_for():
-    assert SHIPPED == ["atari100k", "candidates", "dmc100k", "dmc500k", "objectives"]
+    assert SHIPPED == ["atari100k", "candidates", "dmc100k", "dmc500k", "evidence", "objectives"]
     assert load_benchmark("atari100k").tasks == tuple(ATARI_SCORES)
     assert load_benchmark("dmc100k").tasks == load_benchmark("dmc500k").tasks == PLANET_SIX
     assert set(load_benchmark("objectives").methods) == set(OBJECTIVES)
-    budgets = {name: load_benchmark(name).settings["budget_frames"] for name in SHIPPED}
-    assert budgets == {"atari100k": 400_000, **dict.fromkeys(SHIPPED[1:], 100_000), "dmc500k": 500_000}
+    assert {*PLANET_SIX} < {*load_benchmark("evidence").tasks} < {*PLANET_SIX, *ATARI_SCORES}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_those_that_are_shipped_compose(name):
     benchmark = load_benchmark(name)
-    plans = make_plans(select_tasks(benchmark, benchmark.tasks[:1]), [], "out")
-    assert len(plans) == benchmark.seeds * len(benchmark.methods)
-    assert {plan.config.preset for plan in plans} == {benchmark.settings["preset"]}
-    for plan in plans[: len(benchmark.methods)]:
-        chosen = benchmark.settings | benchmark.methods[plan.job.method]
-        assert plan.config.objective.name == chosen["objective"]
+    first = {suite_of(task): task for task in reversed(benchmark.tasks)}
+    plans = make_plans(select(benchmark, first.values()), [], "out")
+    assert len(plans) == len(first) * benchmark.seeds * len(benchmark.methods)
+    for plan in plans:
+        suite, settings = suite_of(plan.job.task), benchmark.settings | benchmark.methods[plan.job.method]
+        assert plan.config.preset == settings.get("preset", SUITES[suite].preset)
+        assert plan.config.objective.name == settings["objective"]
+        budget = 400_000 if suite == "atari" else 500_000 if name == "dmc500k" else 100_000
+        assert plan.config.budget_frames == budget
 
 
 def test_plans_are_the_public_command(tmp_path):
@@ -81,10 +83,20 @@ def test_places_with_special_characters_reach_the_command(tmp_path, out):
 
 def test_tasks_are_selected_in_any_spelling():
     benchmark = load_benchmark("atari100k")
-    some = select_tasks(benchmark, ["pong", "atari/BankHeist", "BankHeist", "atari/pong"])
+    some = select(benchmark, ["pong", "atari/BankHeist", "BankHeist", "atari/pong"])
     assert some.tasks == ("atari/pong", "atari/bank_heist")
     with pytest.raises(ConfigError, match=r"atari100k has no task 'dmc/cheetah_run'; it has atari/alien, "):
-        select_tasks(benchmark, ["dmc/cheetah_run"])
+        select(benchmark, ["dmc/cheetah_run"])
+
+
+def test_every_task_comes_once_before_any_comes_twice():
+    names = "dmc/cheetah_run", "atari/pong"
+    some = select(load_benchmark("evidence"), names, ["none", "curl"], seeds=2)
+    order = [(plan.job.seed, plan.job.method, plan.job.task) for plan in make_plans(some, [], "out")]
+    assert order == [(seed, method, task) for seed in (1, 2) for method in ("none", "curl") for task in names]
+    assert select(some) == some
+    with pytest.raises(ConfigError, match="evidence has no method 'paper'; it has none, curl"):
+        select(some, methods=["curl", "paper"])
 
 
 def test_an_unknown_benchmark_names_those_that_exist(tmp_path):
