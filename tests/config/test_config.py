@@ -272,7 +272,7 @@ def test_configurations_are_frozen_all_the_way():
         ("replay.exponent=0.7", ["replay.exponent=0.7 has no effect with replay.sampler=uniform: set replay.sampler"]),
         ("replay.beta=0.7", ["replay.beta=0.7 has no effect with replay.sampler=uniform"]),
         (
-            "task=atari/pong replay.sampler=uniform agent.priority=total",
+            "task=atari/pong preset=paper replay.sampler=uniform agent.priority=total",
             ["agent.priority=total has no effect with replay.sampler=uniform"],
         ),
         (
