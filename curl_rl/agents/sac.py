@@ -101,7 +101,8 @@ class Sac(Kept):
     def act(self, obs: np.ndarray, *, explore: bool, previous: np.ndarray | None = None) -> np.ndarray:
         """Choose actions (n, A) for stacked observations; exploring samples the policy, otherwise its mode is taken."""
         conv = self.learner.encoder.conv(self.learner.observe(obs))
-        before = torch.from_numpy(previous).to(self.device) if self.config.residual and previous is not None else None
+        wanted = self.config.residual and previous is not None
+        before = torch.from_numpy(previous).to(self.device) if wanted else None
         action = self.actor(conv, self._noise(len(obs)), before)[0] if explore else self.actor.mode(conv, before)
         return action.cpu().numpy()
 
