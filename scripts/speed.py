@@ -111,8 +111,7 @@ def time_steps(config: Config, env: Environment, agent: Any, replay: Replay, dev
     for _ in watch.repeat(STEPS):
         with watch.timing("total"):
             with watch.timing("act"):
-                obs, previous = rollout.stack.observation()[None], rollout.previous[None]
-                action = agent.act(obs, explore=True, previous=previous)[0]
+                action = agent.act(rollout.stack.observation()[None], explore=True)[0]
             rollout.send(action)
             with watch.timing("sample"):
                 batch = replay.sample(config.batch_size, rng, agent.n_step, agent.discount)

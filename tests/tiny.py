@@ -77,8 +77,6 @@ def tiny_batch(
         episode=torch.arange(size) // 2,
         future=future() if horizon else None,
         labels=labels() if label_side else None,
-        prev_action=actions(),
-        last_action=actions(),
     )
     return replaced(batch, {id(tensor): tensor.to(device) for tensor in tensors(batch)})
 
@@ -225,7 +223,6 @@ def run(agent: Sac | Rainbow, updates: range) -> list[dict[str, Tensor]]:
     extras = {"horizon": config.horizon, "label_side": 5 * config.needs_labels}
     for i in updates:
         batch = atari_batch(i, **extras) if isinstance(agent, Rainbow) else tiny_batch(i, **extras)
-        assert batch.prev_action is not None
-        agent.act(batch.obs[:1].numpy(), explore=True, previous=batch.prev_action[:1].numpy())
+        agent.act(batch.obs[:1].numpy(), explore=True)
         results.append(agent.update(batch).metrics)
     return results

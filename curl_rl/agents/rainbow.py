@@ -112,7 +112,7 @@ class Rainbow(Kept):
         return self.updates + (self.config.offset or 0)
 
     @torch.no_grad()
-    def act(self, obs: np.ndarray, *, explore: bool, previous: np.ndarray | None = None) -> np.ndarray:
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Choose actions (n,) int64 for stacked observations: under new noise to explore, otherwise without any.
 
         The noise stays for the update that follows: it is drawn once a step, as in the original.

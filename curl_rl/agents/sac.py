@@ -36,7 +36,6 @@ class SacConfig(AugmentedConfig):
     target_entropy: float = option(1.0, "entropy sought, in minus the action's dimensions; PI-SAC: 0.5", at_least=0)
     # Before each ReLU, as in RLPD (Ball et al. 2023, section 4.2) and DroQ (Hiraoka et al. 2022), without its dropout.
     critic_norm: str = option("none", "normalisation of the critic's hidden layers", one_of=("none", "layer"))
-    residual: bool = option(False, "the policy gives the change of the action before it, as ResAct's")
     critic_tau: float = option(0.01, "weight of the new parameters in the target critic", above=0, at_most=1)
     encoder_tau: float = option(0.05, "weight of the new parameters in the target encoder", above=0, at_most=1)
     actor_period: int = option(2, "updates from one step of the actor to the next", at_least=1, at_most=LONGEST)
@@ -77,8 +76,8 @@ class Sac(Kept):
         """Build what the agent trains beside its learner."""
         critic = TwinQ(encoder.feature_dim, action_dim, config.hidden_dim, norm=config.critic_norm)
         log_std = config.log_std_min, config.log_std_max
-        sizes = encoder.feature_dim, action_dim, config.hidden_dim
-        return critic, Actor(encoder.make_head(), *sizes, log_std=log_std, residual=config.residual)
+        actor = Actor(encoder.make_head(), encoder.feature_dim, action_dim, config.hidden_dim, log_std=log_std)
+        return critic, actor
 
     def _make_optimizers(self) -> dict[str, torch.optim.Adam]:
         c, joint = self.config, self.config.update == "joint"
@@ -98,13 +97,12 @@ class Sac(Kept):
         }
 
     @torch.no_grad()
-    def act(self, obs: np.ndarray, *, explore: bool, previous: np.ndarray | None = None) -> np.ndarray:
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
         """Choose actions (n, A) for stacked observations; exploring samples the policy, otherwise its mode is taken."""
         conv = self.learner.encoder.conv(self.learner.observe(obs))
-        wanted = self.config.residual and previous is not None
-        before = torch.from_numpy(previous).to(self.device) if wanted else None
-        action = self.actor(conv, self._noise(len(obs)), before)[0] if explore else self.actor.mode(conv, before)
-        return action.cpu().numpy()
+        if not explore:
+            return self.actor.mode(conv).cpu().numpy()
+        return self.actor(conv, self._noise(len(obs)))[0].cpu().numpy()
 
     def _noise(self, rows: int) -> Tensor:
         return torch.randn((rows, self.action_dim), generator=self.generator, device=self.device)
@@ -145,7 +143,7 @@ class Sac(Kept):
         if views is not None and not joint:
             self.learner.begin(views, online)
         if train_actor:
-            metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise, batch.prev_action)
+            metrics |= self._train_actor(online.conv(obs[0]).detach(), actor_noise)
         if views is not None:
             if not joint:
                 loss, more = self.learner.loss(batch, views, online)
@@ -160,21 +158,20 @@ class Sac(Kept):
         target = online.begin(next_obs).of(self.learner.target_encoder).begin(next_obs)
         q = [self.critic(online(images), batch.action) for images in obs]
         k = len(next_obs) // len(batch.action)
-        before = None if batch.last_action is None else batch.last_action.repeat(k, 1)
         with torch.no_grad():
-            next_action, next_log_prob = self.actor(online.conv(next_obs), noise, before)
+            next_action, next_log_prob = self.actor(online.conv(next_obs), noise)
             next_q = self.target_critic(target(next_obs), next_action)
             reward, discount = batch.reward.repeat(k), batch.discount.repeat(k)
             goal = soft_q_target(reward, discount, next_q, next_log_prob, self.log_alpha.exp()).view(k, -1).mean(0)
         loss = torch.stack([twin_q_loss(each, goal, batch.weight) for each in q]).mean()
         return loss, {"critic_loss": loss.detach(), "q": q[0].detach().mean(), "batch_reward": batch.reward.mean()}
 
-    def _train_actor(self, conv: Tensor, noise: Tensor, before: Tensor | None = None) -> Metrics:
+    def _train_actor(self, conv: Tensor, noise: Tensor) -> Metrics:
         """Step the policy and the temperature; the encoder and the critic stay as they are."""
         with torch.no_grad():
             features = self.learner.encoder.head(conv)
         self.critic.requires_grad_(False)
-        action, log_prob = self.actor(conv, noise, before)
+        action, log_prob = self.actor(conv, noise)
         q = self.critic(features, action).amin(0)
         self.critic.requires_grad_(True)
         alpha = self.log_alpha.exp()

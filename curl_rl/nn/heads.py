@@ -14,47 +14,25 @@ _Layer = Callable[[Tensor], Tensor]
 
 
 class Actor(nn.Module):
-    """A squashed Gaussian policy on a convolutional map, with a head of its own.
-
-    Where it is `residual` it sees the action before, too, and gives the change of it: a = tanh(before + change), the
-    change Gaussian. Given the action before that is a squashed Gaussian of another mean, and log-probabilities are the
-    action's own. Source: Liu et al. 2025 (ResAct), section on residual action learning, and its code.
-    """
+    """A squashed Gaussian policy on a convolutional map, with a head of its own."""
 
     def __init__(
-        self,
-        head: nn.Module,
-        feature_dim: int,
-        action_dim: int,
-        hidden_dim: int,
-        *,
-        log_std: tuple[float, float],
-        residual: bool = False,
+        self, head: nn.Module, feature_dim: int, action_dim: int, hidden_dim: int, *, log_std: tuple[float, float]
     ):
         super().__init__()
-        self.head, self.residual = head, residual
-        self.trunk = mlp(feature_dim + residual * action_dim, hidden_dim, 2 * action_dim)
+        self.head = head
+        self.trunk = mlp(feature_dim, hidden_dim, 2 * action_dim)
         self.log_std_min, self.log_std_max = log_std
         initialise(self)
 
-    def forward(self, conv: Tensor, noise: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return actions (B, A) and their log-probabilities (B,); `before` (B, A) is needed where it is residual."""
-        mean, log_std = self._outputs(conv, before)
+    def forward(self, conv: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return actions (B, A) and their log-probabilities (B,)."""
+        mean, log_std = self.trunk(self.head(conv)).chunk(2, -1)
         log_std = self.log_std_min + 0.5 * (self.log_std_max - self.log_std_min) * (log_std.tanh() + 1)
         return squashed_gaussian(mean, log_std, noise)
 
-    def mode(self, conv: Tensor, before: Tensor | None = None) -> Tensor:
-        return self._outputs(conv, before)[0].tanh()
-
-    def _outputs(self, conv: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the mean of what is squashed and the log standard deviation as the network gives it, each (B, A)."""
-        features = self.head(conv)
-        if not self.residual:
-            return self.trunk(features).chunk(2, -1)
-        if before is None:
-            raise ValueError("a residual policy needs the action before each observation")
-        change, log_std = self.trunk(torch.cat([features, before], -1)).chunk(2, -1)
-        return before + change, log_std
+    def mode(self, conv: Tensor) -> Tensor:
+        return self.trunk(self.head(conv)).chunk(2, -1)[0].tanh()
 
 
 class TwinQ(nn.Module):

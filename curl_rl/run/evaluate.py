@@ -42,9 +42,7 @@ def evaluate(
             raise Interrupted
         if film is not None and lanes[0].index == 0:
             film.add(lambda: _picture(lanes[0]))
-        obs = np.stack([lane.stack.observation() for lane in lanes])
-        previous = np.stack([lane.previous for lane in lanes])
-        actions = agent.act(obs, explore=False, previous=previous)
+        actions = agent.act(np.stack([lane.stack.observation() for lane in lanes]), explore=False)
         for lane, action in zip(lanes, actions, strict=True):
             rng = rngs[lane.index]
             lane.send(random_action(lane.env.action_space, rng) if epsilon and rng.random() < epsilon else action)

@@ -60,12 +60,6 @@ class Lane:
         self.index, self.score, self.actions = index, 0.0, []
         return frame, info
 
-    @property
-    def previous(self) -> np.ndarray:
-        """The action that led to what is seen now; zeros at an episode's start, as in the replay."""
-        space = self.env.action_space
-        return self.actions[-1] if self.actions else np.zeros(space.shape or (), space.dtype)
-
     def send(self, action: Any) -> None:
         self.env.send(action)
         self.actions.append(action)

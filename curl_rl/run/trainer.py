@@ -136,8 +136,7 @@ class Trainer(Kept):
     def _choose_action(self) -> np.ndarray:
         if not self.learning:
             return random_action(self.env.action_space, self.rng)
-        obs, previous = self.rollout.stack.observation()[None], self.rollout.previous[None]
-        action = self.agent.act(obs, explore=True, previous=previous)[0]
+        action = self.agent.act(self.rollout.stack.observation()[None], explore=True)[0]
         if not np.isfinite(action).all():
             raise_on_nonfinite({**self.means.peek(), "action": float(action.sum())}, self.clock)
         return action

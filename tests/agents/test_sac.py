@@ -3,7 +3,6 @@
 import copy
 import gc
 import io
-import math
 
 import numpy as np
 import pytest
@@ -24,15 +23,13 @@ from tiny import (
     watch_maps,
     watch_steps,
 )
-from torch import Tensor, nn
-from torch.distributions import Normal
+from torch import Tensor
 
 from curl_rl.agents import AGENTS
 from curl_rl.agents.sac import Sac, SacConfig
-from curl_rl.nn.augmentations import AUGMENTATIONS, Averaging
+from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.cudagraph import tensors
 from curl_rl.nn.diagnostics import watch_features
-from curl_rl.nn.heads import Actor
 from curl_rl.nn.images import center_crop, center_fit
 from curl_rl.options import check
 from curl_rl.types import ConfigError
@@ -202,14 +199,13 @@ def test_the_critic_sees_crops_of_the_batch():
 # exact continuation
 
 
-@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("update", "objective"), EVERY)
-def test_a_restored_agent_goes_on_bit_for_bit(update, objective, residual):
-    agent = tiny_sac(objective, update=update, target_period=3, residual=residual)
+def test_a_restored_agent_goes_on_bit_for_bit(update, objective):
+    agent = tiny_sac(objective, update=update, target_period=3)
     run(agent, range(3))
     file = io.BytesIO()
     torch.save(agent.state_dict(), file)
-    other = tiny_sac(objective, update=update, target_period=3, residual=residual, seed=7)
+    other = tiny_sac(objective, update=update, target_period=3, seed=7)
     other.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     assert_equal_states(agent, other)
     ahead, behind = run(agent, range(3, 13)), run(other, range(3, 13))
@@ -359,89 +355,6 @@ def test_the_temperature_seeks_the_share_of_the_dimensions_asked_for():
     for share, found in metrics.items():
         expected = found["temperature"] * (found["entropy"] + share * ACTIONS)  # of a temperature that none has moved
         torch.testing.assert_close(found["alpha_loss"], expected)
-
-
-# residual actions
-
-
-def residual_actor(actions: int, seed: int = 0) -> Actor:
-    torch.manual_seed(seed)
-    actor = Actor(nn.Flatten(), 3, actions, 8, log_std=(-10.0, 2.0), residual=True)
-    return actor.requires_grad_(False)
-
-
-def test_a_residual_action_by_hand():
-    actor = residual_actor(2)
-    actor.trunk[4].weight.zero_()
-    actor.trunk[4].bias.copy_(torch.tensor([0.5, -0.25, 0.0, 0.0]))  # changes, and a log standard deviation of -4
-    before, noise = torch.tensor([[0.0, 0.0], [0.25, -0.5]]), torch.tensor([[0.0, 0.0], [1.0, -2.0]])
-    action, log_prob = actor(torch.zeros(2, 3), noise, before)
-    std = math.exp(-4)
-    u = torch.tensor([[0.5, -0.25], [0.75 + std, -0.75 - 2 * std]], dtype=torch.float64)
-    torch.testing.assert_close(action, u.tanh().float())
-    expected = Normal(u - std * noise, std).log_prob(u) - (1 - u.tanh() ** 2).log()
-    torch.testing.assert_close(log_prob, expected.sum(1).float())
-    torch.testing.assert_close(actor.mode(torch.zeros(2, 3), before), (u - std * noise).tanh().float())
-
-
-def test_a_residual_log_probability_is_the_actions_own():
-    """Its density over the actions themselves adds up to one, whatever the action before."""
-    actor = residual_actor(1)
-    noise = torch.linspace(-8, 8, 4001)[:, None]
-    for before in (-1.0, 0.0, 0.4):
-        action, log_prob = actor(torch.ones(4001, 3), noise, torch.full((4001, 1), before))
-        density = log_prob.double().exp()
-        assert float(torch.trapezoid(density, action[:, 0].double())) == pytest.approx(1, abs=1e-3)
-
-
-def test_a_residual_action_is_the_released_codes():
-    """Liu et al. 2025, sac_ae.py: Actor.forward and squash."""
-    actor, noise = residual_actor(2), torch.randn(5, 2)
-    seen, before = torch.randn(5, 3), torch.rand(5, 2) * 2 - 1
-    mu, log_std = actor.trunk(torch.cat([seen, before], dim=1)).chunk(2, dim=-1)
-    log_std = -10 + 0.5 * 12 * (torch.tanh(log_std) + 1)
-    log_pi = (-0.5 * noise.pow(2) - log_std).sum(-1) - 0.5 * math.log(2 * math.pi) * 2
-    pi = torch.tanh(mu + noise * log_std.exp() + before)
-    log_pi = log_pi - torch.log(torch.relu(1 - pi.pow(2)) + 1e-6).sum(-1)
-    action, log_prob = actor(seen, noise, before)
-    torch.testing.assert_close(action, pi)
-    torch.testing.assert_close(log_prob, log_pi, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(actor.mode(seen, before), torch.tanh(mu + before))
-
-
-@pytest.mark.parametrize("update", UPDATES)
-def test_each_policy_is_told_the_action_before_what_it_sees(update, monkeypatch):
-    agent, batch = tiny_sac(update=update, residual=True, averaging=Averaging(k=2, m=2)), tiny_batch()
-    told, outputs = [], agent.actor._outputs
-    monkeypatch.setattr(agent.actor, "_outputs", lambda conv, before: (told.append(before), outputs(conv, before))[1])
-    agent.update(batch)
-    obs, previous = batch.obs.numpy(), batch.prev_action.numpy()
-    agent.act(obs, explore=True, previous=previous)
-    agent.act(obs, explore=False, previous=previous)
-    wanted = [batch.last_action.repeat(2, 1), *[batch.prev_action] * 3]
-    assert all(torch.equal(one, other) for one, other in zip(told, wanted, strict=True))
-    apart = [agent.act(obs, explore=False, previous=value) for value in (previous, -previous)]
-    assert not np.array_equal(*apart)
-
-
-@pytest.mark.parametrize("update", UPDATES)
-def test_without_the_option_no_action_before_is_looked_at(update):
-    one, other = tiny_sac(update=update), tiny_sac(update=update)
-    for i in range(3):
-        batch = tiny_batch(i)
-        one.update(batch)
-        other.update(batch._replace(prev_action=None, last_action=None))
-        actions = one.act(batch.obs.numpy(), explore=True, previous=batch.prev_action.numpy())
-        assert np.array_equal(actions, other.act(batch.obs.numpy(), explore=True))
-    assert_equal_states(one, other)
-
-
-def test_a_residual_policy_without_the_action_before_is_refused():
-    agent, batch = tiny_sac(residual=True), tiny_batch()
-    with pytest.raises(ValueError, match="needs the action before each observation"):
-        agent.act(batch.obs.numpy(), explore=False)
-    with pytest.raises(ValueError, match="needs the action before each observation"):
-        agent.update(batch._replace(last_action=None))
 
 
 def test_a_snapshot_shows_two_crops_and_disturbs_nothing():

@@ -199,7 +199,6 @@ class Plain:
         for name in ("encoder", "critic", "actor", "objective", "target_encoder", "target_critic"):
             module = copy.deepcopy(module_of(agent, name)).to(memory_format=torch.contiguous_format)
             setattr(self, name, module)
-        self.residual = agent.config.residual
         self.log_alpha = agent.log_alpha.detach().clone().requires_grad_()
 
         def adam(*modules: nn.Module, lr: float = 1e-3) -> torch.optim.Adam:
@@ -213,21 +212,17 @@ class Plain:
         self.contrastive_optimizer = adam(self.encoder, self.objective)
         self.joint_optimizer = adam(self.encoder, self.critic, self.objective)
 
-    def policy(self, images: Tensor, noise: Tensor, before: Tensor, conv: Tensor | None = None) -> tuple[Tensor, ...]:
+    def policy(self, images: Tensor, noise: Tensor, conv: Tensor | None = None) -> tuple[Tensor, Tensor]:
         conv = self.encoder.conv(images).detach() if conv is None else conv
-        seen = self.actor.head(conv)
-        if self.residual:
-            seen = torch.cat([seen, before], 1)
-        mean, log_std = self.actor.trunk(seen).chunk(2, -1)
+        mean, log_std = self.actor.trunk(self.actor.head(conv)).chunk(2, -1)
         std = (-10 + 6 * (log_std.tanh() + 1)).exp()
-        mean = mean + before if self.residual else mean
         u = mean + std * noise
         log_prob = Normal(mean, std).log_prob(u) - torch.log(1 - u.tanh().double() ** 2)
         return u.tanh(), log_prob.sum(-1).float()
 
     def critic_loss(self, obs: Tensor, next_obs: Tensor, batch: Batch, noise: Tensor) -> Tensor:
         with torch.no_grad():
-            action, log_prob = self.policy(next_obs, noise, batch.last_action)
+            action, log_prob = self.policy(next_obs, noise)
             q = self.target_critic(self.target_encoder(next_obs), action).min(0).values
             target = batch.reward + batch.discount * (q - self.log_alpha.exp() * log_prob)
         q1, q2 = self.critic(self.encoder(obs), batch.action)
@@ -237,9 +232,9 @@ class Plain:
         logits = self.encoder(obs) @ self.objective.weight @ self.target_encoder(key).detach().T
         return -logits.log_softmax(1).diagonal().mean()
 
-    def actor_and_alpha(self, obs: Tensor, noise: Tensor, before: Tensor, conv: Tensor | None = None) -> None:
+    def actor_and_alpha(self, obs: Tensor, noise: Tensor, conv: Tensor | None = None) -> None:
         conv = self.encoder.conv(obs).detach() if conv is None else conv
-        action, log_prob = self.policy(obs, noise, before, conv)
+        action, log_prob = self.policy(obs, noise, conv)
         q = self.critic(self.encoder.head(conv).detach(), action).min(0).values
         self.descend((self.log_alpha.exp().detach() * log_prob - q).mean(), self.actor_optimizer)
         self.descend((-self.log_alpha.exp() * (log_prob.detach() - ACTIONS)).mean(), self.alpha_optimizer)
@@ -261,7 +256,7 @@ class Plain:
         obs, key, next_obs, batch, noise, even = inputs
         self.descend(self.critic_loss(obs, next_obs, batch, noise[0]), self.critic_optimizer)
         if even:
-            self.actor_and_alpha(obs, noise[1], batch.prev_action)
+            self.actor_and_alpha(obs, noise[1])
             self.average()
         self.descend(self.contrastive_loss(obs, key), self.encoder_optimizer, self.contrastive_optimizer)
 
@@ -271,15 +266,14 @@ class Plain:
         loss = self.critic_loss(obs, next_obs, batch, noise[0]) + self.contrastive_loss(obs, key)
         self.descend(loss, self.joint_optimizer)
         if even:
-            self.actor_and_alpha(obs, noise[1], batch.prev_action, conv)
+            self.actor_and_alpha(obs, noise[1], conv)
             self.average()
 
 
-@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("update", ["joint", "sequential"])
-def test_updates_equal_those_of_a_plain_twin(update, residual):
+def test_updates_equal_those_of_a_plain_twin(update):
     """Two Adam optimisers on the encoder equal one at twice the rate; fused, channels-last steps equal plain ones."""
-    agent = tiny_sac(update=update, augmentation="none", residual=residual)
+    agent = tiny_sac(update=update, augmentation="none")
     plain = Plain(agent)
     assert agent.learner.encoder.convs[0].weight.stride() != plain.encoder.convs[0].weight.stride()
     start = {name: p.detach().clone() for name, p in parameters(agent).items()}

@@ -93,8 +93,8 @@ class Calm(Sac):
 
     Config = CalmConfig
 
-    def act(self, obs, *, explore, previous=None):
-        return self.config.calm * super().act(obs, explore=explore, previous=previous)
+    def act(self, obs, *, explore):
+        return self.config.calm * super().act(obs, explore=explore)
 '''
 KINDS = {
     "objective": ("Agree", "weight", 2.0, "must be above 0 and at most 3", "of what there is"),

@@ -3,7 +3,6 @@
 import gymnasium as gym
 import numpy as np
 import pytest
-from tiny import CROP, tiny_sac
 
 from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.rollout import FrameStack
@@ -47,11 +46,10 @@ class Watcher:
     def __init__(self):
         self.seen: list[np.ndarray] = []
 
-    def act(self, obs, *, explore, previous):
+    def act(self, obs, *, explore):
         assert not explore
-        assert len(previous) == len(obs)
         self.seen.append(obs)
-        return np.zeros(len(obs), np.int64)
+        return np.zeros((len(obs), 1), np.float32)
 
 
 def repeat_three():
@@ -103,7 +101,7 @@ def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int
     for env in envs:
         keep(env)
     agent = Watcher()
-    agent.act = lambda obs, explore, previous: np.full(len(obs), agent_action)
+    agent.act = lambda obs, explore: np.full(len(obs), agent_action)
     evaluate(agent, envs, [2, 5, 8], repeat_three, epsilon=epsilon)
     return list(taken.values())
 
@@ -114,61 +112,6 @@ def test_epsilon_mixes_in_random_actions_of_the_episodes_own_seed():
     assert always == random_share(7, 1.0, 3)
     assert always != [always[0]] * 3
     assert random_share(7, 0.0, 2) == [[7] * 4] * 3
-
-
-class Counter(Scripted):
-    """It says at its end which actions it was sent."""
-
-    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-
-    def __init__(self, told):
-        super().__init__()
-        self.told = told
-
-    def send(self, action):
-        super().send(action)
-        self.told.setdefault(self.seed, []).append(action.tolist())
-
-
-@pytest.mark.parametrize("epsilon", [0.0, 0.5])
-def test_an_agent_is_told_the_action_before_of_each_lane(epsilon):
-    def halved(obs, explore, previous):
-        assert (previous.shape, previous.dtype) == ((len(obs), 2), np.float32)
-        assert all((row == 0).all() for row, age in zip(previous, obs[:, -1, 0, 0], strict=True) if age == 0)
-        return previous / 2 + np.float32(0.25) + obs[:, -1, 0, :1] / np.float32(64)
-
-    agent, heard = Watcher(), []
-    agent.act = halved
-    for lanes in (1, 2, 3, 5):
-        heard.append({})
-        evaluate(agent, [Counter(heard[-1]) for _ in range(lanes)], [4, 9, 2, 7, 5], repeat_three, epsilon=epsilon)
-    assert [len(heard[0][seed]) for seed in (4, 9, 2, 7, 5)] == [3, 2, 4, 3, 4]
-    assert heard[1:] == heard[:1] * 3
-    if not epsilon:
-        assert heard[0][2] == [[0.25] * 2, [0.390625] * 2, [0.4765625] * 2, [0.53515625] * 2]
-
-
-class Pictures(Counter):
-    """Frames of noise, of the seed and the age."""
-
-    def frame(self):
-        return np.random.default_rng([self.seed, self.age]).integers(256, size=(3, CROP, CROP), dtype=np.uint8)
-
-
-def test_a_residual_policy_plays_in_lanes_as_one_by_one():
-    agent, heard = tiny_sac(residual=True, augmentation="none"), []
-    for lanes in (1, 3):
-        heard.append({})
-        evaluate(agent, [Pictures(heard[-1]) for _ in range(lanes)], [4, 9, 2, 7, 5], repeat_three)
-    for seed, actions in heard[0].items():
-        np.testing.assert_allclose(actions, heard[1][seed], rtol=0, atol=1e-5)  # a batch of another size rounds
-        env, stack, action = Pictures({}), repeat_three(), np.zeros(2, np.float32)
-        stack.reset(env.reset(seed)[0])
-        for expected in actions:
-            action = agent.act(stack.observation()[None], explore=False, previous=action[None])[0]
-            assert action.tolist() == expected
-            env.send(action)
-            stack.push(env.receive()[0])
 
 
 def test_an_interruption_is_obeyed():

@@ -14,8 +14,6 @@ from curl_rl.run.seeds import Purpose, derive_seed
 class Scripted:
     """Frames of a seed's last digit and the episode's age; rewards of what was done; an end after four steps."""
 
-    action_space = gym.spaces.Box(-1, 1, (), np.float32)
-
     def __init__(self, *, shift: int = 0):
         self.seeds, self.shift = list[int](), shift
 
@@ -88,13 +86,11 @@ def test_a_lane_knows_its_episode():
     for index in (3, 4):
         lane.reset(17, index)
         assert (lane.index, lane.score, lane.actions) == (index, 0.0, [])
-        assert (lane.previous, lane.previous.shape, lane.previous.dtype) == (0, (), np.float32)
         assert lane.stack.observation()[:, 0].tolist() == [[0, 0], [7, 0]]
         for action in (1, 2):
             lane.send(action)
             step = lane.receive()
         assert (lane.score, lane.actions, step.over) == (7.5, [1, 2], False)
-        assert lane.previous == 2
         assert lane.stack.observation()[:, 0].tolist() == [[7, 1], [7, 2]]
 
 
@@ -156,7 +152,6 @@ def test_a_start_from_a_state_plays_the_episode_again_and_stores_nothing_twice(c
     played.start(state)
     assert (env.seeds, replay.calls, capsys.readouterr().err) == ([seed(2)], [], "")
     assert (played.index, played.score, played.actions) == (before.index, before.score, before.actions)
-    assert played.previous == before.previous == 3
     assert np.array_equal(played.stack.observation(), before.stack.observation())
     again = played.state_dict()
     assert all(torch.equal(again[name], state[name]) for name in ("actions", "frame"))
