@@ -33,8 +33,6 @@ class Batch(NamedTuple):
     episode: Tensor  # (B,) int64, alike for transitions of one episode
     future: Future | None = None  # for objectives with a horizon
     labels: Tensor | None = None  # (B, s, s) uint8 classes of the newest frame's cells, 0 for background, if asked for
-    prev_action: Tensor | None = None  # as action: the one that led to obs, zeros at an episode's start
-    last_action: Tensor | None = None  # as action: the one that led to next_obs, the last of the m steps
 
 
 class Crop(NamedTuple):
@@ -139,12 +137,8 @@ class Agent(Stateful, Protocol):
     @property
     def learner(self) -> Seeing: ...
 
-    def act(self, obs: np.ndarray, *, explore: bool, previous: np.ndarray | None = None) -> np.ndarray:
-        """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D).
-
-        Args: previous, the actions that led to them, (n, A) or (n,), zeros at an episode's start; whoever plays
-        episodes gives them, for agents that look at them.
-        """
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D)."""
         ...
 
     def update(self, batch: Batch) -> UpdateResult: ...

@@ -117,23 +117,20 @@ class Replay(Slots):
         each = np.where(known, self._reward[ahead[:, : self._horizon]], np.float32(0))
         rows = self._rows(index, steps, known)
         episode = self.written - 1 - (self.written - 1 - index) % self.capacity - self._age[index]
-        slots = np.concatenate([index[:, None], ahead, (index + steps)[:, None] % self.capacity], 1)
-        small = (self._action[slots], each, reward, following, weight, index, episode, known, self._labels[index], rows)
+        small = (self._action[ahead], each, reward, following, weight, index, episode, known, self._labels[index], rows)
         action, each, reward, following, weight, index, episode, known, labels, there = to_device(small, self._device)
         images, channels = self._gather(rows, there), self._stack * self._frame.shape[1]
         return Batch(
             images[:, :channels],
-            action[:, 1],
+            action[:, 0],
             reward,
             following,
             images[:, -channels:],
             weight,
             index,
             episode,
-            Future(self._windows(images), action[:, 1:-1], each, known) if self._horizon else None,
+            Future(self._windows(images), action, each, known) if self._horizon else None,
             labels if labels.numel() else None,
-            prev_action=action[:, 0],
-            last_action=action[:, -1],
         )
 
     def update_priorities(self, index: Tensor, priorities: Tensor) -> None:

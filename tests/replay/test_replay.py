@@ -79,7 +79,7 @@ class Twin:
         return np.concatenate(frames)
 
     def transitions(self):
-        """Return {slot: (obs, action, reward, discount, next_obs, prev_action, last_action)} that can be sampled."""
+        """Return {slot: (obs, action, reward, discount, next_obs)} of all that can be sampled."""
         found = {}
         for number, episode in enumerate(self.episodes):
             steps = len(episode["actions"])
@@ -99,8 +99,6 @@ class Twin:
                     reward,
                     0 if terminal else self.discount**taken,
                     self.observation(episode, time + taken),
-                    episode["actions"][time - 1] if time else 0,
-                    episode["actions"][time + taken - 1],
                 )
         return found
 
@@ -162,8 +160,7 @@ def assert_same(batch, other):
 
 
 def assert_rows(batch, rows):
-    values = *batch[:5], batch.prev_action, batch.last_action
-    for value, column in zip(values, zip(*rows, strict=True), strict=True):
+    for value, column in zip(batch[:5], zip(*rows, strict=True), strict=True):
         np.testing.assert_array_equal(value.numpy(), np.stack(column).astype(value.numpy().dtype))
 
 
@@ -254,27 +251,8 @@ def test_types_and_shapes_of_a_batch():
         "weight": ((8,), torch.float32),
         "index": ((8,), torch.int64),
         "episode": ((8,), torch.int64),
-        "prev_action": ((8, 6), torch.float32),
-        "last_action": ((8, 6), torch.float32),
     }
     assert torch.equal(batch.action[:, 0].long(), batch.index)
-    assert torch.equal(batch.prev_action[:, 0].long(), (batch.index - 1).clamp(min=0))
-    assert torch.equal(batch.last_action, batch.action)
-
-
-def test_actions_before_and_after_by_hand():
-    """Three-step returns of an episode of four steps, one cut off after two, and one that goes on."""
-    replay = small_replay(sampler := Requested(20), n_step=3)
-    for actions, over in (([5, 6, 7, 8], True), ([3, 4], False), ([9, 1, 2], False)):
-        replay.begin(numbered(0))
-        for i, action in enumerate(actions):
-            replay.add(action, 0.0, over and i == 3, False, numbered(1))
-    sampler.request = sorted(sampler.members)
-    batch = replay.sample(len(sampler.request), np.random.default_rng(0))
-    assert batch.index.tolist() == [0, 1, 2, 3, 5, 6, 8]  # slots 4, 7 hold an episode's last frame
-    assert batch.action.tolist() == [5, 6, 7, 8, 3, 4, 9]
-    assert batch.prev_action.tolist() == [0, 5, 6, 7, 0, 3, 0]
-    assert batch.last_action.tolist() == [7, 8, 8, 8, 4, 4, 2]
 
 
 def test_state_observations():
