@@ -238,8 +238,6 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     try:
         weights = state["agent"]["learner"]["encoder"]
         channels = next(iter(weights.values())).shape[1]  # the first layer knows them, whatever the frames and stack
-        if run["encoder"].get("differences"):  # of RGB frames, which it has beside them
-            channels = (channels + 3) // 2
         obs_shape, input_shape = _shapes(run, channels)
         encoder = _blank(run["encoder"], input_shape)
         told = {"task": run["task"], "trained_frames": Clock(*state["clock"]).frame}

@@ -440,17 +440,6 @@ def test_a_run_of_translations_exports_too(tmp_path):
     assert torch.equal(loaded(images), encoder(center_fit(images, 36)))
 
 
-def test_a_run_that_sees_differences_exports_too(tmp_path):
-    encoder = trained_encoder(differences=True)
-    run_dir = write_run(tmp_path / "run", [encoder])
-    told = json.loads((run_dir / "config.json").read_text())
-    told["encoder"]["differences"] = True
-    (run_dir / "config.json").write_text(json.dumps(told))
-    loaded, images = load_encoder(export_run(run_dir, tmp_path / "enc")), frames(2, 6, 28, 28)
-    assert loaded.obs_shape == (6, 32, 32)
-    assert torch.equal(loaded(images), encoder(images))
-
-
 def test_a_run_from_states_exports_too(tmp_path):
     encoder = make_encoder(encoder_config("state", feature_dim=8), (5,))
     loaded = load_encoder(export_run(write_run(tmp_path / "run", [encoder], obs="state"), tmp_path / "enc"))
