@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from curl_rl.envs import make_env
 from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder, stack
 from curl_rl.nn.encoders.base import TiledEncoder
-from curl_rl.nn.encoders.stack import ConvStack, DifferenceConv
+from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.nn.remembering import Remembering
 from curl_rl.types import ConfigError
 
@@ -186,57 +186,6 @@ def test_stacks_give_what_convolutions_of_scaled_images_give_and_their_gradients
         strict=True,
     ):
         torch.testing.assert_close(grad, twin, rtol=1e-4, atol=1e-4)
-
-
-def with_differences(pixels: Tensor) -> Tensor:
-    """Return scaled frames (B, C, H, W) and, beside them, each RGB frame less the one before, in [-1, 1]."""
-    scaled = pixels.float() / 255
-    stacked = scaled.unflatten(1, (-1, 3))
-    return torch.cat([scaled, (stacked[:, 1:] - stacked[:, :-1]).flatten(1, 2)], 1)
-
-
-@pytest.mark.parametrize("name", ["paper", "strided", "small"])
-@pytest.mark.parametrize("shape", [(9, 41, 58), (6, 64, 64), (12, 84, 84)], ids=str)
-@pytest.mark.parametrize("fused", [True, False])
-def test_differences_folded_are_those_of_an_encoder_that_sees_them(monkeypatch, name, shape, fused):
-    monkeypatch.setattr(stack, "_FUSED", fused and stack._FUSED)
-    encoder, obs = build(name, shape, differences=True), frames(shape)
-    seen = with_differences(obs)
-    assert (seen.shape[1], float(seen.min()) < -0.9) == (2 * shape[0] - 3, True)
-    twin = build(name, tuple(seen.shape[1:]))
-    twin.load_state_dict(encoder.state_dict())  # the same parameters, and as many
-    conv, expected = encoder.conv(obs), twin.convs(seen)
-    torch.testing.assert_close(conv, expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(encoder.convs(obs.float() / 255), expected, rtol=1e-5, atol=1e-5)  # as on a GPU
-    weights = torch.randn_like(expected)
-    found, twins = (
-        torch.autograd.grad((x * weights).sum(), list(net.convs.parameters()))
-        for x, net in ((conv, encoder), (expected, twin))
-    )
-    for grad, other in zip(found, twins, strict=True):
-        torch.testing.assert_close(grad, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
-
-
-def test_with_differences_an_encoder_starts_as_one_that_sees_them():
-    torch.manual_seed(1)
-    encoder = build("strided", (9, 64, 64), differences=True)
-    torch.manual_seed(1)
-    twin = build("strided", (15, 64, 64))
-    assert all(torch.equal(*pair) for pair in zip(encoder.parameters(), twin.parameters(), strict=True))
-
-
-def test_a_kernel_of_differences_by_hand():
-    conv = DifferenceConv(6, 1, 1, 1, 0)
-    with torch.no_grad():
-        conv.weight.copy_(torch.tensor([1.0, 2, 3, 4, 5, 6, 10, 20, 30]).view(1, 9, 1, 1))
-    assert conv.folded().flatten().tolist() == [-9, -18, -27, 14, 25, 36]
-
-
-@pytest.mark.parametrize("name", ["paper", "strided", "small"])
-@pytest.mark.parametrize("channels", [3, 4, 8])
-def test_differences_of_what_are_no_stacked_rgb_frames_are_refused(name, channels):
-    with pytest.raises(ConfigError, match=f"two or more stacked RGB frames, not {channels} channels"):
-        build(name, (channels, 40, 40), differences=True)
 
 
 class Padded(Encoder):

@@ -62,19 +62,6 @@ def test_a_run_killed_again_and_again_equals_an_uninterrupted_one(finished, tmp_
     assert_goes_on_to(finished, run_dir, *SMALL)
 
 
-RESIDUAL = ("agent.residual=true", "encoder.differences=true", "agent.n_step=3")
-
-
-def test_a_residual_run_killed_in_mid_episode_equals_an_uninterrupted_one(tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert trainer.train(small(whole, *RESIDUAL)) == 0
-    for frame in (170, 287):
-        kill_at(frame, small(cut, *RESIDUAL))
-        assert 0 < len(state(cut)["episode"]["actions"]) < 20
-    assert trainer.train(small(cut, *RESIDUAL)) == 0
-    assert_equals(cut, whole)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, number):

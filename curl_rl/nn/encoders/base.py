@@ -112,7 +112,7 @@ class TiledEncoder(Encoder):
     @cached_property
     def runs(self) -> np.ndarray:
         """Return which runs of `size` pixels, counted through an image, make each tile: (..., C * size)."""
-        (rows, columns), (channels, size) = self.tiles, (self.obs_shape[0], self.convs[0].kernel_size[0])
+        (rows, columns), (channels, size) = self.tiles, self.convs[0].weight.shape[1:3]
         places = np.arange(channels * rows * size * columns).reshape(channels, rows, size, columns)
         return self.arrange(places.transpose(1, 3, 0, 2).reshape(rows, columns, channels * size))
 

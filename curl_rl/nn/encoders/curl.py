@@ -7,7 +7,6 @@ from torch import nn
 from curl_rl.nn.encoders.base import Encoder, TiledEncoder
 from curl_rl.nn.encoders.stack import ConvStack
 from curl_rl.options import option
-from curl_rl.types import ConfigError
 
 
 @dataclass(frozen=True)
@@ -15,18 +14,6 @@ class _FiltersConfig:
     name: str = ""
     feature_dim: int = option(50, "width of the features", at_least=1)
     filters: int = option(32, "filters of each convolution", at_least=1)
-    differences: bool = option(False, "let the first convolution see those of adjacent RGB frames beside the frames")
-
-
-def _stack(config: _FiltersConfig, channels: int, *sizes: tuple[int, int]) -> ConvStack:
-    """Return convolutions of these kernels and strides on stacked frames."""
-    if config.differences and (channels % 3 or channels < 6):
-        raise ConfigError(
-            f"encoder.differences=true needs two or more stacked RGB frames, not {channels} channels: set "
-            "env.frame_stack=3, or leave it off for grey ones"
-        )
-    specs = [(config.filters, *size) for size in sizes]
-    return ConvStack(channels, specs, differences=config.differences)
 
 
 @dataclass(frozen=True)
@@ -42,7 +29,8 @@ class PaperEncoder(Encoder):
     init = "delta"
 
     def layers(self, config: PaperConfig) -> nn.Module:
-        return _stack(config, self.obs_shape[0], (3, 2), *[(3, 1)] * (config.depth - 1))
+        strides = [2] + [1] * (config.depth - 1)
+        return ConvStack(self.obs_shape[0], [(config.filters, 3, stride) for stride in strides])
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,8 @@ class StridedEncoder(TiledEncoder):
     Config = StridedConfig
 
     def layers(self, config: StridedConfig) -> nn.Module:
-        return _stack(config, self.obs_shape[0], (4, 4), (3, 2), (3, 1))
+        f = config.filters
+        return ConvStack(self.obs_shape[0], [(f, 4, 4), (f, 3, 2), (f, 3, 1)])
 
 
 @dataclass(frozen=True)
@@ -71,4 +60,4 @@ class SmallEncoder(Encoder):
     Config = SmallConfig
 
     def layers(self, config: SmallConfig) -> nn.Module:
-        return _stack(config, self.obs_shape[0], (3, 2), (3, 1))
+        return ConvStack(self.obs_shape[0], [(config.filters, 3, 2), (config.filters, 3, 1)])

@@ -5,46 +5,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from curl_rl.nn.beside import begin
 
-_RGB = 3
 _FUSED = torch.backends.mkldnn.is_available()
 
 
-class DifferenceConv(nn.Conv2d):
-    """A convolution of stacked RGB frames, and beside them of the differences of each and the one before.
-
-    Its weight is that of the channels side by side, C of frames and C - 3 of differences. As it is linear, the kernel
-    of a difference is added to that of its later frame and taken from that of its earlier one: pixels stay as they are.
-    """
-
-    def __init__(self, channels: int, filters: int, kernel: int, stride: int, padding: int):
-        super().__init__(2 * channels - _RGB, filters, kernel, stride, padding)
-        self.channels = channels
-
-    def folded(self) -> Tensor:
-        """Return the kernel (filters, C, k, k) that does the same to frames alone."""
-        frames, differences = self.weight.split([self.channels, self.channels - _RGB], 1)
-        later, earlier = (F.pad(differences, (0, 0, 0, 0, *side)) for side in ((_RGB, 0), (0, _RGB)))
-        return frames + later - earlier
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self._conv_forward(input, self.folded(), self.bias)
-
-
 class ConvStack(nn.Sequential):
-    """Convolutions, each followed by a ReLU, from (filters, kernel, stride, and where there is some, padding).
+    """Convolutions, each followed by a ReLU, from (filters, kernel, stride, and where there is some, padding)."""
 
-    With `differences` the first one sees those of adjacent RGB frames, too.
-    """
-
-    def __init__(self, channels: int, specs: Sequence[tuple[int, ...]], *, differences: bool = False):
+    def __init__(self, channels: int, specs: Sequence[tuple[int, ...]]):
         layers: list[nn.Module] = []
         for filters, kernel, stride, *padding in specs:
-            kind = DifferenceConv if differences and not layers else nn.Conv2d
-            layers += [kind(channels, filters, kernel, stride, sum(padding)), nn.ReLU(inplace=True)]
+            layers += [nn.Conv2d(channels, filters, kernel, stride, sum(padding)), nn.ReLU(inplace=True)]
             channels = filters
         super().__init__(*layers)
 
@@ -58,8 +31,7 @@ class ConvStack(nn.Sequential):
         Args: pixels (B, C, H, W), or where `tiled` the windows of the first convolution (B, C * k * k, h, w).
         """
         first, *others = self.convolutions
-        kernel = first.folded() if isinstance(first, DifferenceConv) else first.weight
-        weight = kernel / 255  # a thousandth of the pixels to divide
+        weight = first.weight / 255  # a thousandth of the pixels to divide
         stride, padding = first.stride[0], int(first.padding[0])
         if tiled:
             weight, stride, padding = weight.flatten(1)[:, :, None, None], 1, 0
