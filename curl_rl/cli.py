@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _benchmark_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, candidates, evidence, or a file")
+    parser.add_argument(
+        "name", metavar="NAME", help="dmc100k, dmc500k, atari100k, objectives, candidates, evidence or a file"
+    )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="only these of its tasks")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help="only these of its methods")
     parser.add_argument("--seeds", type=whole(1, 1000), metavar="N", help="seeds 1 to N (default: the benchmark's)")

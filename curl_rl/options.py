@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import inspect
 import operator
 import pkgutil
 import re
@@ -76,22 +75,15 @@ class Registry(dict[str, Any]):
     its kind needs.
 
     Args: kind, as in `kind=name`; place, the package or module; base, of which all are; gives and options, what a class
-    has besides, and what its `Config` has; takes, an argument of a method.
+    has besides, and what its `Config` has.
     """
 
     def __init__(
-        self,
-        kind: str,
-        place: str,
-        base: type = object,
-        *,
-        gives: Sequence[str] = (),
-        options: Sequence[str] = (),
-        takes: Mapping[str, str] = types.MappingProxyType({}),
+        self, kind: str, place: str, base: type = object, *, gives: Sequence[str] = (), options: Sequence[str] = ()
     ):
         super().__init__()
         self.kind, self._place, self._base = kind, place, base
-        self._gives, self._options, self._takes = ("Config", *gives), options, takes
+        self._gives, self._options = ("Config", *gives), options
         self.find()
 
     def find(self) -> None:
@@ -131,10 +123,6 @@ class Registry(dict[str, Any]):
             raise ConfigError(f"{_title(cls)} is no {self.kind}: derive it from {_title(self._base)}")
         if lacking := [name for name in self._gives if getattr(cls, name, None) is getattr(self._base, name, None)]:
             raise ConfigError(f"{_title(cls)} has no {', '.join(lacking)}: every {self.kind} gives that")
-        for method, argument in self._takes.items():
-            known = inspect.signature(getattr(cls, method)).parameters.values()
-            if not any(each.name == argument or each.kind is each.VAR_KEYWORD for each in known):
-                raise ConfigError(f"{_title(cls)}.{method} takes no {argument}: every {self.kind}'s does; add it")
         try:
             options = _defaults(typing.cast(Any, cls).Config)
         except Exception as error:

@@ -5,7 +5,6 @@ from curl_rl.options import Registry
 AGENTS = Registry(
     "agent",
     __name__,
-    takes={"act": "previous"},
     gives=("discrete", "reports_priorities", "networks", "act", "update", "state_dict", "load_state_dict"),
     options=("averaging", "capture", "n_step", "discount", "learning_rate", "pace", "precision"),
 )

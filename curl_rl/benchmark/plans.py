@@ -99,7 +99,10 @@ def _mapping(name: str, value: Any) -> dict[str, Any]:
 
 
 def select(
-    benchmark: Benchmark, tasks: Iterable[str] | None = None, methods: Iterable[str] | None = None, seeds: int | None = None
+    benchmark: Benchmark,
+    tasks: Iterable[str] | None = None,
+    methods: Iterable[str] | None = None,
+    seeds: int | None = None,
 ) -> Benchmark:
     """Keep some of a benchmark's tasks, named in any spelling, and methods; None: all, and as many seeds as it has.
 

@@ -43,7 +43,6 @@ def test_the_paper_preset_is_the_published_table():
         "name": "paper",
         "feature_dim": 50,
         "filters": 32,
-        "differences": False,
         "depth": 4,
     }
     agent = config.agent
@@ -447,7 +446,6 @@ def test_difference_names_what_changes_results_and_nothing_else():
         "encoder.name: small -> impala",
         "encoder.feature_dim: 50 -> 256",
         "encoder.filters: 16 -> absent",
-        "encoder.differences: False -> absent",
         "encoder.width: absent -> 1",
         "encoder.stretch: absent -> False",
     ]

@@ -348,16 +348,3 @@ def test_a_class_that_changed_since_its_run_is_what_is_named(tmp_path, monkeypat
     assert played.returncode == 2
     assert re.search(told, played.stderr), played.stderr
     assert played.stderr.count("\n") == 1
-
-
-def test_an_agent_whose_acting_takes_no_previous_action_is_refused_by_name(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "older.py").write_text(
-        "from curl_rl.agents.rainbow import Rainbow, RainbowConfig\n"
-        "class Old(Rainbow):\n"
-        "    Config = RainbowConfig\n"
-        "    def act(self, obs, *, explore):\n"
-        "        return super().act(obs, explore=explore)\n"
-    )
-    with pytest.raises(ConfigError, match=r"older\.Old\.act takes no previous: every agent's does; add it"):
-        GROUPS["agent"]["older:Old"]
