@@ -130,6 +130,7 @@ ORIGINALS = (
         ("agent", "memory", "model"),
         "atari",
         {
+            "preset": ("paper",),
             "agent.name": ("rainbow",),
             "encoder.name": ("data_efficient", "canonical"),
             "augmentation.name": ("crop_shift",),

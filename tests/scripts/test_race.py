@@ -211,8 +211,12 @@ def test_a_commit_outside_a_checkout_is_refused(tmp_path, monkeypatch):
     ("overrides", "said"),
     [
         (["task=dmc/cheetah_run", "preset=paper"], "has no task=dmc/cheetah_run: choose one of atari/"),
-        (["task=atari/pong", "objective=none"], "has no objective=none: set objective=curl"),
-        (["task=atari/pong", "encoder=nature"], "has no encoder=nature: set encoder=data_efficient or canonical"),
+        (["task=atari/pong", "preset=der"], "has no preset=der: set preset=paper"),
+        (["task=atari/pong", "preset=paper", "objective=none"], "has no objective=none: set objective=curl"),
+        (
+            ["task=atari/pong", "preset=paper", "encoder=nature"],
+            "has no encoder=nature: set encoder=data_efficient or canonical",
+        ),
     ],
 )
 def test_settings_that_the_original_does_not_have_are_refused(overrides, said, tmp_path):
@@ -224,7 +228,7 @@ def test_settings_that_the_original_does_not_have_are_refused(overrides, said, t
 
 
 def test_an_original_is_found_by_its_modules_and_timed_by_whole_steps(tmp_path):
-    overrides = ["task=atari/pong", "batch_size=16", "device=cpu", "threads=1"]
+    overrides = ["task=atari/pong", "preset=paper", "batch_size=16", "device=cpu", "threads=1"]
     with race.opponent(str(write_rainbow(tmp_path)), compose(overrides), overrides) as side:
         assert (side.name, side.commit, side.tree) == ("aravindsrinivas/curl_rainbow", "", ROOT)
         report = side.run()
