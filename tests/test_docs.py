@@ -1,7 +1,6 @@
 """What a user reads: links lead somewhere, commands compose, names and metrics have their place, README is followed."""
 
 import ast
-import dataclasses
 import itertools
 import os
 import re
@@ -195,8 +194,8 @@ def check_command(words: list[str]) -> None:
         compose(arguments.overrides)
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
-        chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods)
-        assert make_plans(dataclasses.replace(chosen, seeds=1), arguments.overrides, "runs/x")
+        chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods, seeds=1)
+        assert make_plans(chosen, arguments.overrides, "runs/x")
 
 
 @pytest.mark.parametrize(

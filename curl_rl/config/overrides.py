@@ -303,15 +303,18 @@ def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
 
     Another one starts from its own defaults; an agent, which another of the kind extends, keeps what a preset sets.
     """
-    started = [text for text in arguments if text.startswith(("task=", "preset/"))]
-    own = functools.cache(lambda: _compose(suites.suite_of(node.task), started))
-    for group in GROUPS.keys() - {"agent"}:
-        chosen = node[group].name
-        if f"{group}={chosen}" not in arguments or chosen == own()[group].name:
+    given = _parse(arguments)
+    named = {override.key_or_group for override in given} & (GROUPS.keys() - {"agent"})
+    if not named:
+        return node
+    own = _compose(suites.suite_of(node.task), [text for text in arguments if text.startswith(("task=", "preset/"))])
+    for group in named:
+        if (chosen := node[group].name) == own[group].name:
             continue
         node[group] = {**_defaults(GROUPS[group][chosen].Config), "name": chosen}
-        for override in _parse(text for text in arguments if text.startswith(f"{group}.")):
-            OmegaConf.update(node, override.key_or_group, override.value())
+        for override in given:
+            if override.key_or_group.startswith(f"{group}."):
+                OmegaConf.update(node, override.key_or_group, override.value())
     return node
 
 

@@ -146,7 +146,7 @@ def test_what_a_preset_sets_for_its_own_choice_no_other_takes():
     assert configure([*atari, "encoder=impala", "encoder.width=1"]).encoder == dataclasses.replace(
         configure(atari).encoder, width=1
     )
-    assert configure(["task=atari/breakout", "preset=efficient", "encoder=impala"]).encoder == ImpalaConfig()
+    assert configure(["task=atari/breakout", "preset=efficient", "encoder='impala'"]).encoder == ImpalaConfig()
 
 
 def test_states_have_a_preset_that_needs_no_pixels():
