@@ -259,16 +259,35 @@ def _check_beside(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
 
 def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Field[Any]") -> None:
     """Refuse a value that was given where another option leaves it without effect."""
+    if not _is_idle(values, field):
+        return
+    where = field.metadata["where"]
+    other, _, wanted = where.partition("=")
+    mend = f"set {prefix}{where}" if wanted else f"raise {prefix}{other}"
+    given, instead = f"{prefix}{field.name}={shown(values[field.name])}", f"{prefix}{other}={shown(values[other])}"
+    raise ConfigError(f"{given} has no effect with {instead}: {mend}, or {prefix}{field.name}={shown(field.default)}")
+
+
+def _is_idle(values: Mapping[str, Any], field: "dataclasses.Field[Any]") -> bool:
+    """Return whether a value is not the default, and another option leaves it without effect."""
     value, where = values[field.name], field.metadata.get("where", "")
     if not where or value == field.default:
-        return
+        return False
     other, _, wanted = where.partition("=")
     chosen = values[other]
-    if chosen is None or (shown(chosen) == wanted if wanted else chosen):  # null is not decided yet
-        return
-    mend = f"set {prefix}{where}" if wanted else f"raise {prefix}{other}"
-    given, instead = f"{prefix}{field.name}={shown(value)}", f"{prefix}{other}={shown(chosen)}"
-    raise ConfigError(f"{given} has no effect with {instead}: {mend}, or {prefix}{field.name}={shown(field.default)}")
+    return not (chosen is None or (shown(chosen) == wanted if wanted else chosen))  # null is not decided yet
+
+
+def idle(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options whose values have no effect beside the others, nested ones by dotted names: their defaults."""
+    found = {}
+    for field, kind in _fields(cls):
+        if dataclasses.is_dataclass(kind):
+            inner = idle(typing.cast(type, kind), values[field.name])
+            found |= {f"{field.name}.{name}": default for name, default in inner.items()}
+        elif _is_idle(values, field):
+            found[field.name] = field.default
+    return found
 
 
 def shown(value: Any) -> str:

@@ -27,7 +27,7 @@ from curl_rl.config.frozen import explaining, schema
 from curl_rl.config.moved import check_moved
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
 from curl_rl.envs import EnvError, canonical_task, list_tasks
-from curl_rl.options import Kind, kinds, quoted
+from curl_rl.options import Kind, idle, kinds, quoted
 from curl_rl.types import ConfigError
 
 _CHOICES = ("task", "preset", *GROUPS)
@@ -302,11 +302,33 @@ def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
     """Return a composed configuration in which a preset's options are those of its own encoder and the like alone.
 
     Another one starts from its own defaults; an agent, which another of the kind extends, keeps what a preset sets.
+    What a preset sets for something that was turned off falls back to its default.
     """
     given = _parse(arguments)
+    _replace_options(node, given, arguments)
+    keys = [override.key_or_group for override in given]
+    for key, default in _idle(node).items():
+        if not any(f"{key}.".startswith(f"{other}.") for other in keys):
+            OmegaConf.update(node, key, default)
+    return node
+
+
+def _idle(node: DictConfig) -> dict[str, Any]:
+    """Return what has no effect in a composed configuration, as keys with their defaults."""
+    values = typing.cast(dict[str, Any], OmegaConf.to_container(node))
+    found = {}
+    for name, kind in kinds(Config).items():
+        cls = GROUPS[name][values[name]["name"]].Config if name in GROUPS else kind
+        if dataclasses.is_dataclass(cls):
+            found |= {f"{name}.{key}": default for key, default in idle(typing.cast(type, cls), values[name]).items()}
+    return found
+
+
+def _replace_options(node: DictConfig, given: Sequence[Override], arguments: Sequence[str]) -> None:
+    """Give every chosen class that is not the preset's own its defaults, and what was given."""
     named = {override.key_or_group for override in given} & (GROUPS.keys() - {"agent"})
     if not named:
-        return node
+        return
     own = _compose(suites.suite_of(node.task), [text for text in arguments if text.startswith(("task=", "preset/"))])
     for group in named:
         if (chosen := node[group].name) == own[group].name:
@@ -315,7 +337,6 @@ def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
         for override in given:
             if override.key_or_group.startswith(f"{group}."):
                 OmegaConf.update(node, override.key_or_group, override.value())
-    return node
 
 
 @explaining()

@@ -9,11 +9,12 @@ import torch
 from omegaconf import OmegaConf
 
 from curl_rl import envs
+from curl_rl.agents.rainbow import RainbowConfig
 from curl_rl.config import suites
 from curl_rl.config.difference import LOCAL, differing, told
 from curl_rl.config.frozen import frozen, schema
 from curl_rl.config.overrides import compose, config_dir, hydra_arguments, presets
-from curl_rl.config.schema import Config
+from curl_rl.config.schema import Config, ReplayConfig
 from curl_rl.envs import list_tasks
 from curl_rl.nn.encoders.atari import CanonicalConfig, ImpalaConfig
 from curl_rl.objectives import OBJECTIVES
@@ -147,6 +148,14 @@ def test_what_a_preset_sets_for_its_own_choice_no_other_takes():
         configure(atari).encoder, width=1
     )
     assert configure(["task=atari/breakout", "preset=efficient", "encoder='impala'"]).encoder == ImpalaConfig()
+
+
+def test_what_a_preset_turned_on_can_be_turned_off_by_one_word():
+    config = compose(["task=atari/pong", "preset=sr_spr", "agent.resets.every=0", "replay.sampler=uniform"])
+    assert (config.agent.resets, config.replay.beta) == (RainbowConfig().resets, ReplayConfig().beta)
+    assert compose(["task=atari/pong", "agent.anneal.updates=0"]).agent.anneal == RainbowConfig().anneal
+    with pytest.raises(ConfigError, match=r"agent\.resets\.until=7 has no effect with agent\.resets\.every=0"):
+        compose(["task=atari/pong", "preset=sr_spr", "agent.resets={every:0,until:7}"])
 
 
 def test_states_have_a_preset_that_needs_no_pixels():
