@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     episode: Tensor  # (B,) int64, alike for transitions of one episode
     future: Future | None = None  # for objectives with a horizon
     labels: Tensor | None = None  # (B, s, s) uint8 classes of the newest frame's cells, 0 for background, if asked for
+    classes: Tensor | None = None  # (B,) int64 of whole frames, -1 where unknown
 
 
 class Crop(NamedTuple):

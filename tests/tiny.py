@@ -220,7 +220,7 @@ def run(agent: Sac | Rainbow, updates: range) -> list[dict[str, Tensor]]:
     """Act and update as a trainer does, and return every update's metrics."""
     results = []
     config = agent.learner.objective.config
-    extras = {"horizon": config.horizon, "label_side": 5 * config.needs_labels}
+    extras = {"horizon": config.horizon, "label_side": 5 * ("labels" in config.needs)}
     for i in updates:
         batch = atari_batch(i, **extras) if isinstance(agent, Rainbow) else tiny_batch(i, **extras)
         agent.act(batch.obs[:1].numpy(), explore=True)

@@ -19,11 +19,12 @@ from curl_rl.config.moved import check_moved
 from curl_rl.envs import EnvError, protocol
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
-from curl_rl.objectives import OBJECTIVES
+from curl_rl.objectives import OBJECTIVES, check_needs
 from curl_rl.options import LONGEST, Registry, check, kinds, option
 from curl_rl.replay.samplers import SAMPLERS
 from curl_rl.types import ConfigError
 
+_GIVEN = frozenset({"order", "episodes", "actions", "rewards", "map"})  # of every run from pixels
 GROUPS: dict[str, Registry] = {registry.kind: registry for registry in (AGENTS, AUGMENTATIONS, ENCODERS, OBJECTIVES)}
 
 
@@ -229,10 +230,8 @@ def _check_objective(config: Config) -> None:
             f"objective={objective.name} looks {objective.horizon} steps ahead, and the replay keeps "
             f"{config.replay.capacity}: lower objective.steps or raise replay.capacity"
         )
-    if objective.needs_labels and suites.SUITES[suites.suite_of(config.task)].labels != "segmentation":
-        raise ConfigError(
-            f"{config.task} has no segmentation for objective={objective.name}: set objective.labels=null"
-        )
+    segmented = suites.SUITES[suites.suite_of(config.task)].labels == "segmentation"
+    check_needs(objective, {*_GIVEN, "labels"} if segmented else _GIVEN, config.task)
     if config.agent.capture and not objective.capturable:
         raise ConfigError(f"objective={objective.name} works between updates too: set agent.capture=false")
 

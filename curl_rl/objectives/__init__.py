@@ -1,5 +1,6 @@
 """Self-supervised objectives, found by name: a class in any module of this folder is an option of `objective=`."""
 
+from collections.abc import Collection
 from typing import Any
 
 from curl_rl.objectives.base import Objective
@@ -11,8 +12,20 @@ OBJECTIVES = Registry(
     __name__,
     Objective,
     gives=("forward",),
-    options=("coefficient", "horizon", "needs_labels", "capturable", "check_batch"),
+    options=("coefficient", "horizon", "needs", "capturable", "check_batch"),
 )
+
+
+def check_needs(config: Any, gives: Collection[str], source: str) -> None:
+    """Raise ConfigError where an objective needs what a source of frames has not; it names those that would do."""
+    if lacking := sorted(config.needs - frozenset(gives)):
+        known = ((name, cls.Config()) for name, cls in OBJECTIVES.items())
+        others = [name for name, other in known if other.needs <= frozenset(gives) and other.coefficient != 0]
+        own = "another objective.labels, or one of " if hasattr(config, "labels") else ""
+        raise ConfigError(
+            f"objective={config.name} needs {' and '.join(lacking)}, which {source} has not: choose {own}"
+            f"{', '.join(sorted(others))}"
+        )
 
 
 def make_objective(config: Any, shapes: Shapes) -> Objective:

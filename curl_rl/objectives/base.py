@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from curl_rl.options import option
 from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 
+# What data may give: frames in their order, which of them are of one episode, actions and rewards between them, the
+# class of a whole frame, the label of each of its cells; and an encoder: a convolutional map.
+NEEDS = ("order", "episodes", "actions", "rewards", "classes", "labels", "map")
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -23,9 +27,9 @@ class ObjectiveConfig:
         return 0
 
     @property
-    def needs_labels(self) -> bool:
-        """Whether the environment must give `Batch.labels`."""
-        return False
+    def needs(self) -> frozenset[str]:
+        """What it must be given beside images, of NEEDS."""
+        return frozenset()
 
     @property
     def capturable(self) -> bool:

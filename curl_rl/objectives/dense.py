@@ -33,8 +33,9 @@ class PixelContrastConfig(ObjectiveConfig):
     distance: float = option(0.7, "diagonals of a cell that are one place", above=0, at_most=0.7, where="labels=offset")
 
     @property
-    def needs_labels(self) -> bool:
-        return self.labels == "segmentation"  # built by hand without a suite it is "offset"
+    def needs(self) -> frozenset[str]:
+        # Built by hand without a suite, labels are "offset".
+        return frozenset({"map", "labels"} if self.labels == "segmentation" else {"map"})
 
 
 class PixelContrast(Objective):
@@ -55,7 +56,8 @@ class PixelContrast(Objective):
                 f"objective={config.name} compares the cells of a convolutional map, and {shapes.conv} is none: train "
                 "from pixels or choose another objective"
             )
-        if config.needs_labels and shapes.image_size < 1:
+        self.by_class = "labels" in config.needs
+        if self.by_class and shapes.image_size < 1:
             raise ConfigError("objective.labels=segmentation needs Shapes.image_size, the side of uncropped frames")
         self.image_size, self.cells = shapes.image_size, shapes.cells
         # Batch normalisation, as in the original's head, is of whole maps: queries are some pixels, keys can be all.
@@ -64,12 +66,12 @@ class PixelContrast(Objective):
         self.draws: Tensor
         self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         self._pending: tuple[Rows, ...] = ()
-        if config.needs_labels:
+        if self.by_class:
             self.pixels = ClassMemory(config.classes, config.memory, config.projection_dim)
             self.regions = ClassMemory(config.classes, config.memory, config.projection_dim)
 
     def forward(self, batch: Batch, views: Views, online: Features, target: Features) -> tuple[Tensor, Metrics]:
-        compare = self._by_class if self.config.needs_labels else self._by_place
+        compare = self._by_class if self.by_class else self._by_place
         query = normalised(online.conv(views.query.images))
         with torch.no_grad():
             key = normalised(target.conv(views.key.images))

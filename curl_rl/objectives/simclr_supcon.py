@@ -56,22 +56,46 @@ def _return_bin(reward: Tensor, bins: int) -> Tensor:
     return bins * (below + up_to) // (2 * len(reward))
 
 
+def _known_classes(batch: Batch) -> Tensor:
+    """Return the class (B,) of each sample, one of its own where it is unknown."""
+    if batch.classes is None:
+        raise ValueError("objective.labels=class reads Batch.classes: give frames that have classes")
+    own = -1 - torch.arange(len(batch.classes), device=batch.classes.device)
+    return torch.where(batch.classes < 0, own, batch.classes)
+
+
 LABELS: dict[str, Callable[[Batch, int], Tensor]] = {
     "action": lambda batch, bins: batch.action,
     "return_sign": lambda batch, bins: batch.reward.sign(),
     "return_bin": lambda batch, bins: _return_bin(batch.reward, bins),
     "episode": lambda batch, bins: batch.episode,
+    "class": lambda batch, bins: _known_classes(batch),
+}
+_NEEDED = {
+    "action": "actions",
+    "return_sign": "rewards",
+    "return_bin": "rewards",
+    "episode": "episodes",
+    "class": "classes",
 }
 
 
 @dataclass(frozen=True)
 class SupConConfig(ObjectiveConfig):
     name: str = "supcon"
-    labels: str = option("episode", "what a class shares; return_bin: the quantile of the return", one_of=tuple(LABELS))
+    labels: str = option(
+        "episode",
+        "what a class shares; return_bin: the return's quantile; class: the frame's",
+        one_of=tuple(LABELS),
+    )
     bins: int = option(5, "quantile bins of the batch's returns", at_least=2, where="labels=return_bin")
     temperature: float = option(0.1, "divisor of the cosines; the paper's", above=0)
     projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
     projection_hidden: int = option(256, "width of the projection head's hidden layer; the paper: 2048", at_least=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({_NEEDED[self.labels]})
 
 
 class SupCon(Objective):

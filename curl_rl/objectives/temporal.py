@@ -26,6 +26,10 @@ class _TemporalConfig(ObjectiveConfig):
     def horizon(self) -> int:
         return self.steps
 
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"order", "actions"})
+
 
 def _future(batch: Batch, config: _TemporalConfig) -> Future:
     if batch.future is None:
@@ -53,6 +57,10 @@ class AtcConfig(_TemporalConfig):
     latent_dim: int = option(128, "width of the compressed codes; the original's, Atari: 256", at_least=1)
     hidden_dim: int = option(512, "width of the residual predictor's hidden layer; the original's", at_least=1)
     compressor_tau: float = option(0.01, "weight of new parameters in the positives' compressor", above=0, at_most=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"order"})
 
 
 class Atc(Objective):
@@ -93,6 +101,10 @@ class SprConfig(_TemporalConfig):
     map_size: int = option(8, "side beyond which convolutional maps are averaged down; the paper's have 7", at_least=1)
     projection_dim: int = option(512, "width of the projections that are compared; the original's", at_least=1)
     projection_tau: float = option(0.01, "weight of new parameters in the targets' head; paper: 1", above=0, at_most=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"map"}
 
 
 def _standardise(maps: Tensor, valid: Tensor, epsilon: float = 1e-5) -> Tensor:
@@ -231,6 +243,10 @@ class CebConfig(_TemporalConfig):
     @property
     def horizon(self) -> int:
         return self.steps + bool(self.smoothing)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"rewards"}
 
     @property
     def capturable(self) -> bool:

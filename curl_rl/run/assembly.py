@@ -30,7 +30,7 @@ _LANES = 32  # of one evaluation: enough to fill the cores, few enough to have l
 
 def _label_side(config: Config) -> int:
     """Return the side of the label maps that the objective needs, 0 if it needs none."""
-    wanted = config.objective.coefficient and config.objective.needs_labels
+    wanted = config.objective.coefficient and "labels" in config.objective.needs
     return envs.label_side(config.env.image_size) if wanted else 0
 
 

@@ -143,7 +143,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
 
 def _make_parts(config: Config, recordings: Sequence[Recording]) -> tuple[Learner, Replay]:
     """Build the run's own learner and replay, and fill the replay."""
-    if config.objective.needs_labels and not all(recording.labels.size for recording in recordings):
+    if "labels" in config.objective.needs and not all(recording.labels.size for recording in recordings):
         raise ConfigError(f"{config.task} was recorded without labels: move its recordings away and collect them anew")
     env = make_environment(config)
     try:

@@ -329,7 +329,14 @@ def test_configurations_are_frozen_all_the_way():
             ["raise batch_size to 65", "objective.projection_dim"],
         ),
         ("batch_size=1", ["it needs batch_size=2 or more, got 1"]),
-        ("task=atari/pong objective=pixel_contrast objective.labels=segmentation", ["has no segmentation"]),
+        (
+            "task=atari/pong objective=pixel_contrast objective.labels=segmentation",
+            ["objective=pixel_contrast needs labels, which atari/pong has not: choose another objective.labels, or "],
+        ),
+        (
+            "objective=supcon objective.labels=class",
+            ["objective=supcon needs classes, which dmc/cartpole_swingup has not"],
+        ),
         ("objective=deepcluster agent.capture=true", ["works between updates too: set agent.capture=false"]),
         ("objective=none objective.coefficient=1", ["objective.coefficient=1.0", "there is no loss to weigh"]),
         ("encoder=paper encoder.depth=0", ["encoder.depth must be at least 1 and at most 100, got 0"]),

@@ -56,7 +56,7 @@ class Setting(NamedTuple):
             obs_shape=self.online.obs_shape,
             discrete=self.shapes.discrete,
             horizon=config.horizon,
-            label_side=10 * config.needs_labels,
+            label_side=10 * ("labels" in config.needs),
         )
         bright = torch.rand((size, 1, 1, 1), generator=generator)
         coarse = bright * torch.rand((size, self.online.obs_shape[0], 5, 5), generator=generator)

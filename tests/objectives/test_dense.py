@@ -377,7 +377,11 @@ def test_classes_are_told_apart_by_what_they_look_like(seed):
 
 def test_labels_are_asked_for_only_by_segmentation():
     make = OBJECTIVES["pixel_contrast"].Config
-    assert [make(labels=labels).needs_labels for labels in ("segmentation", "offset", None)] == [True, False, False]
+    assert [sorted(make(labels=labels).needs) for labels in ("segmentation", "offset", None)] == [
+        ["labels", "map"],
+        ["map"],
+        ["map"],
+    ]
     assert not hasattr(build("offset"), "pixels")
 
 

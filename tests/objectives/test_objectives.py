@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from curl_rl import objectives
 from curl_rl.config.overrides import compose
-from curl_rl.objectives import OBJECTIVES, make_objective
+from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import check, option
 from curl_rl.run import trainer
@@ -241,3 +241,19 @@ def test_the_readmes_objective_keeps_the_contract(folder, kind):
 def test_sizes_that_no_memory_holds_are_refused():
     with pytest.raises(ConfigError, match=r"objective=moco cannot be built .* lower its sizes"):
         make_objective(OBJECTIVES["moco"].Config(queue_size=2**20, projection_dim=65_536), SHAPES)
+
+
+def test_what_data_lack_is_refused_with_the_objectives_that_would_do():
+    pictures = {"map"}
+    for name in ("byol", "moco", "pixel_contrast"):
+        check_needs(OBJECTIVES[name].Config(), pictures, "the folder")
+    with pytest.raises(
+        ConfigError, match=r"^objective=cpc needs actions and order, which the folder has not: choose b"
+    ):
+        check_needs(OBJECTIVES["cpc"].Config(), pictures, "the folder")
+    with pytest.raises(ConfigError) as error:
+        check_needs(OBJECTIVES["supcon"].Config(), {"classes"}, "the folder")
+    assert str(error.value) == (
+        "objective=supcon needs episodes, which the folder has not: choose another objective.labels, or one of "
+        "barlow_twins, byol, curl, deepcluster, mochi, moco, pcl, simclr, simsiam, spcl, swav, vicreg, wmse"
+    )

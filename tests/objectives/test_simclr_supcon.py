@@ -38,6 +38,7 @@ def inputs() -> tuple[Batch, Views]:
 
 def draw(seed: int = 0, size: int = 6) -> tuple[Batch, Views]:
     batch = tiny_batch(seed, size=size, obs_shape=(9, 20, 20), discrete=True)
+    batch = batch._replace(classes=torch.arange(size) % 4 - 1)
     offsets = torch.zeros((size, 2), dtype=torch.int64)
     return batch, Views(Crop(batch.obs, offsets), Crop(batch.next_obs, offsets))
 
@@ -196,6 +197,24 @@ def test_every_kind_of_label_is_read_from_the_transition():
     assert LABELS["return_sign"](batch, 5).tolist() == [1, -1, 0, 1, -1, 0]
     assert LABELS["return_bin"](batch, 3).tolist() == [2, 0, 1, 2, 0, 1]
     assert torch.equal(LABELS["episode"](batch, 5), batch.episode)
+    with pytest.raises(ValueError, match=r"reads Batch\.classes: give frames that have classes"):
+        LABELS["class"](batch, 5)
+
+
+def test_what_is_of_no_known_class_is_alike_to_nothing_else():
+    batch = tiny_batch()._replace(classes=torch.tensor([2, -1, 0, 2, -1, -1]))
+    assert LABELS["class"](batch, 5).tolist() == [2, -2, 0, 2, -5, -6]
+
+
+def test_what_supcon_needs_follows_its_labels():
+    needs = {labels: set(OBJECTIVES["supcon"].Config(labels=labels).needs) for labels in LABELS}
+    assert needs == {
+        "action": {"actions"},
+        "return_sign": {"rewards"},
+        "return_bin": {"rewards"},
+        "episode": {"episodes"},
+        "class": {"classes"},
+    }
 
 
 # The objectives

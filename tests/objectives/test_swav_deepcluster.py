@@ -567,6 +567,6 @@ def test_what_they_ask_of_a_run():
     assert swav.capturable
     assert not deepcluster.capturable  # k-means runs between updates and draws random numbers
     for config in (swav, deepcluster):
-        assert (config.horizon, config.needs_labels) == (0, False)
+        assert (config.horizon, config.needs) == (0, frozenset())
         with pytest.raises(ConfigError, match="it needs batch_size=2 or more, got 1"):
             config.check_batch(1)

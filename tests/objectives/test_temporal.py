@@ -243,6 +243,12 @@ def test_options_that_cannot_be_honoured_are_refused(name, fields, message):
 
 def test_defaults_and_horizons_are_the_papers():
     configs = {name: OBJECTIVES[name].Config() for name in NAMES}
+    assert {name: sorted(c.needs) for name, c in configs.items()} == {
+        "atc": ["order"],
+        "spr": ["actions", "map", "order"],
+        "cpc": ["actions", "order"],
+        "ceb": ["actions", "order", "rewards"],
+    }
     assert {name: (c.coefficient, c.horizon) for name, c in configs.items()} == {
         "atc": (1.0, 1),
         "spr": (2.0, 5),
@@ -252,7 +258,7 @@ def test_defaults_and_horizons_are_the_papers():
     for name in NAMES:
         assert OBJECTIVES[name].Config(steps=4).horizon == (5 if name == "ceb" else 4)
         assert configs[name].capturable == (name not in DRAWN)
-        assert not configs[name].needs_labels
+        assert "labels" not in configs[name].needs
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -261,7 +261,7 @@ def test_features_of_a_flat_encoder_are_probed_once(folder):
 def test_labels_that_were_not_recorded_are_asked_for(folder, monkeypatch):
     config = toy()
     bare = [each._replace(labels=np.zeros(0, np.uint8)) for each in recordings.read(folder, 42)]
-    monkeypatch.setattr(type(config.objective), "needs_labels", True)
+    monkeypatch.setattr(type(config.objective), "needs", frozenset({"labels"}))
     with pytest.raises(ConfigError, match="recorded without labels"):
         probe._make_parts(config, bare)
 
@@ -444,9 +444,9 @@ def test_a_run_that_fails_is_counted(tmp_path, capsys):
 
 def test_a_label_objective_is_left_out_where_there_are_no_labels(capsys, monkeypatch):
     arguments = compare._parser().parse_args(["cost", "--tasks", "atari/breakout", "--objectives", "curl", "none"])
-    monkeypatch.setattr(OBJECTIVES["curl"].Config, "needs_labels", True)
+    monkeypatch.setattr(OBJECTIVES["curl"].Config, "needs", frozenset({"labels"}))
     assert [name for name, _ in compare._configs(arguments)] == ["none"]
-    assert "left out: atari/breakout has no segmentation" in capsys.readouterr().err
+    assert "left out: objective=curl needs labels, which atari/breakout has not" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
