@@ -1,18 +1,22 @@
 """Train agents from pixels with encoders that learn by contrast."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from curl_rl.representation.export import load_encoder
+    from curl_rl.representation.frames import frames_of
+    from curl_rl.representation.pretrain import Pretrainer
+    from curl_rl.representation.tap import Tap
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_encoder"]
+__all__ = ["Pretrainer", "Tap", "__version__", "frames_of", "load_encoder"]
+
+_PLACES = {"Pretrainer": "pretrain", "Tap": "tap", "frames_of": "frames", "load_encoder": "export"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import torch only when the encoder is asked for, so that `import curl_rl` and the command line stay quick."""
-    if name == "load_encoder":
-        from curl_rl.representation.export import load_encoder
-
-        return load_encoder
+    """Import torch only when a name needs it, so that `import curl_rl` and the command line stay quick."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"curl_rl.representation.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

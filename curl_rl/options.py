@@ -29,16 +29,19 @@ def option(
     below: float | str | None = None,
     one_of: Sequence[str] = (),
     where: str = "",
+    counts: str = "",
 ) -> Any:
     """Declare a field with its meaning and choices, which `--help` prints, and its bounds, which `check` holds.
 
     Args: where, the option beside it without which it has no effect: "sampler=prioritized", or "queue_size" for any
     value but 0. Bounds of a tuple are those of each of its numbers; a bound may be the name of an option beside it.
+    counts, "updates" that pass before something begins, or "samples" that it keeps: pre-training, which knows how many
+    of either there will be, refuses more.
     """
     bounds = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
     told = f"{help} ({', '.join(one_of)})" if one_of else help
     return dataclasses.field(
-        default=default, metadata={"help": told, "bounds": bounds, "one_of": one_of, "where": where}
+        default=default, metadata={"help": told, "bounds": bounds, "one_of": one_of, "where": where, "counts": counts}
     )
 
 

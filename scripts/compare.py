@@ -17,7 +17,8 @@ from typing import Any
 
 from comparison import cost, curves, probe, recordings, tables
 
-from curl_rl.cli import explain, whole
+from curl_rl.cli import explain
+from curl_rl.commands.arguments import whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.config.suites import action_repeat

@@ -16,7 +16,8 @@ from race import race
 from stopwatch import Stopwatch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
-from curl_rl.cli import explain, whole
+from curl_rl.cli import explain
+from curl_rl.commands.arguments import whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.nn import beside

@@ -28,7 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "adapters": {"representation"},
     "entry": {"types", "options", "config", "run", "representation", "benchmark", "report", "envs"},
 }
-ENTRY = {"__init__", "__main__", "cli", "doctor"}  # what a user calls
+ENTRY = {"__init__", "__main__", "cli", "commands", "doctor"}  # what a user calls
 # Inside a room all may import each other but for circles; of these each stands alone, but for what it is made of.
 ALONE = {"objectives": {"objectives.base", "objectives.learner"}, "agents": {"agents.base", "agents.schedule"}}
 
@@ -90,7 +90,7 @@ def test_the_table_is_of_the_rooms_there_are():
     assert {room(module) for module in modules()} == set(ROOMS)
     assert len(ROOMS) <= 14
     names = {path.name for path in (ROOT / "curl_rl").iterdir() if not path.name.startswith("__pycache")}
-    assert len(names) <= 17
+    assert len(names) <= 18
 
 
 def test_rooms_are_in_order():

@@ -25,7 +25,7 @@ from curl_rl.config import suites
 from curl_rl.config.difference import flat
 from curl_rl.config.frozen import explaining, schema
 from curl_rl.config.moved import check_moved
-from curl_rl.config.schema import GROUPS, Config, fitting, from_node, to_node
+from curl_rl.config.schema import GROUPS, Config, fitting, from_node, groups_of, to_node
 from curl_rl.envs import EnvError, canonical_task, list_tasks
 from curl_rl.options import Kind, idle, kinds, quoted
 from curl_rl.types import ConfigError
@@ -46,13 +46,13 @@ def compose(overrides: Iterable[str]) -> Config:
 
     Raises ConfigError, with the nearest names, for what no entry point, preset, option or field is called.
     """
-    parsed = _parse(overrides)
+    parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
                 f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
             )
-    _check_keys(parsed, _chosen(parsed))
+    check_keys(parsed, _chosen(parsed))
     suite, arguments = _translated(parsed)
     return from_node(_owned(_compose(suite, arguments), arguments))
 
@@ -62,7 +62,7 @@ def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
     flags, ours = [], []
     for text in arguments:
         (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
-    parsed = _parse(ours)
+    parsed = parse(ours)
     suite, translated = _translated(parsed)
     _check_sweep(parsed)
     if {"--multirun", "-m"} & set(flags):
@@ -75,10 +75,10 @@ def _check_sweep(parsed: Sequence[Override]) -> None:
     each = []
     for override in parsed:
         swept = override.is_sweep_override()
-        each.append(_parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
+        each.append(parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
     first = [values[0] for values in each if values]
     settings = [override for values in each for override in values if override.key_or_group not in _CHOICES]
-    _check_keys(settings, _chosen(first))
+    check_keys(settings, _chosen(first))
 
 
 def _swept(override: Override) -> list[str]:
@@ -140,14 +140,14 @@ def _defaults(cls: type) -> dict[str, Any]:
 
 def read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
     """Return the values that overrides give, by their keys."""
-    return {override.key_or_group: override.value() for override in _parse(overrides)}
+    return {override.key_or_group: override.value() for override in parse(overrides)}
 
 
 @explaining()
 def change(config: Config, overrides: Iterable[str]) -> Config:
     """Return a configuration with the values of overrides in it, none of them a choice of a group."""
-    parsed, node = _parse(overrides), to_node(config.to_dict())
-    _check_keys(parsed, node)
+    parsed, node = parse(overrides), to_node(config.to_dict())
+    check_keys(parsed, node)
     for override in parsed:
         OmegaConf.update(node, override.key_or_group, override.value())
     return from_node(node)
@@ -158,7 +158,8 @@ def presets(suite: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / "preset" / suite).glob("*.yaml"))
 
 
-def _parse(overrides: Iterable[str]) -> list[Override]:
+def parse(overrides: Iterable[str]) -> list[Override]:
+    """Return overrides read as key=value. Raises ConfigError for what is none, adds a key or takes one away."""
     parser = OverridesParser.create()
     parsed = []
     for text in overrides:
@@ -174,7 +175,7 @@ def _parse(overrides: Iterable[str]) -> list[Override]:
     return parsed
 
 
-def _values(override: Override) -> list[str]:
+def named_values(override: Override) -> list[str]:
     """Return the values that an override names, one unless it sweeps over choices."""
     value = override.value()
     values = value.list if isinstance(value, ChoiceSweep) else [] if isinstance(value, Sweep | Glob) else [value]
@@ -188,7 +189,7 @@ def _values(override: Override) -> list[str]:
 
 def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
-    chosen = {override.key_or_group: _values(override) for override in parsed if override.key_or_group in _CHOICES}
+    chosen = {override.key_or_group: named_values(override) for override in parsed if override.key_or_group in _CHOICES}
     tasks = [canonical(task) for task in chosen.get("task", [Config.task])]
     entry_points = {suites.suite_of(task) for task in tasks}
     if len(entry_points) > 1:
@@ -215,32 +216,33 @@ def canonical(task: str) -> str:
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 
 
-def _check_keys(parsed: Sequence[Override], base: DictConfig) -> None:
-    """Refuse overrides of what the chosen agent, encoder, objective and the schema do not have."""
-    names = {f"{group}.name" for group in GROUPS}
+def check_keys(parsed: Sequence[Override], base: DictConfig, root: type = Config, command: str = "train") -> None:
+    """Refuse overrides of what the chosen agent, encoder, objective and the schema `root` do not have."""
+    choices = _CHOICES if root is Config else groups_of(root)
+    names = {f"{group}.name" for group in choices}
     keys = flat(typing.cast(dict[str, Any], OmegaConf.to_container(base))).keys() - names
     for override in parsed:
         key = override.key_or_group
         group, _, name = key.partition(".")
         if key in names:
             raise ConfigError(f"{override.input_line}: choose with {group}={override.get_value_string()}")
-        if key in _CHOICES:
+        if key in choices:
             continue
         if any(known == key or known.startswith(key + ".") for known in keys):
-            _check_kind(key, override.value(), override.get_value_string(), _kind(key, base))
+            _check_kind(key, override.value(), override.get_value_string(), _kind(key, base, root))
             continue
         check_moved({key: override.value()})
-        hint = _nearest(key, keys)
+        hint = _nearest(key, [*keys, *choices])
         if owners := [option for option, cls in GROUPS.get(group, {}).items() if hasattr(cls.Config, name)]:
             hint = f": {group}={base[group].name} has none, {group}={' or '.join(owners)} has"
-        raise ConfigError(f"unknown key {key!r}{hint}; curl-rl train --help lists all")
+        raise ConfigError(f"unknown key {key!r}{hint}; curl-rl {command} --help lists all")
 
 
-def _kind(key: str, base: DictConfig) -> Any:
+def _kind(key: str, base: DictConfig, root: type) -> Any:
     """Return what a key's values are: a Kind, or the class of a group of settings."""
-    kind: Any = Config
+    kind: Any = root
     for part in key.split("."):
-        kind = GROUPS[part][base[part].name].Config if kind is Config and part in GROUPS else kinds(kind)[part]
+        kind = GROUPS[part][base[part].name].Config if kind is root and part in GROUPS else kinds(kind)[part]
     return kind
 
 
@@ -304,7 +306,7 @@ def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
     Another one starts from its own defaults; an agent, which another of the kind extends, keeps what a preset sets.
     What a preset sets for something that was turned off falls back to its default.
     """
-    given = _parse(arguments)
+    given = parse(arguments)
     _replace_options(node, given, arguments)
     keys = [override.key_or_group for override in given]
     for key, default in _idle(node).items():

@@ -239,11 +239,7 @@ def _check_objective(config: Config) -> None:
 @explaining()
 def from_node(node: DictConfig) -> Config:
     """Return the frozen configuration of a composed one, with all that was left to the task made explicit."""
-    node = to_node(typing.cast(dict[str, Any], OmegaConf.to_container(fitting(node))))
-    data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
-    for group, registry in GROUPS.items():
-        data[group] = frozen(registry[data[group]["name"]].Config, data[group], f"{group}.")
-    return _resolved(frozen(Config, data))
+    return _resolved(built(to_node(typing.cast(dict[str, Any], OmegaConf.to_container(fitting(node))))))
 
 
 def fitting(node: DictConfig) -> DictConfig:
@@ -257,12 +253,25 @@ def fitting(node: DictConfig) -> DictConfig:
 
 
 @explaining()
-def to_node(data: Mapping[str, Any]) -> DictConfig:
+def to_node(data: Mapping[str, Any], root: type = Config) -> DictConfig:
     """Return plain data as a node that refuses unknown keys and wrong types, as a composed one does."""
-    node = OmegaConf.structured(schema(Config))
-    for group, registry in GROUPS.items():
-        node[group] = OmegaConf.structured(schema(registry[data.get(group, {}).get("name")].Config))
+    node = OmegaConf.structured(schema(root))
+    for group in groups_of(root):
+        node[group] = OmegaConf.structured(schema(GROUPS[group][data.get(group, {}).get("name")].Config))
     return typing.cast(DictConfig, OmegaConf.merge(node, dict(data)))
+
+
+def groups_of(root: type) -> list[str]:
+    """Return which of a schema's fields hold the options of a class that is chosen by name."""
+    return [group for group in GROUPS if group in kinds(root)]
+
+
+def built(node: DictConfig, root: type = Config) -> Any:
+    """Return the frozen configuration of a node that `to_node` gave."""
+    data = typing.cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    for group in groups_of(root):
+        data[group] = frozen(GROUPS[group][data[group]["name"]].Config, data[group], f"{group}.")
+    return frozen(root, data)
 
 
 def _resolved(config: Config) -> Config:

@@ -118,11 +118,14 @@ def frozen_copy(module: nn.Module) -> Any:
 def move_average(target: nn.Module, online: nn.Module, tau: float) -> None:
     """Move the target's parameters towards the online ones in place; `tau` is the weight of the new parameters.
 
-    Buffers, such as running means of a network of one's own, are copied. Without `no_grad` the in-place foreach call
-    would silently join the graph and keep every step's alive.
+    So are the running means and variances of batch normalisation, in a network of one's own; other buffers are copied.
+    Without `no_grad` the in-place foreach call would silently join the graph and keep every step's alive.
     """
-    for mine, theirs in zip(target.buffers(), online.buffers(), strict=True):
-        mine.copy_(theirs)
+    for (name, mine), theirs in zip(target.named_buffers(), online.buffers(), strict=True):
+        if name.endswith(("running_mean", "running_var")):
+            mine.lerp_(theirs, tau)
+        else:
+            mine.copy_(theirs)
     torch._foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)  # pyright: ignore[reportPrivateImportUsage]
 
 

@@ -53,6 +53,7 @@ class Objective(nn.Module):
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
+    projects: ClassVar[str] = "head"  # the part through which features pass before they are compared; "" for none
     target_views: tuple[str, ...] = ()  # those that `forward` shows the target encoder, so that it begins early
 
     def __init__(self, config: Any, shapes: Shapes):
@@ -66,6 +67,11 @@ class Objective(nn.Module):
         Nothing that a checkpoint keeps changes here, but for a generator's state: that is what `after_step` is for.
         """
         raise TypeError(f"{type(self).__name__} gives no loss")
+
+    @property
+    def feature_head(self) -> nn.Module | None:
+        """What projects features, if anything does."""
+        return getattr(self, self.projects, None) if self.projects else None
 
     def reset(self, keep: float) -> None:
         """Start anew under torch's own random numbers, where the agent does; `keep` of the encoder stays."""

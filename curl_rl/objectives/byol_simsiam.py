@@ -46,7 +46,7 @@ class Byol(Objective):
     of a run, whose length an objective does not know.
     """
 
-    Config = ByolConfig
+    Config, projects = ByolConfig, "projector"
 
     def __init__(self, config: ByolConfig, shapes: Shapes):
         super().__init__(config, shapes)
@@ -86,7 +86,7 @@ class SimSiam(Objective):
     1 is added to the paper's negative cosine, so that the loss is 0 at the least and can be part of a priority.
     """
 
-    Config = SimSiamConfig
+    Config, projects = SimSiamConfig, "projector"
 
     def __init__(self, config: SimSiamConfig, shapes: Shapes):
         super().__init__(config, shapes)

@@ -46,7 +46,7 @@ class PixelContrast(Objective):
     its place, and the batch's others its negatives (PixContrast of Xie et al. 2021).
     """
 
-    Config = PixelContrastConfig
+    Config, projects = PixelContrastConfig, ""  # its head is of cells
     target_views = ("key",)
 
     def __init__(self, config: PixelContrastConfig, shapes: Shapes):

@@ -1,7 +1,7 @@
 """What learns to see: an encoder, its moving average, an objective, an augmentation, and their random draws."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,13 @@ from curl_rl.nn.networks import frozen_copy, move_average
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives.base import Objective
-from curl_rl.types import Batch, Crop, Metrics, Views
+from curl_rl.types import Batch, Crop, Features, Metrics, Views
+
+
+class Apart(Features, Protocol):
+    """An encoder, and in the same way its moving average."""
+
+    def of(self, encoder: Encoder) -> Features: ...
 
 
 class Pace(NamedTuple):
@@ -42,13 +48,15 @@ class Learner(Kept):
         objective: Objective,
         augmentation: Augmentation,
         *,
+        key_augmentation: Augmentation | None = None,
         pace: Pace,
         device: torch.device,
         seed: int,
     ):
         self.encoder, self.objective = encoder.to(device), objective.to(device)
         self.target_encoder: Encoder = frozen_copy(self.encoder)
-        self.augmentation, self.pace, self.device = augmentation, pace, device
+        self.augmentation, self.key_augmentation = augmentation, key_augmentation or augmentation
+        self.pace, self.device = pace, device
         self.generator = torch.Generator(device).manual_seed(seed)
 
     @property
@@ -84,9 +92,9 @@ class Learner(Kept):
         Args: query, a view that the agent has drawn for its own loss, so that it is encoded once.
         """
         query = self.augmentation(batch.obs, self.generator) if query is None else query
-        views, future = Views(query, self.augmentation(batch.obs, self.generator)), batch.future
+        views, future = Views(query, self.key_augmentation(batch.obs, self.generator)), batch.future
         if future is not None:
-            later = self.augmentation(future.obs.flatten(0, 1), self.generator).images
+            later = self.key_augmentation(future.obs.flatten(0, 1), self.generator).images
             future = future._replace(obs=later.unflatten(0, future.mask.shape))
         return batch._replace(future=future), views
 
@@ -94,7 +102,7 @@ class Learner(Kept):
         """Begin on those views that the objective will show the target encoder."""
         online.of(self.target_encoder).begin(*(getattr(views, name).images for name in self.objective.target_views))
 
-    def loss(self, batch: Batch, views: Views, online: Remembering | None = None) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, views: Views, online: "Remembering | Apart | None" = None) -> tuple[Tensor, Metrics]:
         """Return the objective's weighted loss of what `views` gave, and its metrics.
 
         Args: online, the encoder with what it remembers of images that the agent's own loss has seen.
@@ -119,5 +127,5 @@ class Learner(Kept):
     def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return a batch's query and key views, drawn without disturbing training; none of states."""
         generator = self.generator.clone_state()
-        names = ("query", "key") if batch.obs.dim() == 4 else ()
-        return {name: self.augmentation(batch.obs, generator).images for name in names}
+        augmentations = {"query": self.augmentation, "key": self.key_augmentation} if batch.obs.dim() == 4 else {}
+        return {name: augment(batch.obs, generator).images for name, augment in augmentations.items()}

@@ -19,7 +19,9 @@ from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 class MocoConfig(ObjectiveConfig):
     name: str = "moco"
     temperature: float = option(0.2, "divisor of the similarities; MoCo v2's, v1 took 0.07", above=0)
-    queue_size: int = option(4096, "keys kept as negatives; the paper: 65536", at_least=1, at_most=2**20)
+    queue_size: int = option(
+        4096, "keys kept as negatives; the paper: 65536", at_least=1, at_most=2**20, counts="samples"
+    )
     projection_dim: int = option(128, "width of the projections; the paper's", at_least=1)
     projection_hidden: int = option(256, "width of the head's hidden layer; MoCo v2: 2048", at_least=1)
     projection_tau: float = option(0.001, "weight of new parameters in the key's head; the paper's", above=0, at_most=1)
@@ -77,7 +79,9 @@ class MochiConfig(MocoConfig):
     hardest: int = option(256, "negatives of a query that mix; the paper: 1024", at_least=1, at_most="queue_size")
     mixed: int = option(256, "mixtures of two negatives for each query; the paper's 1024 for 16384 keys", at_least=0)
     mixed_with_query: int = option(32, "mixtures of negative and query; the paper: 128 of 16384", at_least=0)
-    warmup: int = option(500, "updates before mixing begins; the paper: 10 epochs of 100", at_least=0, at_most=LONGEST)
+    warmup: int = option(
+        500, "updates before mixing begins; the paper: 10 epochs of 100", at_least=0, at_most=LONGEST, counts="updates"
+    )
 
     def __post_init__(self) -> None:
         if not self.mixed and not self.mixed_with_query:

@@ -21,8 +21,12 @@ _EMPTY = -2  # the label of a memory row that holds nothing yet; -1 is an instan
 @dataclass(frozen=True)
 class _ClusteringConfig(ObjectiveConfig):
     temperature: float = option(0.2, "divisor of the similarities; PCL's", above=0)
-    period: int = option(500, "updates between clusterings; the originals: an epoch", at_least=1, at_most=LONGEST)
-    warmup: int = option(500, "updates of instances alone, rounded up to the period", at_least=0, at_most=LONGEST)
+    period: int = option(
+        500, "updates between clusterings; the originals: an epoch", at_least=1, at_most=LONGEST, counts="updates"
+    )
+    warmup: int = option(
+        500, "updates of instances alone, rounded up to the period", at_least=0, at_most=LONGEST, counts="updates"
+    )
     projection_dim: int = option(128, "width of the projections; PCL's", at_least=1)
     projection_hidden: int = option(256, "width of the head's hidden layer; PCL: 2048, its encoder's", at_least=1)
     projection_tau: float = option(0.001, "weight of new parameters in the key's head; PCL's", above=0, at_most=1)
@@ -64,7 +68,9 @@ class _Clustering(Objective):
 @dataclass(frozen=True)
 class PclConfig(_ClusteringConfig):
     name: str = "pcl"
-    queue_size: int = option(2048, "latest keys, negatives and clustered; PCL: 16384", at_least=1, at_most=2**20)
+    queue_size: int = option(
+        2048, "latest keys, negatives and clustered; PCL: 16384", at_least=1, at_most=2**20, counts="samples"
+    )
     # As many keys to a prototype as the paper has images: 1.28 million to 25, 50 and 100 thousand.
     clusters: tuple[int, ...] = option(
         (40, 80, 160), "prototypes of each set; PCL: 25, 50 and 100 thousand", at_least=2, at_most="queue_size"

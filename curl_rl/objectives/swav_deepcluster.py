@@ -31,9 +31,15 @@ class SwavConfig(_PrototypesConfig):
     prototypes: int = option(512, "number of prototypes; the paper: 3000 for 1.28 million images", at_least=2)
     epsilon: float = option(0.05, "weight of the codes' entropy; the paper's", above=0)
     sinkhorn_iterations: int = option(3, "rounds of normalisation that make codes", at_least=1, at_most=1000)
-    queue_size: int = option(640, "past samples in the codes; 0: none; the paper: 3840", at_least=0, at_most=2**20)
-    queue_start: int = option(2000, "updates before the queue is used", at_least=0, at_most=LONGEST, where="queue_size")
-    freeze_updates: int = option(313, "updates before prototypes learn; the original's", at_least=0, at_most=LONGEST)
+    queue_size: int = option(
+        640, "past samples in the codes; 0: none; the paper: 3840", at_least=0, at_most=2**20, counts="samples"
+    )
+    queue_start: int = option(
+        2000, "updates before the queue is used", at_least=0, at_most=LONGEST, where="queue_size", counts="updates"
+    )
+    freeze_updates: int = option(
+        313, "updates before prototypes learn; the original's", at_least=0, at_most=LONGEST, counts="updates"
+    )
 
 
 class Swav(Objective):
@@ -94,9 +100,11 @@ class DeepClusterConfig(_PrototypesConfig):
     clusters: tuple[int, ...] = option(
         (64, 64, 64), "clusters of each k-means; the original: 3 times 3000", at_least=2, at_most="store_size"
     )
-    store_size: int = option(4096, "past samples that are clustered; the original: all", at_least=1, at_most=2**20)
+    store_size: int = option(
+        4096, "past samples that are clustered; the original: all", at_least=1, at_most=2**20, counts="samples"
+    )
     iterations: int = option(10, "rounds of k-means; the original's", at_least=1, at_most=1000)
-    period: int = option(500, "updates from one k-means to the next", at_least=1, at_most=LONGEST)
+    period: int = option(500, "updates from one k-means to the next", at_least=1, at_most=LONGEST, counts="updates")
     projection_tau: float = option(0.001, "weight of new parameters in the target's head", above=0, at_most=1)
 
     @property

@@ -16,6 +16,7 @@ from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
 from curl_rl.options import OwnClassError
+from curl_rl.representation.tap import Prepare, Tap
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, check_kinds, explain_missing, read_settings
 from curl_rl.run.files import check_folder, write_whole
@@ -26,7 +27,7 @@ _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, O
 _OF_A_RUN = ("eval.csv", "checkpoints")
 
 
-class EncoderError(ValueError):
+class EncoderError(ConfigError):
     """An exported encoder that cannot be used; the message names file, fault and mend."""
 
 
@@ -99,9 +100,10 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
-    if fault := _fault(_blank(config, encoder.obs_shape), tensors):
+    blank = encoder if isinstance(encoder, Tap) else _blank(config, encoder.obs_shape)
+    if fault := _fault(blank, tensors):
         raise ValueError(f"this encoder is not saved: {fault}")
-    _check_place(out)
+    check_place(out)
     weights = save(tensors)
     described = {
         "encoder": dict(config),
@@ -118,8 +120,17 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
     return out
 
 
-def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> ExportedEncoder:
+def load_encoder(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    module: nn.Module | None = None,
+    prepare: Prepare | None = None,
+) -> ExportedEncoder:
     """Load an exported encoder in eval mode: uint8 frames (B, k*C, H, W) in, features (B, feature_dim) out.
+
+    Args: module, the network whose weights a folder of a `Tap` holds, which they are loaded into; prepare, as the tap
+    had it.
 
     One of a class of your own, `encoder=package.module:Class`, imports that module, which must be there; nothing else
     that its run was made of is imported. Raises FileNotFoundError where the folder is not one that `curl-rl export`
@@ -130,15 +141,39 @@ def load_encoder(path: str | Path, device: str | torch.device = "cpu") -> Export
     described = read_description(path)
     if hashlib.sha256(weights).hexdigest() != described.get("weights"):
         raise _damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
-    loaded = blank_encoder(described, str(path / CONFIG))
+    tapped = _tapped(described, path, module, prepare)
+    loaded = tapped or blank_encoder(described, str(path / CONFIG))
     try:
         tensors = load(weights)
     except (SafetensorError, *_BUILDING) as error:
         raise _damaged(path, WEIGHTS, str(error)) from error
     if fault := _fault(loaded.encoder, tensors):
         raise _damaged(path, WEIGHTS, fault)
-    loaded.to_empty(device="cpu").load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
-    return loaded.to(device)
+    filled = loaded if tapped else loaded.to_empty(device="cpu")
+    filled.load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
+    return filled.to(device)
+
+
+def _tapped(
+    described: Mapping[str, Any], path: Path, module: nn.Module | None, prepare: Prepare | None
+) -> ExportedEncoder | None:
+    """Return a user's network as the encoder that a folder describes; None where it describes one of this package."""
+    config = described.get("encoder", {})
+    if config.get("name") != "tap":
+        if module is not None or prepare is not None:
+            raise EncoderError(f"{path} holds an encoder of this package: leave module and prepare out")
+        return None
+    network = str(config.get("network", "")).rpartition(":")[2]
+    if module is None:
+        mend = f"load_encoder({str(path)!r}, module={network}())"
+        raise EncoderError(f"{path} holds weights of a network of your own, {config.get('network')}: {mend}")
+    if config.get("prepare") and prepare is None:
+        raise EncoderError(f"{path} was trained with prepare={config['prepare']}: give load_encoder the same prepare")
+    try:
+        tap = Tap(module, layer=config["layer"], prepare=prepare).see(tuple(described["input_shape"]))
+        return ExportedEncoder(tap, tuple(described["obs_shape"])).eval()
+    except _BUILDING as error:
+        raise EncoderError(f"{path} holds weights of another network than {type(module).__name__}: {error}") from error
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -157,6 +192,8 @@ def read_description(path: Path) -> dict[str, Any]:
 
 def blank_encoder(described: Mapping[str, Any], name: str) -> ExportedEncoder:
     """Build what a description says, in eval mode on the meta device: it takes no memory, whatever its sizes."""
+    if described.get("encoder", {}).get("name") == "tap":
+        raise EncoderError(f"{name} describes a network of your own: load it by load_encoder(..., module=...)")
     try:
         encoder = _blank(described["encoder"], tuple(described["input_shape"]))
         return ExportedEncoder(encoder, tuple(described["obs_shape"])).eval()
@@ -214,9 +251,14 @@ def _checksum(described: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _check_place(out: Path) -> None:
-    """Raise an OSError where a folder cannot be, or where a run or another program's config.json is."""
+def check_place(out: Path, *, training: bool = False) -> None:
+    """Raise an OSError where a folder cannot be, or where a run or another program's config.json is.
+
+    Args: training, whether what is to be there is pre-trained, and must not take another encoder's place.
+    """
     check_folder(out)
+    if training and (out / WEIGHTS).exists() and not (out / "training").is_dir():
+        raise FileExistsError(f"{out} holds an encoder that was not trained there: give another out")
     if (out / CONFIG).exists() and not (out / WEIGHTS).exists():
         raise FileExistsError(f"{out} holds a {CONFIG} that is no encoder's, perhaps a run's: give another --out")
     if any((out / name).exists() for name in _OF_A_RUN):
@@ -229,7 +271,7 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
     Raises FileNotFoundError where the run has no configuration or no checkpoint, ConfigError where they do not fit.
     """
     run_dir = Path(run_dir)
-    _check_place(Path(out))
+    check_place(Path(out))
     run = read_settings(run_dir)
     check_kinds(run_dir, run, {"augmentation": dict})
     state = Checkpoints(run_dir / "checkpoints").load(None)

@@ -34,16 +34,24 @@ class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
     Rows of evaluations end with their `origin`. `resume` is the state at the save from which the run goes on: what was
-    written after it is cut off. TensorBoard's axis is agent_step. ConfigError, with nothing changed, for tables that
-    are not those of the state, or hold rows where there is none; WriteError on a full disk.
+    written after it is cut off. `tables` are those that there shall be. TensorBoard's axis is agent_step. ConfigError,
+    with nothing changed, for tables that are not those of the state, or hold rows where there is none; WriteError on a
+    full disk.
     """
 
-    def __init__(self, run_dir: Path, origin: Origin, *, resume: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        run_dir: Path,
+        origin: Origin,
+        *,
+        resume: Mapping[str, Any] | None = None,
+        tables: Sequence[str] = tuple(COLUMNS),
+    ):
         self._origin = origin
         with writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
-        marks = dict.fromkeys(COLUMNS) if resume is None else resume["tables"]
-        kept = {name: _kept(run_dir / name, COLUMNS[name], marks[name]) for name in COLUMNS}
+        marks = dict.fromkeys(tables) if resume is None else resume["tables"]
+        kept = {name: _kept(run_dir / name, COLUMNS[name], marks[name]) for name in tables}
         with ExitStack() as opened:
             self._tables = {n: opened.enter_context(closing(_Table(run_dir / n, kept[n]))) for n in kept}
             self._events = _Events(run_dir / "tensorboard", None if resume is None else resume["tensorboard"])
@@ -260,13 +268,17 @@ class MetricMeans:
         self._sums = {tuple(names): (total, count) for names, total, count in state["groups"]}
 
 
-def raise_on_nonfinite(means: Mapping[str, float], clock: Clock) -> None:
+def raise_on_nonfinite(
+    means: Mapping[str, float],
+    clock: Clock,
+    mend: str = "agent.learning_rate or agent.precision=float32 in a new run_dir",
+) -> None:
     """Raise FloatingPointError naming every mean that is NaN or infinite; call it before a checkpoint is written."""
     bad = ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
     if bad:
         raise FloatingPointError(
             f"{bad} at agent step {clock.agent_step} (frame {clock.frame}, update {clock.update}); no checkpoint "
-            "was written of this. Try a lower agent.learning_rate or agent.precision=float32 in a new run_dir"
+            f"was written of this. Try a lower {mend}"
         )
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from runs import SMALL
+from test_tap import words
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
@@ -248,7 +249,7 @@ def test_recordings_give_what_they_hold(tmp_path):
         ({"obs": np.zeros(6)}, "holds obs: a recording holds frames, and may hold ends"),
         ({"rewards": np.array([None] * 6)}, "cannot be read .*: record it again, without pickled objects"),
     ],
-    ids=str,
+    ids=words,
 )
 def test_recordings_that_cannot_be_used(tmp_path, fields, message):
     with pytest.raises(ConfigError, match=message):
@@ -301,7 +302,7 @@ def test_any_dataset_of_images_or_pairs():
         ([np.zeros((4, 4), np.uint8), np.zeros((5, 4), np.uint8)], r"list\[1\]: it is 1x5x4 .* list\[0\] is 1x4x4"),
         ([], "no picture is left"),
     ],
-    ids=str,
+    ids=words,
 )
 def test_datasets_that_cannot_be_used(items, message):
     with pytest.raises(ConfigError, match=message):
@@ -338,7 +339,7 @@ def test_a_dataset_of_tensors_has_no_classes_of_its_own():
         ),
         (lambda p: [torch.zeros(1, 2, 2, dtype=torch.uint8)], {"stack": 2}, "stack would have no effect on list"),
     ],
-    ids=str,
+    ids=words,
 )
 def test_sources_that_have_no_frames(tmp_path, make, options, message):
     with pytest.raises(ConfigError, match=message):

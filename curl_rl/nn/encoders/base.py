@@ -77,8 +77,8 @@ class Encoder(nn.Module):
         return torch.bfloat16 if self.bf16 else torch.float32
 
     @property
-    def cells(self) -> tuple[float, float]:
-        """Where the map's cells look: the middle of the first one's view and the way to the next, in pixels."""
+    def cells(self) -> tuple[float, float] | None:
+        """Where the map's cells look, in pixels: the middle of the first one's view and the way to the next."""
         first, step = 0.5, 1.0
         for layer in self.convs.modules():
             if isinstance(layer, nn.Conv2d | nn.MaxPool2d):

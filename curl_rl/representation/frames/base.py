@@ -1,5 +1,6 @@
 """Frames without an agent: images in memory, and what else is known of them."""
 
+import zlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -109,6 +110,14 @@ class Frames:
         following = {"order", "actions", "rewards"} & set(needs)
         numbers = torch.arange(len(self))
         return numbers[numbers < self._last] if following else numbers
+
+    def checksum(self) -> int:
+        """Return a CRC-32 of the images and all that is known of them."""
+        parts = (self._images, self.action, self.reward, self.classes, self.labels, self.state, self.episodes)
+        value = 0
+        for part in parts:
+            value = value if part is None else zlib.crc32(part.contiguous().numpy().data, value)
+        return value
 
     def newest(self, ids: Tensor) -> Tensor:
         """Return single frames (B, C, H, W)."""

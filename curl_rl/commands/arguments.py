@@ -1,0 +1,47 @@
+"""What the verbs' arguments may be: readers that refuse anything else where it is typed."""
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, **options: Any
+) -> argparse.ArgumentParser:
+    """Add a verb to the parser's commands and return its own parser."""
+    parser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", **options)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not (text.isdecimal() and len(text) < 20 and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{_brief(text)} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return read
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}...")
+
+
+def place(text: str) -> str:
+    if not text.strip():  # often a shell's variable that is not set; the current folder is "."
+        raise argparse.ArgumentTypeError("the name is empty: give a path")
+    return text
+
+
+def path(text: str) -> Path:
+    return Path(place(text))
+
+
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{_brief(text)} is none of auto, cpu, cuda, cuda:N")
+    return text

@@ -1,0 +1,28 @@
+"""What `--help` shows of settings: every option with its value and its meaning."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+
+def fields(config: Any, prefix: str) -> Iterator[str]:
+    """Describe the options of a configuration, nested ones last."""
+    nested = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if "help" in field.metadata:
+            yield row(f"{prefix}{field.name}={_shown(value)}", field.metadata["help"])
+        elif dataclasses.is_dataclass(value) and field.default_factory is not dataclasses.MISSING:
+            nested.append((field.name, value))
+    for name, value in nested:
+        yield ""
+        yield from fields(value, f"{prefix}{name}.")
+
+
+def row(left: str, right: str) -> str:
+    """Return a line of two columns."""
+    return f"  {left:<38} {right}"
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

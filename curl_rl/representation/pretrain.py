@@ -1,0 +1,282 @@
+"""Pre-training: an encoder, or any network, that learns from frames by an objective alone."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from curl_rl.config.difference import flat
+from curl_rl.config.pretraining import Pretraining, Training
+from curl_rl.nn.augmentations import AUGMENTATIONS, Augmentation
+from curl_rl.nn.diagnostics import watch_features
+from curl_rl.nn.encoders import Encoder, make_encoder
+from curl_rl.nn.networks import decayed
+from curl_rl.nn.remembering import Remembering
+from curl_rl.nn.state import Kept
+from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
+from curl_rl.objectives.learner import Learner, Pace
+from curl_rl.representation.augment import Own
+from curl_rl.representation.export import check_place, save_encoder
+from curl_rl.representation.frames import Frames, frames_of
+from curl_rl.representation.session import TRAINING, Session
+from curl_rl.representation.shares import Shared
+from curl_rl.representation.tap import Tap, evaluating
+from curl_rl.run.device import choose_device
+from curl_rl.run.locks import alone
+from curl_rl.run.logger import MetricMeans
+from curl_rl.types import Batch, ConfigError, Metrics, Shapes
+
+_UPDATES = 5_000
+_LOCAL = ("device", "threads")
+Augment = str | Augmentation | Callable[[Tensor], Tensor]
+
+
+class Pretrainer(Kept):
+    """Trains an encoder on frames by an objective; every part of it is in its checkpoints.
+
+        run = Pretrainer(Tap(MyPolicy(), layer="trunk.4"), objective="byol", frames=frames_of(my_dataset))
+        run.train(updates=5_000, out="pre/")
+
+    Args:
+        encoder: a `Tap` around a network, or an encoder of this package; trained in place.
+        objective: its name, or its configuration.
+        frames: what `frames_of` takes.
+        augment: by name, configured, or a callable that takes images (B, C, H, W) uint8 and gives as many of one size;
+            augment_key, of the second view, the same unless given.
+        options: those of `Training`, such as batch_size and learning_rate.
+
+    Raises ConfigError for an objective that needs what the frames have not, and for whatever else does not fit.
+    """
+
+    kept = ("learner", "optimizer", "head", "head_optimizer", "means")
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        objective: Any = "byol",
+        frames: Any,
+        augment: Augment = "shift",
+        augment_key: Augment | None = None,
+        **options: Any,
+    ):
+        if not isinstance(encoder, Encoder):
+            raise ConfigError(f"{type(encoder).__name__} is no encoder: give Tap(net, layer=...) around a network")
+        self.settings, self.frames = Training(**options), frames_of(frames)
+        self.device = choose_device(self.settings.device)
+        torch.manual_seed(self.settings.seed)
+        config = OBJECTIVES[objective].Config() if isinstance(objective, str) else objective
+        views = [_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
+        _fit(encoder, self.frames, views[0])
+        encoder.bf16 = self.settings.precision == "bf16"
+        check_needs(config, gives(self.frames, encoder), self.frames.source)
+        config.check_batch(self.settings.batch_size)
+        shapes = Shapes(
+            encoder.feature_dim,
+            encoder.conv_shape,
+            self.frames.action_dim,
+            self.frames.discrete,
+            self.frames.obs_shape[-1],
+            encoder.cells,
+        )
+        pace = Pace(self.settings.learning_rate, self.settings.learning_rate, self.settings.tau)
+        parts = {"key_augmentation": views[1], "pace": pace, "device": self.device, "seed": self.settings.seed}
+        self.learner = Learner(encoder, make_objective(config, shapes), views[0], **parts)
+        if not self.learner.learns:
+            raise ConfigError(f"objective={config.name} has no loss: choose one that trains an encoder")
+        self.numbers = self.frames.usable(config.needs).numpy()
+        if len(self.numbers) < self.settings.batch_size:
+            raise ConfigError(
+                f"batch_size={self.settings.batch_size} exceeds the {len(self.numbers):,} frames that can be learned "
+                "from: lower it, or give more frames"
+            )
+        self._make_optimizers()
+        self.means, self._order = MetricMeans(), (-1, self.numbers)
+
+    def _make_optimizers(self) -> None:
+        settings, classes = self.settings, self.frames.classes
+        trained = [p for p in (*self.learner.encoder.parameters(), *self.learner.heads()) if p.requires_grad]
+        groups = decayed(trained, settings.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
+        self.head = self.head_optimizer = None
+        if settings.linear and classes is not None:
+            width = self.learner.encoder.feature_dim
+            self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, int(classes.max()) + 1))
+            self.head.to(self.device)
+            self.head_optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-2)
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.learner.encoder
+
+    @torch.no_grad()
+    def embed(self, images: Tensor, *, projection: bool = False) -> Tensor:
+        """Return features (B, d) of observations (B, k*C, H, W) uint8, or their projections by the objective's head."""
+        with evaluating(self.encoder):
+            features = self.encoder(self.learner.whole(images).to(self.device))
+        if not projection:
+            return features
+        if (head := self.learner.objective.feature_head) is None:
+            raise ConfigError(
+                f"objective={self.learner.objective.config.name} projects no features: leave projection out"
+            )
+        return head(features)
+
+    def train(self, *, updates: int = 0, epochs: int = 0, out: str | Path) -> int:
+        """Train for so many updates or passes over the frames, or go on where `out` stopped; return the exit status.
+
+        `out` becomes an encoder's folder that `load_encoder` reads; what made it lies in its folder `training`. With
+        neither number 5,000 updates are taken.
+        """
+        out, total = Path(out), self._total(updates, epochs)
+        check_place(out, training=True)
+        place = out / TRAINING
+        with alone(place / ".lock", f"another process trains in {out}: wait for it or give another out"):
+            return Session(self, total, out).run()
+
+    def _total(self, updates: int, epochs: int) -> int:
+        if updates and epochs:
+            raise ConfigError(f"updates={updates} and epochs={epochs} are two lengths: give one")
+        each = len(self.numbers) // self.settings.batch_size
+        total = updates or epochs * each or _UPDATES
+        check_pace(self.learner.objective.config, total, each, len(self.numbers))
+        return total
+
+    def batch(self, update: int) -> Batch:
+        """Return the frames of an update: each pass over them in an order of its own, what fills no batch left out."""
+        size = self.settings.batch_size
+        epoch, place = divmod(update, len(self.numbers) // size)
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.settings.seed, epoch]).permutation(self.numbers)
+        ids = torch.from_numpy(self._order[1][place * size : (place + 1) * size])
+        return self.frames.batch(ids, horizon=self.learner.objective.config.horizon, device=self.device)
+
+    def step(self, batch: Batch, rate: float) -> Metrics:
+        """Take one update at a learning rate; return what is worth logging."""
+        batch, views = self.learner.views(batch)
+        shared = self.settings.accumulate > 1
+        online = Shared(self.encoder, self.settings.accumulate) if shared else Remembering(self.encoder)
+        loss, metrics = self.learner.loss(batch, views, online)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.head is not None and batch.classes is not None:
+            with torch.no_grad():
+                features = online(views.query.images)
+            metrics = metrics | self._fit_head(features, batch.classes)
+        self.optimizer.step()
+        self.learner.move_target()
+        self.learner.after_step()
+        return metrics
+
+    def _fit_head(self, features: Tensor, classes: Tensor) -> Metrics:
+        known = classes >= 0
+        if self.head is None or self.head_optimizer is None or known.sum() < 2:
+            return {}
+        logits = self.head(features.detach()[known])
+        loss = F.cross_entropy(logits, classes[known])
+        self.head_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.head_optimizer.step()
+        accuracy = (logits.argmax(1) == classes[known]).float().mean()
+        return {"linear_loss": loss.detach(), "linear_accuracy": accuracy}
+
+    def watch(self, batch: Batch) -> Metrics:
+        """Return what shows how the features fare, without disturbing training."""
+        with evaluating(self.encoder):
+            return watch_features(self.learner, batch)
+
+    def shown(self, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
+        """Return at most 16 of a batch's views, and how many frames each stacks."""
+        return {name: images[:16] for name, images in self.learner.snapshot(batch).items()}, self.frames.stack
+
+    def write(self, out: Path, update: int) -> None:
+        """Write the encoder's folder."""
+        told = {**self.describe(), "updates": update, "stack": self.frames.stack}
+        save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, **told)
+
+    def identity(self, total: int) -> dict[str, Any]:
+        """Return all that decides what a training gives, flat, for a resume to compare."""
+        settings = {key: value for key, value in dataclasses.asdict(self.settings).items() if key not in _LOCAL}
+        return flat(settings | {"updates": total} | self.describe())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a folder says of how its encoder came to be."""
+        views = {"augmentation": self.learner.augmentation, "key_augmentation": self.learner.key_augmentation}
+        config = self.learner.objective.config
+        told = {"objective": dataclasses.asdict(config)}
+        told |= {name: dataclasses.asdict(view.config) for name, view in views.items()}
+        seen = {"labels", "classes"} & config.needs
+        return told | {
+            "encoder": _described(self.encoder),
+            "data": {"frames": len(self.frames), "crc32": self.frames.checksum()},
+            "labels_seen": len(self.frames) if seen else 0,
+        }
+
+
+def gives(frames: Frames, encoder: Encoder) -> frozenset[str]:
+    """Return what frames and an encoder give an objective."""
+    return frames.gives | ({"map"} if len(encoder.conv_shape) == 3 else set())
+
+
+def check_pace(config: Any, total: int, epoch: int, samples: int) -> None:
+    """Raise ConfigError for what an objective would begin only after so many updates, or keep more of than there is."""
+    limits, told = {"updates": total, "samples": samples}, []
+    for field in dataclasses.fields(config):
+        value, limit = getattr(config, field.name), limits.get(field.metadata.get("counts", ""))
+        if limit is None or value < limit + (limit == samples):
+            continue
+        if (where := field.metadata.get("where", "")) and not getattr(config, where):
+            continue
+        fitting = samples if field.metadata["counts"] == "samples" else max(1, min(epoch, total // 4))
+        told.append(f"objective.{field.name}={fitting} (not {value:,})")
+    if told:
+        raise ConfigError(
+            f"objective={config.name} would never come to work in {total:,} updates over {samples:,} frames, of which "
+            f"an epoch takes {epoch:,}: set, for example, {' '.join(told)}"
+        )
+
+
+def _fit(encoder: Encoder, frames: Frames, augmentation: Augmentation) -> None:
+    """Let a tap see the frames' shape; refuse an encoder that was made for another."""
+    shape = frames.obs_shape
+    seen = (shape[0], *(augmentation.config.seen_size(side) for side in shape[1:]))
+    if isinstance(encoder, Tap):
+        encoder.see(seen)
+    elif encoder.obs_shape != seen:
+        raise ConfigError(
+            f"the encoder takes images {encoder.obs_shape}, and {frames.source} shows it {seen}: give frames of its "
+            "size and channels, or another encoder"
+        )
+
+
+def _augmentation(given: Augment, frames: Frames) -> Augmentation:
+    """Return an augmentation, checked on blank images of the frames' shape."""
+    if isinstance(given, str):
+        augmentation = AUGMENTATIONS[given](AUGMENTATIONS[given].Config())
+    else:
+        augmentation = given if isinstance(given, Augmentation) else Own(given)
+    augmentation.check(torch.zeros((2, *frames.obs_shape), dtype=torch.uint8))
+    return augmentation
+
+
+def _described(encoder: Encoder) -> dict[str, Any]:
+    return encoder.config if isinstance(encoder, Tap) else dataclasses.asdict(encoder.config)
+
+
+def pretrain(config: Pretraining) -> int:
+    """Pre-train as configured; return the exit status."""
+    frames = frames_of(config.data, **config.arguments())
+    augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
+    channels, *sides = frames.obs_shape
+    torch.manual_seed(config.seed)
+    encoder = make_encoder(config.encoder, (channels, *(config.augmentation.seen_size(side) for side in sides)))
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(Training)}
+    trainer = Pretrainer(encoder, objective=config.objective, frames=frames, augment=augmentation, **options)
+    return trainer.train(updates=config.updates, epochs=config.epochs, out=config.out)

@@ -1,0 +1,141 @@
+"""One start of a pre-training in its folder: it goes on where the last one stopped, logs, watches and saves."""
+
+import math
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from curl_rl.config.difference import check_same
+from curl_rl.config.pretraining import Training
+from curl_rl.run.checkpoint import Checkpoints
+from curl_rl.run.device import prepare_torch
+from curl_rl.run.interrupts import StopRequest
+from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
+from curl_rl.run.progress import Progress, Stopwatch
+from curl_rl.run.provenance import make_origin, surroundings, write_metadata
+from curl_rl.types import Batch, Clock, Metrics, Stateful
+
+TRAINING = "training"  # the folder beside the encoder of what made it
+_COLLAPSED = 2.0  # effective rank of features below which they tell hardly anything apart
+
+
+class Trained(Stateful, Protocol):
+    """What a session drives: something that learns from frames in updates, each a function of its number."""
+
+    settings: Training
+    means: MetricMeans
+
+    def identity(self, total: int) -> dict[str, Any]:
+        """Return all that decides what a training of so many updates gives, flat, for a resume to compare."""
+        ...
+
+    def batch(self, update: int) -> Batch:
+        """Return what an update learns from."""
+        ...
+
+    def step(self, batch: Batch, rate: float) -> Metrics:
+        """Take one update at a learning rate; return what is worth logging."""
+        ...
+
+    def watch(self, batch: Batch) -> Metrics:
+        """Return what shows how the features fare, without disturbing training."""
+        ...
+
+    def shown(self, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
+        """Return named images of a batch worth looking at, and how many frames each stacks."""
+        ...
+
+    def write(self, out: Path, update: int) -> None:
+        """Write the folder of what has been learned."""
+        ...
+
+
+class Session:
+    """One start of a pre-training in its folder."""
+
+    def __init__(self, trainer: Trained, total: int, out: Path):
+        self.trainer, self.total, self.out = trainer, total, out
+        self.place = out / TRAINING
+        self.checkpoints = Checkpoints(self.place / "checkpoints")
+        self.stop = StopRequest("stopping after this update; once more stops at once")
+        self.identity = trainer.identity(total)
+        self.update, self.saved, self.warned = 0, -1, False
+
+    def run(self) -> int:
+        prepare_torch(self.trainer.settings.threads)
+        state = self.checkpoints.load(check=self._check)
+        if state is not None:
+            self.trainer.load_state_dict(state["trainer"])
+            self.update = self.saved = state["update"]
+        if self.update == self.total:
+            print(f"{self.out} is finished: {self.total:,} updates", file=sys.stderr)
+            return 0
+        start = surroundings() | {"seed": self.trainer.settings.seed}
+        log = {"resume": state and state["log"], "tables": ("train.csv",)}
+        self.watch = Stopwatch(state["seconds"] if state else 0.0, self._clock.frame)
+        with closing(RunLogger(self.place, make_origin(start, "", 0), **log)) as self.logger:
+            write_metadata(self.place, start)
+            with (
+                self.stop.listening(),
+                closing(Progress(self.total, initial=self.update, unit="update")) as self.progress,
+            ):
+                self._loop()
+        if self.update < self.total:
+            print(f"stopped after {self.update:,} updates; the same command goes on", file=sys.stderr)
+            return 128 + self.stop.signal
+        return 0
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        mend = "go on with the same settings and frames, or give another out"
+        check_same(state["identity"], self.identity, f"{self.out} holds a pre-training", mend)
+
+    @property
+    def _clock(self) -> Clock:
+        return Clock(self.update, self.update * self.trainer.settings.batch_size, self.update)
+
+    def _loop(self) -> None:
+        trainer, settings = self.trainer, self.trainer.settings
+        while self.update < self.total and not self.stop():
+            if self.update % settings.checkpoint_every == 0 and self.saved != self.update:
+                self._save()
+            batch = trainer.batch(self.update)
+            trainer.means.add(trainer.step(batch, rate(settings, self.update, self.total)))
+            self.update += 1
+            self.progress.update(self.update)
+            if self.update % settings.log_every == 0 or self.update == self.total:
+                self._log(batch)
+        self._save()
+
+    def _log(self, batch: Batch) -> None:
+        self.trainer.means.add(self.trainer.watch(batch))
+        means = self.trainer.means.take()
+        raise_on_nonfinite(means, self._clock, "learning_rate or precision=float32 with another out")
+        self.logger.scalars(self._clock, {**means, "frames_per_second": self.watch.speed(self._clock.frame)})
+        if (rank := means.get("feature_rank", math.inf)) < _COLLAPSED and not self.warned:
+            self.warned = True
+            self.progress.note(
+                f"warning: the features have collapsed after {self.update:,} updates (effective rank {rank:.1f}): "
+                "lower learning_rate, or choose another objective or augmentation"
+            )
+
+    def _save(self) -> None:
+        raise_on_nonfinite(self.trainer.means.peek(), self._clock, "learning_rate with another out")
+        images, stack = self.trainer.shown(self.trainer.batch(max(0, self.update - 1)))
+        self.logger.views(self._clock, images, stack)
+        self.logger.flush()
+        self.trainer.write(self.out, self.update)
+        state = {"update": self.update, "identity": self.identity, "trainer": self.trainer.state_dict()}
+        self.saved = self.update
+        self.checkpoints.save(self.update, {**state, "log": self.logger.state_dict(), "seconds": self.watch.seconds()})
+
+
+def rate(settings: Training, update: int, total: int) -> float:
+    """Return the learning rate of an update: it rises in a line, then falls as half a cosine."""
+    rising = math.ceil(settings.warmup * total)
+    if update < rising:
+        return settings.learning_rate * (update + 1) / rising
+    return settings.learning_rate * (1 + math.cos(math.pi * (update - rising) / max(1, total - rising))) / 2
