@@ -17,6 +17,7 @@ from tiny import run, tiny_batch, tiny_rainbow, tiny_sac
 from curl_rl import cli
 from curl_rl.benchmark.plans import load_benchmark, make_plans, select
 from curl_rl.config.overrides import compose, hydra_arguments
+from curl_rl.config.pretraining import compose_pretraining
 from curl_rl.config.schema import GROUPS
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.objectives import OBJECTIVES
@@ -24,7 +25,7 @@ from curl_rl.objectives import OBJECTIVES
 README = ROOT / "README.md"
 PAGES = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "results/README", "examples/README"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-VERBS = ("train", "evaluate", "export", "benchmark", "report", "doctor")
+VERBS = ("train", "pretrain", "evaluate", "export", "benchmark", "report", "doctor")
 PARTS = ("What it learns", "Its metrics explained", "Departures")
 # What the tiny batch of six is too small for.
 TINY = {"wmse": {"projection_dim": 2}, "pcl": {"clusters": (2,)}}
@@ -192,6 +193,8 @@ def check_command(words: list[str]) -> None:
     arguments = cli._parser().parse_args(words)
     if words[0] == "train":
         compose(arguments.overrides)
+    elif words[0] == "pretrain":
+        compose_pretraining(arguments.overrides)
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
         chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods, seeds=1)
