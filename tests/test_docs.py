@@ -192,7 +192,7 @@ def check_command(words: list[str]) -> None:
         return
     arguments = cli._parser().parse_args(words)
     if words[0] == "train":
-        compose(arguments.overrides)
+        compose(text for text in arguments.overrides if not text.startswith("pretrained."))
     elif words[0] == "pretrain":
         compose_pretraining(arguments.overrides)
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
@@ -236,6 +236,7 @@ def test_the_encoders_page_is_followed_literally(folder):
     assert len(blocks) == 2
     called("train", "task=toy/reach", "run_dir=runs/reach", *SHORT)
     called("export", "runs/reach", "--out", "enc")
+    called("train", "task=toy/reach", "pretrained.path=enc", "pretrained.freeze=true", "run_dir=runs/again", *SHORT)
     executed(blocks[0] + "assert features.shape == (4, encoder.feature_dim)\n")
     pytest.importorskip("stable_baselines3")
     executed(blocks[1].replace("agent.learn(200)", "agent.learn(110)"))

@@ -8,7 +8,16 @@ from curl_rl.types import ConfigError
 # What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads,
 # CUDA graphs and evaluation workers round floating-point sums in another order: they change a result's last bits, not
 # what is computed.
-LOCAL = ("run_dir", "device", "threads", "replay.device", "agent.capture", "env.timeout", "evaluation.workers")
+LOCAL = (
+    "run_dir",
+    "device",
+    "threads",
+    "replay.device",
+    "agent.capture",
+    "env.timeout",
+    "evaluation.workers",
+    "pretrained.path",
+)
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,9 +25,10 @@ from curl_rl.config import suites
 from curl_rl.config.difference import flat
 from curl_rl.config.frozen import explaining, schema
 from curl_rl.config.moved import check_moved
+from curl_rl.config.pretrained import encoder_settings
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, groups_of, to_node
 from curl_rl.envs import EnvError, canonical_task, list_tasks
-from curl_rl.options import Kind, idle, kinds, quoted
+from curl_rl.options import Kind, idle, kinds, quoted, shown
 from curl_rl.types import ConfigError
 
 _CHOICES = ("task", "preset", *GROUPS)
@@ -46,7 +47,7 @@ def compose(overrides: Iterable[str]) -> Config:
 
     Raises ConfigError, with the nearest names, for what no entry point, preset, option or field is called.
     """
-    parsed = parse(overrides)
+    parsed = _with_encoder(parse(overrides))
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
@@ -62,12 +63,19 @@ def hydra_arguments(arguments: Iterable[str]) -> tuple[str, list[str]]:
     flags, ours = [], []
     for text in arguments:
         (ours if "=" in text and not text.startswith(("-", "hydra")) else flags).append(text)
-    parsed = parse(ours)
+    parsed = _with_encoder(parse(ours))
     suite, translated = _translated(parsed)
     _check_sweep(parsed)
     if {"--multirun", "-m"} & set(flags):
         translated = _told_apart(parsed, suite) + translated
     return suite, flags + translated
+
+
+def _with_encoder(parsed: Sequence[Override]) -> list[Override]:
+    """Return overrides with the encoder of the folder that they start from, if they name one."""
+    known = encoder_settings(parsed)
+    others = [override for override in parsed if override.key_or_group not in known]
+    return [*others, *parse(f"{key}={shown(value)}" for key, value in known.items())]
 
 
 def _check_sweep(parsed: Sequence[Override]) -> None:

@@ -76,6 +76,12 @@ class LogConfig:
     every_updates: int = option(100, "updates from one row of metrics to the next", at_least=1, at_most=LONGEST)
 
 
+@dataclass(frozen=True)
+class PretrainedConfig:
+    path: str = option("", "folder of an encoder to start from, whose architecture the run takes")
+    freeze: bool = option(False, "keep that encoder as it is", where="path")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """One run. What `GROUPS` names holds the `Config` of the class that its name picks."""
@@ -95,6 +101,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    pretrained: PretrainedConfig = field(default_factory=PretrainedConfig)
     agent: Any
     augmentation: Any
     encoder: Any
@@ -107,6 +114,7 @@ class Config:
         if self.env.action_repeat:  # else it is still left to the task
             _check_budget(self)
         _check_priorities(self)
+        _check_frozen(self)
         check_capture(self, self.device)
         _check_views(self)
         if self.objective.coefficient:
@@ -171,6 +179,16 @@ def _check_priorities(config: Config) -> None:
         raise ConfigError(
             f"agent.priority={config.agent.priority} has no effect with replay.sampler={config.replay.sampler}: set "
             "replay.sampler=prioritized, or agent.priority=value"
+        )
+
+
+def _check_frozen(config: Config) -> None:
+    """Refuse to reset an encoder that shall stay as it is."""
+    resets = getattr(config.agent, "resets", None)
+    if config.pretrained.freeze and resets and resets.every:
+        raise ConfigError(
+            f"agent.resets.every={resets.every} replaces a part of the encoder, and pretrained.freeze=true keeps it: "
+            "set agent.resets.every=0, or pretrained.freeze=false"
         )
 
 

@@ -1,14 +1,10 @@
 """An encoder as one folder, config.json and model.safetensors, that any PyTorch code can take away."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from curl_rl import __version__
@@ -19,16 +15,21 @@ from curl_rl.options import OwnClassError
 from curl_rl.representation.tap import Prepare, Tap
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, check_kinds, explain_missing, read_settings
-from curl_rl.run.files import check_folder, write_whole
+from curl_rl.run.files import check_folder
+from curl_rl.run.folder import (
+    WEIGHTS,
+    EncoderError,
+    damaged,
+    dtype_name,
+    misfit,
+    read_description,  # noqa: F401 - adapters import nothing but this room
+    read_folder,
+    write_folder,
+)
 from curl_rl.types import Clock, ConfigError
 
-WEIGHTS = "model.safetensors"
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 _OF_A_RUN = ("eval.csv", "checkpoints")
-
-
-class EncoderError(ConfigError):
-    """An exported encoder that cannot be used; the message names file, fault and mend."""
 
 
 class ExportedEncoder(nn.Module):
@@ -81,7 +82,7 @@ class ExportedEncoder(nn.Module):
 
 def _not_uint8(obs: Tensor) -> str:
     """Say which images were given, and what makes uint8 of them."""
-    kind = _dtype(obs)
+    kind = dtype_name(obs)
     if not obs.numel():
         return f"this encoder scales raw uint8 images itself, got {kind}: give obs.to(torch.uint8)"
     low, high = (float(end) for end in obs.detach().aminmax())
@@ -101,10 +102,9 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
     out = Path(out)
     tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
     blank = encoder if isinstance(encoder, Tap) else _blank(config, encoder.obs_shape)
-    if fault := _fault(blank, tensors):
+    if fault := misfit(blank, tensors):
         raise ValueError(f"this encoder is not saved: {fault}")
     check_place(out)
-    weights = save(tensors)
     described = {
         "encoder": dict(config),
         "obs_shape": list(obs_shape),
@@ -112,11 +112,8 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
         "feature_dim": encoder.feature_dim,
         "version": __version__,
         **extra,
-        "weights": hashlib.sha256(weights).hexdigest(),
     }
-    described["checksum"] = _checksum(described)
-    # The description last: of two exports it fits one's weights.
-    write_whole({out / WEIGHTS: weights, out / CONFIG: f"{json.dumps(described, indent=2)}\n"})
+    write_folder(out, tensors, described)
     return out
 
 
@@ -137,18 +134,11 @@ def load_encoder(
     wrote, EncoderError where it is no longer as it was exported.
     """
     path = Path(path)
-    weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
-    described = read_description(path)
-    if hashlib.sha256(weights).hexdigest() != described.get("weights"):
-        raise _damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
+    described, tensors = read_folder(path)
     tapped = _tapped(described, path, module, prepare)
     loaded = tapped or blank_encoder(described, str(path / CONFIG))
-    try:
-        tensors = load(weights)
-    except (SafetensorError, *_BUILDING) as error:
-        raise _damaged(path, WEIGHTS, str(error)) from error
-    if fault := _fault(loaded.encoder, tensors):
-        raise _damaged(path, WEIGHTS, fault)
+    if fault := misfit(loaded.encoder, tensors):
+        raise damaged(path, WEIGHTS, fault)
     filled = loaded if tapped else loaded.to_empty(device="cpu")
     filled.load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
     return filled.to(device)
@@ -176,20 +166,6 @@ def _tapped(
         raise EncoderError(f"{path} holds weights of another network than {type(module).__name__}: {error}") from error
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """Return what an exported folder's config.json says, checked against its checksum."""
-    text = _read(path, CONFIG)
-    try:
-        described = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, CONFIG, f"it is no JSON ({error})") from error
-    if not isinstance(described, dict) or "checksum" not in described:
-        raise _damaged(path, CONFIG, "it has no checksum; a run's or another version's file has none either")
-    if described.pop("checksum") != _checksum(described):
-        raise _damaged(path, CONFIG, "it is not as it was exported, by its checksum")
-    return described
-
-
 def blank_encoder(described: Mapping[str, Any], name: str) -> ExportedEncoder:
     """Build what a description says, in eval mode on the meta device: it takes no memory, whatever its sizes."""
     if described.get("encoder", {}).get("name") == "tap":
@@ -206,49 +182,6 @@ def blank_encoder(described: Mapping[str, Any], name: str) -> ExportedEncoder:
 def _blank(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Encoder:
     with torch.device("meta"):
         return make_encoder(encoder_config(**config), input_shape)
-
-
-def _fault(blank: Encoder, tensors: Mapping[str, Tensor]) -> str:
-    """Return why these weights are not a blank encoder's, "" where they are; cheap whatever the encoder's sizes."""
-    wanted = blank.state_dict()
-    if odd := sorted(wanted.keys() ^ tensors.keys()):
-        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'in excess'}"
-    for key, tensor in tensors.items():
-        found, described = _kind(tensor), _kind(wanted[key])
-        if found != described:
-            return f"{key} is {found}, by its description {described}"
-        if not tensor.isfinite().all():
-            return f"{key} holds values that are not finite"
-    return ""
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{tuple(tensor.shape)} {_dtype(tensor)}"
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _read(path: Path, name: str) -> bytes:
-    file = path / name
-    if not file.is_file():
-        fault, first = ("is no file", f"move {path} away, then ") if file.exists() else ("is missing", "")
-        raise FileNotFoundError(
-            f"no exported encoder in {path} ({name} {fault}): {first}curl-rl export RUN --out {path}"
-        )
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise OSError(f"cannot read {file}: {error.strerror}; make it readable") from error
-
-
-def _damaged(path: Path, name: str, fault: str) -> EncoderError:
-    return EncoderError(f"{path / name} cannot be used: {fault}; export it again: curl-rl export RUN --out {path}")
-
-
-def _checksum(described: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
 def check_place(out: Path, *, training: bool = False) -> None:
@@ -283,7 +216,7 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
         obs_shape, input_shape = _shapes(run, channels)
         encoder = _blank(run["encoder"], input_shape)
         told = {"task": run["task"], "trained_frames": Clock(*state["clock"]).frame}
-        if fault := _fault(encoder, weights):
+        if fault := misfit(encoder, weights):
             raise ValueError(fault)
     except OwnClassError as error:  # nothing is wrong with the checkpoint
         raise ConfigError(f"the run in {run_dir} needs a class of its own: {error}") from error

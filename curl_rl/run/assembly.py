@@ -19,6 +19,7 @@ from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.memory import check_batch, check_networks, find_room
+from curl_rl.run.pretrained import begin_from
 from curl_rl.run.rollout import FrameStack, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.spaces import count_actions, seen_shape
@@ -70,6 +71,7 @@ def make_learner(config: Config, env: Environment, device: torch.device) -> Lear
         check_networks(config, *_make_encoder(config, shape, actions), device)
     torch.manual_seed(config.seed)
     encoder, shapes = _make_encoder(config, shape, actions)
+    begin_from(config, encoder)
     with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
         torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
         objective = make_objective(config.objective, shapes)

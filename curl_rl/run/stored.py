@@ -16,6 +16,7 @@ from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG as FILE
 from curl_rl.run.documents import check_kinds, is_begun, read_settings, unreadable_settings
 from curl_rl.run.files import write_whole
+from curl_rl.run.pretrained import told_of
 from curl_rl.types import ConfigError
 
 
@@ -75,7 +76,7 @@ def make_protocol(config: Config) -> dict[str, Any]:
 
 def identify(config: Config) -> dict[str, Any]:
     """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's."""
-    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"]}
+    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"], **told_of(config)}
 
 
 def check_state(state: Mapping[str, Any], config: Config) -> None:

@@ -20,6 +20,7 @@ from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
+from curl_rl.run.pretrained import told_of
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
@@ -65,7 +66,8 @@ class Trainer(Kept):
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
-        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | self.threads | self.env.render_info
+        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | told_of(self.config)
+        start |= self.threads | self.env.render_info
         origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)

@@ -1,0 +1,44 @@
+"""A run that starts from a trained encoder takes its architecture from the encoder's folder."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from curl_rl.types import ConfigError
+
+_PATH = "pretrained.path"
+
+
+def encoder_settings(parsed: Iterable[Override]) -> dict[str, Any]:
+    """Return the encoder's settings by their keys where overrides name a folder, nothing where they do not.
+
+    Raises ConfigError where there is none, or an override asks for another encoder than the folder's.
+    """
+    given = {override.key_or_group: override for override in parsed}
+    if _PATH not in given or given[_PATH].is_sweep_override() or not (path := given[_PATH].value()):
+        return {}
+    described = _described(Path(str(getattr(path, "text", path))))
+    known = {"encoder": described["name"], **{f"encoder.{key}": v for key, v in described.items() if key != "name"}}
+    for key, override in given.items():
+        value = getattr(override.value(), "text", override.value())
+        if key.partition(".")[0] == "encoder" and value != known.get(key, value):
+            raise ConfigError(
+                f"{override.input_line} contradicts {_PATH}={path}, which holds {key}={known[key]}: leave it out"
+            )
+    return known
+
+
+def _described(path: Path) -> dict[str, Any]:
+    """Return the name and options of a folder's encoder; what is wrong with its weights is seen when they are read."""
+    try:
+        described = json.loads((path / "config.json").read_text(encoding="utf-8"))["encoder"]
+        name = described["name"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        mend = "give one that curl-rl pretrain or curl-rl export wrote"
+        raise ConfigError(f"{_PATH}={path} is no encoder's folder ({type(error).__name__}): {mend}") from None
+    if name == "tap":
+        raise ConfigError(f"{_PATH}={path} holds a network of your own; an agent takes an encoder of curl_rl")
+    return described

@@ -1,0 +1,104 @@
+"""An encoder's folder, config.json and model.safetensors: written whole, and checked when it is read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from curl_rl.run.documents import CONFIG
+from curl_rl.run.files import write_whole
+from curl_rl.types import ConfigError
+
+WEIGHTS = "model.safetensors"
+
+
+class EncoderError(ConfigError):
+    """An exported encoder that cannot be used; the message names file, fault and mend."""
+
+
+def write_folder(out: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+    """Write weights and what describes them; an older folder stays whole until the new one is."""
+    weights = save(dict(tensors))
+    described = {**described, "weights": hashlib.sha256(weights).hexdigest()}
+    described["checksum"] = _checksum(described)
+    # The description last: of two exports it fits one's weights.
+    write_whole({out / WEIGHTS: weights, out / CONFIG: f"{json.dumps(described, indent=2)}\n"})
+
+
+def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a folder says of itself, and its weights; both are checked by their checksums.
+
+    Raises FileNotFoundError where it is no encoder's folder, EncoderError where it is no longer as it was written.
+    """
+    weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
+    described = read_description(path)
+    if hashlib.sha256(weights).hexdigest() != described.get("weights"):
+        raise damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
+    try:
+        return described, load(weights)
+    except (SafetensorError, ValueError, LookupError, RuntimeError) as error:
+        raise damaged(path, WEIGHTS, str(error)) from error
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Return what an exported folder's config.json says, checked against its checksum."""
+    text = _read(path, CONFIG)
+    try:
+        described = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, CONFIG, f"it is no JSON ({error})") from error
+    if not isinstance(described, dict) or "checksum" not in described:
+        raise damaged(path, CONFIG, "it has no checksum; a run's or another version's file has none either")
+    if described.pop("checksum") != _checksum(described):
+        raise damaged(path, CONFIG, "it is not as it was exported, by its checksum")
+    return described
+
+
+def misfit(encoder: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """Return why these weights are not an encoder's, "" where they are; cheap where it is blank, whatever its sizes."""
+    wanted = encoder.state_dict()
+    if odd := sorted(wanted.keys() ^ tensors.keys()):
+        return f"{odd[0]} is {'missing' if odd[0] in wanted else 'in excess'}"
+    for key, tensor in tensors.items():
+        found, described = _kind(tensor), _kind(wanted[key])
+        if found != described:
+            return f"{key} is {found}, by its description {described}"
+        if not tensor.isfinite().all():
+            return f"{key} holds values that are not finite"
+    return ""
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {dtype_name(tensor)}"
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """Return what a message calls the type of a tensor's numbers."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _read(path: Path, name: str) -> bytes:
+    file = path / name
+    if not file.is_file():
+        fault, first = ("is no file", f"move {path} away, then ") if file.exists() else ("is missing", "")
+        raise FileNotFoundError(
+            f"no exported encoder in {path} ({name} {fault}): {first}curl-rl export RUN --out {path}"
+        )
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise OSError(f"cannot read {file}: {error.strerror}; make it readable") from error
+
+
+def damaged(path: Path, name: str, fault: str) -> EncoderError:
+    """Return the error that a file of a folder is not as it was written."""
+    return EncoderError(f"{path / name} cannot be used: {fault}; export it again: curl-rl export RUN --out {path}")
+
+
+def _checksum(described: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
