@@ -21,6 +21,7 @@ from curl_rl.commands.arguments import whole
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.nn import beside
+from curl_rl.nn.encoders.stack import has_bf16
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
 from curl_rl.run.device import choose_device, prepare_torch
@@ -77,6 +78,11 @@ def time_updates(config: Config, agent: Any, replay: Replay, device: torch.devic
         "gflop_per_update": counter.get_total_flops() / 2e9,
         "gflops": counter.get_total_flops() / 2e9 / total,
     }
+
+
+def precisions(device: torch.device) -> list[torch.dtype]:
+    """Return those that the device has instructions for: without any, a product in bf16 takes minutes."""
+    return [torch.float32, *([torch.bfloat16] if device.type == "cuda" or has_bf16() else [])]
 
 
 def time_matmul(device: torch.device, dtype: torch.dtype) -> float:
@@ -149,7 +155,7 @@ def measure(config: Config) -> dict[str, Any]:
             "environment_step_alone": time_environment(env, device),
             "seconds_per_agent_step": time_steps(config, env, agent, replay, device),
             **time_updates(config, agent, replay, device),
-            "matmul_gflops": {str(t)[6:]: time_matmul(device, t) for t in (torch.float32, torch.bfloat16)},
+            "matmul_gflops": {str(t)[6:]: time_matmul(device, t) for t in precisions(device)},
             "bytes_per_transition": replay.nbytes / config.replay.capacity,
         }
     finally:

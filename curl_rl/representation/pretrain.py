@@ -1,7 +1,7 @@
 """Pre-training: an encoder, or any network, that learns from frames by an objective alone."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,39 +74,42 @@ class Pretrainer(Kept):
         views = [_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
         _fit(encoder, self.frames, views[0])
         encoder.bf16 = self.settings.precision == "bf16"
-        check_needs(config, gives(self.frames, encoder), self.frames.source)
-        config.check_batch(self.settings.batch_size)
-        shapes = Shapes(
-            encoder.feature_dim,
-            encoder.conv_shape,
-            self.frames.action_dim,
-            self.frames.discrete,
-            self.frames.obs_shape[-1],
-            encoder.cells,
-        )
-        pace = Pace(self.settings.learning_rate, self.settings.learning_rate, self.settings.tau)
-        parts = {"key_augmentation": views[1], "pace": pace, "device": self.device, "seed": self.settings.seed}
-        self.learner = Learner(encoder, make_objective(config, shapes), views[0], **parts)
-        if not self.learner.learns:
-            raise ConfigError(f"objective={config.name} has no loss: choose one that trains an encoder")
-        self.numbers = self.frames.usable(config.needs).numpy()
-        if len(self.numbers) < self.settings.batch_size:
-            raise ConfigError(
-                f"batch_size={self.settings.batch_size} exceeds the {len(self.numbers):,} frames that can be learned "
-                "from: lower it, or give more frames"
-            )
+        self.learner = self._make_learner(encoder, config, views)
+        self.numbers = self._learnable(config)
         self._make_optimizers()
         self.means, self._order = MetricMeans(), (-1, self.numbers)
 
+    def _make_learner(self, encoder: Encoder, config: Any, views: Sequence[Augmentation]) -> Learner:
+        settings, frames = self.settings, self.frames
+        check_needs(config, gives(frames, encoder), frames.source)
+        config.check_batch(settings.batch_size)
+        if config.coefficient == 0:
+            raise ConfigError(f"objective={config.name} has no loss: choose one that trains an encoder")
+        actions, side = (frames.action_dim, frames.discrete), frames.obs_shape[-1]
+        shapes = Shapes(encoder.feature_dim, encoder.conv_shape, *actions, side, encoder.cells)
+        pace = Pace(settings.learning_rate, settings.learning_rate, settings.tau)
+        parts = {"key_augmentation": views[1], "pace": pace, "device": self.device, "seed": settings.seed}
+        return Learner(encoder, make_objective(config, shapes), views[0], **parts)
+
+    def _learnable(self, config: Any) -> np.ndarray:
+        """Return the numbers of the frames that the objective can learn from, a batch at least."""
+        numbers, size = self.frames.usable(config.needs).numpy(), self.settings.batch_size
+        if len(numbers) < size:
+            raise ConfigError(
+                f"batch_size={size} exceeds the {len(numbers):,} frames that can be learned from: lower it, or give "
+                "more frames"
+            )
+        return numbers
+
     def _make_optimizers(self) -> None:
-        settings, classes = self.settings, self.frames.classes
+        settings = self.settings
         trained = [p for p in (*self.learner.encoder.parameters(), *self.learner.heads()) if p.requires_grad]
         groups = decayed(trained, settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.head = self.head_optimizer = None
-        if settings.linear and classes is not None:
+        if settings.linear and self.frames.known.any():
             width = self.learner.encoder.feature_dim
-            self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, int(classes.max()) + 1))
+            self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, self.frames.class_count))
             self.head.to(self.device)
             self.head_optimizer = torch.optim.AdamW(self.head.parameters(), lr=1e-2)
 
@@ -140,8 +143,8 @@ class Pretrainer(Kept):
             return Session(self, total, out).run()
 
     def _total(self, updates: int, epochs: int) -> int:
-        if updates and epochs:
-            raise ConfigError(f"updates={updates} and epochs={epochs} are two lengths: give one")
+        if (updates and epochs) or min(updates, epochs) < 0:
+            raise ConfigError(f"updates={updates} and epochs={epochs} are no length: give one of them, above 0")
         each = len(self.numbers) // self.settings.batch_size
         total = updates or epochs * each or _UPDATES
         check_pace(self.learner.objective.config, total, each, len(self.numbers))

@@ -27,14 +27,15 @@ class Tap(Encoder):
         layer: a name as in `net.named_modules()`, or a number as in `list(net.children())[-2]`; without it what the
             network itself gives.
         prepare: makes the network's input of frames; without it they become floats in [0, 1].
-        bf16: run the network under autocast to bfloat16.
+
+    Its attribute `bf16` runs the network under autocast to bfloat16.
 
     Raises ConfigError, with the nearest names, for a layer that is not there.
     """
 
-    def __init__(self, net: nn.Module, *, layer: str | int = "", prepare: Prepare | None = None, bf16: bool = False):
+    def __init__(self, net: nn.Module, *, layer: str | int = "", prepare: Prepare | None = None):
         nn.Module.__init__(self)
-        self.net, self.layer, self.bf16 = net, _name(net, layer), bf16
+        self.net, self.layer, self.bf16 = net, _name(net, layer), False
         self.prepare = prepare or _unit
         self.head = nn.Flatten()
         self.obs_shape = self.conv_shape = ()

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from comparison.recordings import Recording, read
-from comparison.ridge import r2_scores, share_out
 from comparison.tables import finite_mean, gather, merge_rows, ranking, read_rows
 from curl_rl.config.schema import Config
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
+from curl_rl.representation.probes.regression import r2_scores, share_out
 from curl_rl.run.assembly import make_environment, make_learner, make_replay, make_stack
 from curl_rl.run.device import prepare_torch
 from curl_rl.run.rollout import FrameStack, Lane, Rollout

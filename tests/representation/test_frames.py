@@ -223,7 +223,7 @@ def test_recordings_give_what_they_hold(tmp_path):
     recording(tmp_path / "a.npz", **known, **extra)
     recording(tmp_path / "b.npz", **known, **extra)
     frames = frames_of(tmp_path, stack=2)
-    assert frames.gives == {"order", "episodes", "actions", "classes", "labels"}
+    assert frames.gives == {"order", "episodes", "actions", "classes", "labels", "states"}
     assert frames.episodes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert (frames.obs_shape, frames.state_names, frames.discrete, frames.action_dim) == (
         (6, 8, 8),

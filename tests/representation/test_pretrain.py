@@ -420,7 +420,7 @@ def test_periods_and_queues_that_the_data_never_fill_are_refused(name, lengths, 
 
 def test_two_lengths_and_two_processes_are_refused(tmp_path):
     trainer = Pretrainer(small(), frames=play(), **TINY)
-    with pytest.raises(ConfigError, match="updates=3 and epochs=2 are two lengths: give one"):
+    with pytest.raises(ConfigError, match="updates=3 and epochs=2 are no length: give one of them"):
         trainer.train(updates=3, epochs=2, out=tmp_path)
     with (
         alone(tmp_path / "training" / ".lock", "no"),

@@ -116,7 +116,8 @@ def test_it_is_remembered_like_any_encoder(net):
 
 
 def test_bf16_runs_the_network_and_leaves_floats(net):
-    tap, obs = Tap(net.eval(), layer="trunk.4", bf16=True).see((3, 16, 16)), images()
+    tap, obs = Tap(net.eval(), layer="trunk.4").see((3, 16, 16)), images()
+    tap.bf16 = True
     exact = Tap(net, layer="trunk.4").see((3, 16, 16))(obs)
     assert tap(obs).dtype == torch.float32
     assert not torch.equal(tap(obs), exact)

@@ -11,6 +11,16 @@ from curl_rl.nn.beside import begin
 _FUSED = torch.backends.mkldnn.is_available()
 
 
+def has_bf16() -> bool:
+    """Return whether oneDNN has instructions for bf16 on this processor."""
+    return _FUSED and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return what oneDNN can convolve here: bf16 in float32 where the processor has no instructions for it."""
+    return x.float() if x.dtype == torch.bfloat16 and not has_bf16() else x
+
+
 class ConvStack(nn.Sequential):
     """Convolutions, each followed by a ReLU, from (filters, kernel, stride, and where there is some, padding)."""
 
@@ -58,7 +68,8 @@ class _ConvRelu(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, place: tuple[int, int]) -> Tensor:
         weight, (ctx.stride, ctx.padding) = weight.to(x.dtype), ([each, each] for each in place)
         options = ctx.padding, ctx.stride, [1, 1], 1, "relu", [], ""
-        y = torch.ops.mkldnn._convolution_pointwise(x, weight, bias.to(x.dtype), *options)
+        parts = (_wide(part) for part in (x, weight, bias.to(x.dtype)))
+        y = torch.ops.mkldnn._convolution_pointwise(*parts, *options).to(x.dtype)
         ctx.save_for_backward(x, weight, y)
         return y
 
@@ -68,12 +79,13 @@ class _ConvRelu(torch.autograd.Function):
         x, weight, y = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
         shape = [len(weight)], ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1
+        parts = [_wide(part) for part in (grad, x, weight)]
 
         def gradients(*wanted: bool) -> Any:
-            return torch.ops.aten.convolution_backward(grad, x, weight, *shape, wanted)
+            return torch.ops.aten.convolution_backward(*parts, *shape, wanted)
 
         parameters = begin(lambda: gradients(False, True, True))
-        to_x = gradients(True, False, False)[0] if ctx.needs_input_grad[0] else None
+        to_x = gradients(True, False, False)[0].to(x.dtype) if ctx.needs_input_grad[0] else None
         _, to_weight, to_bias = parameters()
         return to_x, to_weight.float(), to_bias.float(), None
 

@@ -59,6 +59,7 @@ class Frames:
         self.episodes = torch.arange(len(images)) if episode is None else episode
         given = {"order": ordered, "episodes": episode is not None, "actions": action is not None}
         given |= {"rewards": reward is not None, "classes": classes is not None, "labels": labels is not None}
+        given |= {"states": state is not None}
         self.gives = frozenset(name for name, there in given.items() if there)
         self._check()
         self._first, self._last = _ends(self.episodes)
@@ -93,6 +94,23 @@ class Frames:
         if self.action is None:
             return 0
         return self.action.shape[1] if self.action.dim() > 1 else int(self.action.max()) + 1
+
+    def given(self, name: str) -> Tensor:
+        """Return action, reward, classes, labels or state. Raises ConfigError where the source has none."""
+        if (value := getattr(self, name)) is None:
+            raise ConfigError(f"{self.source} has no {name}: give frames that have")
+        return value
+
+    @property
+    def known(self) -> Tensor:
+        """Which frames (N,) have a class that is known."""
+        return torch.zeros(len(self), dtype=torch.bool) if self.classes is None else self.classes >= 0
+
+    @property
+    def class_count(self) -> int:
+        """How many classes there are, named or met."""
+        met = 0 if self.classes is None else int(self.classes.max()) + 1
+        return max(met, len(self.class_names))
 
     @property
     def discrete(self) -> bool:
