@@ -8,10 +8,6 @@ from torch import Tensor, nn
 from curl_rl.options import option
 from curl_rl.types import Batch, ConfigError, Features, Metrics, Shapes, Views
 
-# What data may give: frames in their order, which of them are of one episode, actions and rewards between them, the
-# class of a whole frame, the label of each of its cells; and an encoder: a convolutional map.
-NEEDS = ("order", "episodes", "actions", "rewards", "classes", "labels", "map")
-
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
@@ -28,7 +24,11 @@ class ObjectiveConfig:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it must be given beside images, of NEEDS."""
+        """What it must be given beside images.
+
+        Of data "order" of frames, "episodes", "actions" and "rewards" between frames, "classes" of whole frames and
+        "labels" of their cells; of the encoder a convolutional "map".
+        """
         return frozenset()
 
     @property
