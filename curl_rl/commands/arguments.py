@@ -32,16 +32,19 @@ def _brief(text: str) -> str:
 
 
 def place(text: str) -> str:
+    """Read a path or a URL."""
     if not text.strip():  # often a shell's variable that is not set; the current folder is "."
         raise argparse.ArgumentTypeError("the name is empty: give a path")
     return text
 
 
 def path(text: str) -> Path:
+    """Read a path."""
     return Path(place(text))
 
 
 def device(text: str) -> str:
+    """Read a device's name."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text):
         raise argparse.ArgumentTypeError(f"{_brief(text)} is none of auto, cpu, cuda, cuda:N")
     return text

@@ -18,17 +18,22 @@ def encoder_settings(parsed: Iterable[Override]) -> dict[str, Any]:
     Raises ConfigError where there is none, or an override asks for another encoder than the folder's.
     """
     given = {override.key_or_group: override for override in parsed}
-    if _PATH not in given or given[_PATH].is_sweep_override() or not (path := given[_PATH].value()):
+    if _PATH not in given or given[_PATH].is_sweep_override() or not (path := _text(given[_PATH])):
         return {}
-    described = _described(Path(str(getattr(path, "text", path))))
+    described = _described(Path(str(path)))
     known = {"encoder": described["name"], **{f"encoder.{key}": v for key, v in described.items() if key != "name"}}
     for key, override in given.items():
-        value = getattr(override.value(), "text", override.value())
+        value = _text(override)
         if key.partition(".")[0] == "encoder" and value != known.get(key, value):
             raise ConfigError(
                 f"{override.input_line} contradicts {_PATH}={path}, which holds {key}={known[key]}: leave it out"
             )
     return known
+
+
+def _text(override: Override) -> Any:
+    """Return an override's value, without the quotes that it may stand in."""
+    return getattr(override.value(), "text", override.value())
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The configuration of pre-training: what trains an encoder without an agent, checked and frozen like a run's."""
 
 import dataclasses
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from curl_rl.config.frozen import explaining
 from curl_rl.config.overrides import check_keys, named_values, parse
-from curl_rl.config.schema import built, groups_of, to_node
+from curl_rl.config.schema import built, check_device, groups_of, to_node
 from curl_rl.options import LONGEST, check, option
 from curl_rl.types import ConfigError
 
@@ -41,8 +40,7 @@ class Training:
 
     def __post_init__(self) -> None:
         check(self)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
+        check_device(self.device)
         if self.accumulate > self.batch_size:
             raise ConfigError(f"accumulate={self.accumulate} exceeds batch_size={self.batch_size}: lower the one")
 

@@ -109,8 +109,7 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise ConfigError(f"device={self.device!r} is none of auto, cpu, cuda, cuda:N")
+        check_device(self.device)
         if self.env.action_repeat:  # else it is still left to the task
             _check_budget(self)
         _check_priorities(self)
@@ -139,6 +138,12 @@ class Config:
         except ConfigError:
             check_moved(data)
             raise
+
+
+def check_device(device: str) -> None:
+    """Raise ConfigError for what is no device's name; whether there is one is seen when it is taken."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ConfigError(f"device={device!r} is none of auto, cpu, cuda, cuda:N")
 
 
 def _check_budget(config: Config) -> None:

@@ -102,7 +102,7 @@ class Learner(Kept):
         """Begin on those views that the objective will show the target encoder."""
         online.of(self.target_encoder).begin(*(getattr(views, name).images for name in self.objective.target_views))
 
-    def loss(self, batch: Batch, views: Views, online: "Remembering | Apart | None" = None) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Batch, views: Views, online: Apart | None = None) -> tuple[Tensor, Metrics]:
         """Return the objective's weighted loss of what `views` gave, and its metrics.
 
         Args: online, the encoder with what it remembers of images that the agent's own loss has seen.

@@ -8,6 +8,7 @@ from torch import Tensor
 from curl_rl.nn.augmentations import Augmentation, AugmentationConfig
 from curl_rl.nn.images import unmoved
 from curl_rl.nn.networks import random_seed
+from curl_rl.representation.tap import title
 from curl_rl.types import ConfigError, Crop
 
 
@@ -18,8 +19,7 @@ class Own(Augmentation):
     """
 
     def __init__(self, augment: Callable[[Tensor], Tensor]):
-        kind = getattr(augment, "__qualname__", type(augment).__qualname__)
-        super().__init__(AugmentationConfig(name=f"own:{kind}"))
+        super().__init__(AugmentationConfig(name=f"own:{title(augment)}"))
         self._augment = augment
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Crop:

@@ -29,6 +29,7 @@ from curl_rl.run.folder import (
 from curl_rl.types import Clock, ConfigError
 
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
+TRAINING = "training"  # the folder beside a pre-trained encoder of what made it
 _OF_A_RUN = ("eval.csv", "checkpoints")
 
 
@@ -190,7 +191,7 @@ def check_place(out: Path, *, training: bool = False) -> None:
     Args: training, whether what is to be there is pre-trained, and must not take another encoder's place.
     """
     check_folder(out)
-    if training and (out / WEIGHTS).exists() and not (out / "training").is_dir():
+    if training and (out / WEIGHTS).exists() and not (out / TRAINING).is_dir():
         raise FileExistsError(f"{out} holds an encoder that was not trained there: give another out")
     if (out / CONFIG).exists() and not (out / WEIGHTS).exists():
         raise FileExistsError(f"{out} holds a {CONFIG} that is no encoder's, perhaps a run's: give another --out")

@@ -21,9 +21,9 @@ from curl_rl.nn.state import Kept
 from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.representation.augment import Own
-from curl_rl.representation.export import check_place, save_encoder
+from curl_rl.representation.export import TRAINING, check_place, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.session import TRAINING, Session
+from curl_rl.representation.session import Session
 from curl_rl.representation.shares import Shared
 from curl_rl.representation.tap import Tap, evaluating
 from curl_rl.run.device import choose_device
@@ -218,7 +218,7 @@ class Pretrainer(Kept):
         seen = {"labels", "classes"} & config.needs
         return told | {
             "encoder": _described(self.encoder),
-            "data": {"frames": len(self.frames), "crc32": self.frames.checksum()},
+            "data": {"frames": len(self.frames), "crc32": self.frames.checksum},
             "labels_seen": len(self.frames) if seen else 0,
         }
 
@@ -230,15 +230,13 @@ def gives(frames: Frames, encoder: Encoder) -> frozenset[str]:
 
 def check_pace(config: Any, total: int, epoch: int, samples: int) -> None:
     """Raise ConfigError for what an objective would begin only after so many updates, or keep more of than there is."""
-    limits, told = {"updates": total, "samples": samples}, []
+    told = []
     for field in dataclasses.fields(config):
-        value, limit = getattr(config, field.name), limits.get(field.metadata.get("counts", ""))
-        if limit is None or value < limit + (limit == samples):
-            continue
-        if (where := field.metadata.get("where", "")) and not getattr(config, where):
-            continue
-        fitting = samples if field.metadata["counts"] == "samples" else max(1, min(epoch, total // 4))
-        told.append(f"objective.{field.name}={fitting} (not {value:,})")
+        value, counts = getattr(config, field.name), field.metadata.get("counts")
+        where = field.metadata.get("where", "")
+        late = counts == "updates" and value >= total
+        if (late or (counts == "samples" and value > samples)) and (not where or getattr(config, where)):
+            told.append(f"objective.{field.name}={max(1, min(epoch, total // 4)) if late else samples} (not {value:,})")
     if told:
         raise ConfigError(
             f"objective={config.name} would never come to work in {total:,} updates over {samples:,} frames, of which "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from curl_rl.config.difference import check_same
 from curl_rl.config.pretraining import Training
+from curl_rl.representation.export import TRAINING
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import prepare_torch
 from curl_rl.run.interrupts import StopRequest
@@ -19,7 +20,6 @@ from curl_rl.run.progress import Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.types import Batch, Clock, Metrics, Stateful
 
-TRAINING = "training"  # the folder beside the encoder of what made it
 _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anything apart
 
 
@@ -66,6 +66,7 @@ class Session:
         self.update, self.saved, self.warned = 0, -1, False
 
     def run(self) -> int:
+        """Train to the end, or to a signal; return the exit status, 128 + the signal's number where one asked."""
         prepare_torch(self.trainer.settings.threads)
         state = self.checkpoints.load(check=self._check)
         if state is not None:
@@ -108,7 +109,8 @@ class Session:
             self.progress.update(self.update)
             if self.update % settings.log_every == 0 or self.update == self.total:
                 self._log(batch)
-        self._save()
+        if self.saved != self.update:
+            self._save()
 
     def _log(self, batch: Batch) -> None:
         self.trainer.means.add(self.trainer.watch(batch))

@@ -1,4 +1,4 @@
-"""Encodes a batch in pieces, and of several processes each its share, so that an objective sees the whole."""
+"""Encodes a batch in pieces, so that memory holds one of them and an objective sees the whole."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext

@@ -44,16 +44,8 @@ class Tap(Encoder):
     @property
     def config(self) -> dict[str, Any]:
         """What a folder says of it; the network itself must be given again to load it."""
-        kind = type(self.net)
-        prepare = (
-            "" if self.prepare is _unit else getattr(self.prepare, "__qualname__", type(self.prepare).__qualname__)
-        )
-        return {
-            "name": "tap",
-            "layer": self.layer,
-            "network": f"{kind.__module__}:{kind.__qualname__}",
-            "prepare": prepare,
-        }
+        kind, prepare = type(self.net), "" if self.prepare is _unit else title(self.prepare)
+        return {"name": "tap", "layer": self.layer, "network": f"{kind.__module__}:{title(kind)}", "prepare": prepare}
 
     @property
     def convs(self) -> nn.Module:
@@ -140,6 +132,11 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in before.items():
             part.training = training
+
+
+def title(made: Any) -> str:
+    """Return what a function, a class, or an object by its class, is called."""
+    return getattr(made, "__qualname__", type(made).__qualname__)
 
 
 def _unit(obs: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """Plays a trained run: episodes of its newest checkpoint, and a film of the first."""
 
+import dataclasses
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+from curl_rl.config.schema import PretrainedConfig
 from curl_rl.run.assembly import make_agent, make_judges, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
@@ -24,9 +26,10 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
         check_film(video)
     config = load_config(run_dir)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
-    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config))
+    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config, plays=True))
     if state is None:
         raise ConfigError(explain_missing(run_dir))
+    config = dataclasses.replace(config, pretrained=PretrainedConfig())  # the checkpoint has the weights
     chosen = choose_device(device)
     prepare_torch(config.threads)
     with ExitStack() as cleanup:

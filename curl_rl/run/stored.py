@@ -74,18 +74,27 @@ def make_protocol(config: Config) -> dict[str, Any]:
     return envs.protocol(config.task, **env_settings(config))
 
 
-def identify(config: Config) -> dict[str, Any]:
-    """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's."""
-    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"], **told_of(config)}
+def identify(config: Config, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what a checkpoint says of the run that it is of: every setting that can change results, and the task's.
+
+    Args: begun, what is known of the weights that it starts from; they are looked at where nothing is given.
+    """
+    begun = told_of(config) if begun is None else begun
+    return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"], **begun}
 
 
-def check_state(state: Mapping[str, Any], config: Config) -> None:
-    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration."""
+def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False) -> None:
+    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration.
+
+    Args: plays, whether it is only played: the weights that it started from need not be there any more.
+    """
+    stored = state.get("config", {})
+    begun = {key: value for key, value in stored.items() if key == "pretrained"} if plays else None
     place = Path(config.run_dir) / "checkpoints"
     mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
     if own := _own_classes(config.to_dict()):
         mend = f"put back {own} as it was, or give another run_dir"
-    check_same(state.get("config", {}), identify(config), f"{place} holds checkpoints", mend)
+    check_same(stored, identify(config, begun), f"{place} holds checkpoints", mend)
 
 
 def take_up(config: Config) -> Config:

@@ -20,7 +20,6 @@ from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
-from curl_rl.run.pretrained import told_of
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
@@ -52,6 +51,7 @@ class Trainer(Kept):
         self.replay = make_replay(config, self.env, self.device)
         self.rollout = make_rollout(config, self.env, self.replay)
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
+        self.identity = identify(self.config)  # once: the folder of what it starts from may go
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
         self.evaluated = 0  # frames at the last evaluation
         self.saved = 0, 0  # frames at the last checkpoint, and at the last evaluation that it knows of
@@ -66,8 +66,8 @@ class Trainer(Kept):
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
-        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | told_of(self.config)
-        start |= self.threads | self.env.render_info
+        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | self.threads | self.env.render_info
+        start["pretrained"] = self.identity.get("pretrained")  # a hash of the weights that it started from
         origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
@@ -192,7 +192,7 @@ class Trainer(Kept):
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resume needs but the replay's frames, which the journal keeps."""
         return {
-            "config": identify(self.config),
+            "config": self.identity,
             "log": self.logger.state_dict(),
             **super().state_dict(),
             "rng": self.rng.bit_generator.state,

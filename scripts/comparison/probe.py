@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from comparison.recordings import Recording, read
 from comparison.tables import finite_mean, gather, merge_rows, ranking, read_rows
@@ -21,6 +20,7 @@ from curl_rl.config.schema import Config
 from curl_rl.nn.remembering import Remembering
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
+from curl_rl.representation.probes.base import shrunk
 from curl_rl.representation.probes.regression import r2_scores, share_out
 from curl_rl.run.assembly import make_environment, make_learner, make_replay, make_stack
 from curl_rl.run.device import prepare_torch
@@ -30,7 +30,6 @@ from curl_rl.types import ConfigError
 
 PIXELS = "pixels"  # the floor that has no encoder
 KEY = ("task", "objective", "seed", "updates", "frames")  # columns that name a job
-_SIDE = 21  # of the images that it regresses on
 _CPU = torch.device("cpu")
 
 
@@ -105,11 +104,6 @@ def encode(learner: Learner, images: Tensor) -> dict[str, Tensor]:
     return {"features": features} if same else {"features": features, "conv": conv.flatten(1)}
 
 
-def shrink(images: Tensor) -> dict[str, Tensor]:
-    """Return the images' means over 21x21 areas, (n, d)."""
-    return {"features": F.adaptive_avg_pool2d(images.float(), _SIDE).flatten(1)}
-
-
 def scores(recordings: Sequence[Recording], config: Config, look: Callable[[Tensor], dict[str, Tensor]]):
     """Yield (layer, quantity, R2) of what `look` makes of each episode's images."""
     seen = [look(images) for images in observations(recordings, config)]
@@ -125,7 +119,7 @@ def run_job(job: Job) -> list[dict[str, Any]]:
     prepare_torch(1)
     torch.manual_seed(job.config.seed)
     recordings, start, losses, seconds = _recordings(job.folder, job.frames), time.perf_counter(), [], 0.0
-    look = shrink
+    look = shrunk
     if job.name != PIXELS:
         learner, replay = _make_parts(job.config, recordings)
         start = time.perf_counter()

@@ -24,7 +24,7 @@ from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.export import EncoderError, load_encoder
 from curl_rl.representation.frames.base import Frames, numbered
-from curl_rl.representation.pretrain import Pretrainer
+from curl_rl.representation.pretrain import Pretrainer, check_pace
 from curl_rl.representation.session import rate
 from curl_rl.representation.shares import Shared
 from curl_rl.representation.tap import Tap
@@ -416,6 +416,12 @@ def test_periods_and_queues_that_the_data_never_fill_are_refused(name, lengths, 
         trainer.train(out=tmp_path, **lengths)
     assert told in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_as_many_updates_as_frames_are_still_updates():
+    with pytest.raises(ConfigError, match=r"objective\.period=5 \(not 40\)"):
+        check_pace(OBJECTIVES["pcl"].Config(queue_size=40, period=40, warmup=0, clusters=(2,)), 40, 5, 40)
+    check_pace(OBJECTIVES["pcl"].Config(queue_size=40, period=39, warmup=0, clusters=(2,)), 40, 5, 40)
 
 
 def test_two_lengths_and_two_processes_are_refused(tmp_path):

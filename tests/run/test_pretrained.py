@@ -11,8 +11,9 @@ from runs import SMALL
 
 from curl_rl.config.overrides import compose
 from curl_rl.nn.encoders import encoder_config, make_encoder
-from curl_rl.representation.export import load_encoder, save_encoder
+from curl_rl.representation.export import export_run, load_encoder, save_encoder
 from curl_rl.run.folder import EncoderError
+from curl_rl.run.playing import evaluate_run
 from curl_rl.run.stored import configure
 from curl_rl.run.trainer import Trainer, train
 from curl_rl.types import ConfigError
@@ -100,13 +101,25 @@ def test_a_resume_compares_the_weights(folder, tmp_path):
         Trainer(config, cleanup).run()
 
 
+def test_what_it_started_from_may_go_once_it_has_begun(folder, tmp_path):
+    run_dir = tmp_path / "run"
+    with ExitStack() as cleanup:
+        trainer = Trainer(compose(settings(folder, run_dir, "budget_frames=160")), cleanup)
+        (folder / "config.json").unlink()
+        assert trainer.run() == 0
+    assert len(evaluate_run(run_dir, 1, None, 0, "cpu")) == 1
+    assert export_run(run_dir, tmp_path / "again").is_dir()
+    with ExitStack() as cleanup, pytest.raises(FileNotFoundError, match="no exported encoder in"):
+        Trainer(configure([f"run_dir={run_dir}"]), cleanup)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["encoder=strided"], "encoder=strided contradicts pretrained.path=.*enc, which holds encoder=small: leave it"),
         (["encoder.filters=8"], "encoder.filters=8 contradicts pretrained.path=.*enc, which holds encoder.filters=4"),
         (["pretrained.path=''", "pretrained.freeze=true"], "pretrained.freeze=true has no effect with pretrained.path"),
-        (["pretrained.path=nowhere"], "pretrained.path=nowhere is no encoder's folder"),
+        (["pretrained.path='no where'"], "pretrained.path=no where is no encoder's folder"),
         (
             ["task=toy/grid", "preset=rainbow", "agent.resets.every=10", "pretrained.freeze=true"],
             "agent.resets.every=10 replaces a part of the encoder, and pretrained.freeze=true keeps it",

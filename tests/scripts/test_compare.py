@@ -22,6 +22,7 @@ from curl_rl.config.overrides import compose  # noqa: E402
 from curl_rl.envs.atari import AtariEnv, find_protocol  # noqa: E402
 from curl_rl.nn.parts import Schedule  # noqa: E402
 from curl_rl.objectives import OBJECTIVES  # noqa: E402
+from curl_rl.representation.probes import base  # noqa: E402
 from curl_rl.run.logger import RunLogger  # noqa: E402
 from curl_rl.types import Clock, ConfigError, Episode, Origin  # noqa: E402
 
@@ -164,7 +165,7 @@ def test_the_probe_of_a_tiny_objective_runs_end_to_end(folder, name):
 
 
 def test_pixels_tell_where_the_point_is(folder, monkeypatch):
-    monkeypatch.setattr(probe, "_SIDE", 8)
+    monkeypatch.setattr(base, "_SIDE", 8)
     rows = probe.run_job(probe.Job(probe.PIXELS, toy(), folder, FRAMES, 2))
     point = [row["r2"] for row in rows if row["quantity"].startswith("point")]
     assert len(point) == 2
@@ -278,7 +279,7 @@ def test_a_second_cost_command_leaves_the_rows_of_the_first_as_they_were(tmp_pat
 
 def test_the_probe_command_resumes_and_writes_its_table(folder, tmp_path, capsys, monkeypatch):
     done = []
-    monkeypatch.setattr(probe, "_SIDE", 4)
+    monkeypatch.setattr(base, "_SIDE", 4)
     monkeypatch.setattr(probe, "ProcessPoolExecutor", lambda *_: Inline(done))
     jobs = [probe.Job(name, toy(objective="none"), folder, FRAMES, 2) for name in (probe.PIXELS, "none")]
     out = tmp_path / "probe.csv"

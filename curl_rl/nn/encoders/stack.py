@@ -1,5 +1,6 @@
 """Stacks of convolutions, and how a CPU computes them in few passes over its memory."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from curl_rl.nn.beside import begin
 _FUSED = torch.backends.mkldnn.is_available()
 
 
+@functools.cache
 def has_bf16() -> bool:
     """Return whether oneDNN has instructions for bf16 on this processor."""
     return _FUSED and torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -1,5 +1,6 @@
 """Frames without an agent: images in memory, and what else is known of them."""
 
+import functools
 import zlib
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -129,8 +130,9 @@ class Frames:
         numbers = torch.arange(len(self))
         return numbers[numbers < self._last] if following else numbers
 
+    @functools.cached_property
     def checksum(self) -> int:
-        """Return a CRC-32 of the images and all that is known of them."""
+        """A CRC-32 of the images and all that is known of them."""
         parts = (self._images, self.action, self.reward, self.classes, self.labels, self.state, self.episodes)
         value = 0
         for part in parts:
@@ -157,14 +159,13 @@ class Frames:
 
         What a source does not give is zero, and none of it is read by an objective whose needs are met.
         """
-        following = torch.minimum(ids + 1, self._last[ids])
-        zeros = torch.zeros(len(ids))
+        obs, zeros = self.obs(ids), torch.zeros(len(ids))
         batch = Batch(
-            self.obs(ids),
+            obs,
             torch.zeros(len(ids), 0) if self.action is None else self.action[ids],
             zeros if self.reward is None else self.reward[ids],
             zeros,
-            self.obs(following),
+            self.obs(torch.minimum(ids + 1, self._last[ids])) if "order" in self.gives else obs,
             torch.ones(len(ids)),
             ids,
             self.episodes[ids],

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from curl_rl.run.machine import free_main_memory
 from curl_rl.types import ConfigError
 
 T = TypeVar("T")
@@ -73,21 +72,21 @@ def collect(
     Args: called, what a message calls an item.
 
     Raises ConfigError, which names it, for one that cannot be read, or is of another size or depth than the first;
-    with `skip_bad` such ones are left out and named on stderr. MemoryError where memory cannot hold them all.
+    with `skip_bad` such ones are left out and named on stderr; and where memory cannot hold them all.
     """
     pictures, kept, shape = list[np.ndarray](), list[T](), None
     for item in items:
         try:
             picture = read(item)
-            if shape is None:
-                _check_room(len(items), picture)
-                shape = picture.shape
+            shape = shape or picture.shape
             _check_shape(picture.shape, shape, called(kept[0] if kept else item))
         except ConfigError as error:
             if not skip_bad:
                 raise ConfigError(f"{called(item)}: {error}, or give skip_bad=true to leave it out") from None
             print(f"left out {called(item)}: {error}", file=sys.stderr)
             continue
+        if not pictures:
+            _check_room(len(items), picture)
         pictures.append(picture)
         kept.append(item)
     if not pictures:
@@ -97,12 +96,9 @@ def collect(
 
 def _check_room(count: int, picture: np.ndarray) -> None:
     """Refuse what memory cannot hold, twice: as pictures and as one tensor."""
-    needed, free = 2 * count * picture.nbytes, free_main_memory()
-    if needed > free:
-        raise MemoryError(
-            f"{count:,} images need {needed / 2**30:.2f} GiB and main memory has {free / 2**30:.2f} GiB free: give "
-            "fewer, or a smaller size"
-        )
+    from curl_rl.run.memory import check_fits
+
+    check_fits(f"{count:,} images", 2 * count * picture.nbytes, torch.device("cpu"), "size, or give fewer")
 
 
 def _check_shape(shape: Sequence[int], first: Sequence[int], item: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from curl_rl.nn.encoders import Encoder
+from curl_rl.options import option
 from curl_rl.representation.frames.base import Frames
 from curl_rl.representation.tap import evaluating
 
@@ -23,6 +24,19 @@ class ProbeConfig:
     """What every probe's options have in common."""
 
     name: str = ""
+
+
+@dataclass(frozen=True)
+class SplitConfig(ProbeConfig):
+    """Options of a probe that leaves episodes out."""
+
+    share: float = option(0.25, "of the episodes that are left out", above=0, below=1)
+
+
+def labelled(frames: Frames, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the frames of known classes that a probe may look at, and those of the episodes left out."""
+    first, second = (part[frames.known[part]] for part in frames.split(share, seed=seed))
+    return first, second
 
 
 class Subject:

@@ -6,15 +6,14 @@ import torch
 from torch import Tensor
 
 from curl_rl.options import option
-from curl_rl.representation.probes.base import Probe, ProbeConfig, Subject
+from curl_rl.representation.probes.base import Probe, SplitConfig, Subject
 from curl_rl.representation.probes.classifier import Classifier, few_of_each
 
 
 @dataclass(frozen=True)
-class DenseConfig(ProbeConfig):
+class DenseConfig(SplitConfig):
     name: str = "dense"
     labels: int = option(66, "labelled cells of each class", at_least=1)
-    share: float = option(0.25, "of the episodes that are left out", above=0, below=1)
 
 
 class Dense(Probe):

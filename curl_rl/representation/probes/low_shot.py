@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import torch
 
 from curl_rl.options import option
-from curl_rl.representation.probes.base import Probe, ProbeConfig, Subject
+from curl_rl.representation.probes.base import Probe, SplitConfig, Subject, labelled
 from curl_rl.representation.probes.classifier import Classifier, few_of_each
 
 
 @dataclass(frozen=True)
-class LowShotConfig(ProbeConfig):
+class LowShotConfig(SplitConfig):
     name: str = "low_shot"
     labels: tuple[int, ...] = option((1, 2, 5, 10), "how many of each class are labelled", at_least=1)
-    share: float = option(0.25, "of the episodes that are left out", above=0, below=1)
 
 
 class LowShot(Probe):
@@ -23,7 +22,7 @@ class LowShot(Probe):
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         frames, features = subject.frames, subject.of(layer).flatten(1)
-        pool, left_out = (part[frames.known[part]] for part in frames.split(self.config.share, seed=seed))
+        pool, left_out = labelled(frames, self.config.share, seed)
         classes, generator, found = frames.given("classes"), torch.Generator().manual_seed(seed), dict[str, float]()
         for count in self.config.labels:
             few = pool[few_of_each(classes[pool], count, generator)]

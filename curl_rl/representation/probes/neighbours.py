@@ -6,15 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from curl_rl.options import option
-from curl_rl.representation.probes.base import Probe, ProbeConfig, Subject
+from curl_rl.representation.probes.base import Probe, SplitConfig, Subject, labelled
 
 
 @dataclass(frozen=True)
-class NeighboursConfig(ProbeConfig):
+class NeighboursConfig(SplitConfig):
     name: str = "neighbours"
     count: int = option(20, "neighbours that vote", at_least=1)
     temperature: float = option(0.07, "divisor of the cosines in the votes' weights; Wu et al. 2018", above=0)
-    share: float = option(0.25, "of the episodes that are left out", above=0, below=1)
 
 
 class Neighbours(Probe):
@@ -24,7 +23,7 @@ class Neighbours(Probe):
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         frames, classes = subject.frames, subject.frames.given("classes")
-        known, left_out = (part[frames.known[part]] for part in frames.split(self.config.share, seed=seed))
+        known, left_out = labelled(frames, self.config.share, seed)
         features = F.normalize(subject.of(layer).flatten(1), dim=1)
         right, count = 0, min(self.config.count, len(known))
         for part in left_out.split(512):
