@@ -71,7 +71,7 @@ def _says_all(error: Exception) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from curl_rl.commands import benchmark, doctor, evaluate, export, pretrain, report, train
+    from curl_rl.commands import benchmark, doctor, evaluate, export, pretrain, record, report, train
 
     parser = argparse.ArgumentParser(
         prog="curl-rl", description="Train agents from pixels with encoders that learn by contrast."
@@ -80,6 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
-    for verb in (train, pretrain, evaluate, benchmark, report, export, doctor):
+    for verb in (train, record, pretrain, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

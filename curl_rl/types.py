@@ -125,7 +125,15 @@ class Seeing(Protocol):
         ...
 
 
-class Agent(Stateful, Protocol):
+class Acting(Protocol):
+    """What plays."""
+
+    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
+        """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D)."""
+        ...
+
+
+class Agent(Acting, Stateful, Protocol):
     """What the trainer drives; it sees no replay and no logger.
 
     Its class says besides: its `Config` with the `pace` of its learner, whether it is `discrete` and
@@ -137,10 +145,6 @@ class Agent(Stateful, Protocol):
 
     @property
     def learner(self) -> Seeing: ...
-
-    def act(self, obs: np.ndarray, *, explore: bool) -> np.ndarray:
-        """Choose actions for a batch of stacked observations (n, k*C, H, W) or (n, D)."""
-        ...
 
     def update(self, batch: Batch) -> UpdateResult: ...
 

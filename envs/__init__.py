@@ -4,7 +4,7 @@ import gymnasium as gym
 
 from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import label_side
-from curl_rl.envs.registry import canonical_task, list_tasks, make_env, make_lanes, protocol
+from curl_rl.envs.registry import canonical_task, list_tasks, make_env, make_lanes, protocol, tells_state
 from curl_rl.envs.remote import LocalEnv, RemoteEnv
 from curl_rl.envs.spaces import AgentSpaces
 
@@ -19,6 +19,7 @@ __all__ = [
     "make_env",
     "make_lanes",
     "protocol",
+    "tells_state",
 ]
 
 for _task in list_tasks():

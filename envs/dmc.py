@@ -37,6 +37,16 @@ DOMAINS: dict[str, tuple[str, ...]] = {
 }
 TASKS = {f"{domain}_{task}": (domain, task) for domain, tasks in DOMAINS.items() for task in tasks}
 
+# In the order of a task's own observations; other tasks number theirs.
+_CHEETAH = ("root_x", "root_z", "root_pitch", "b_thigh", "b_shin", "b_foot", "f_thigh", "f_shin", "f_foot")
+_QUANTITIES = {
+    "cartpole_swingup": ("cart_position", "pole_cos", "pole_sin", "cart_velocity", "pole_velocity"),
+    "cheetah_run": (  # which leaves out how far it has run
+        *(f"{joint}_position" for joint in _CHEETAH[1:]),
+        *(f"{joint}_velocity" for joint in _CHEETAH),
+    ),
+}
+
 _UNLIMITED = 1e10  # dm_control's bound of an actuator without a range (mjMAXVAL)
 
 
@@ -50,7 +60,8 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
 
     With `labels`, `info["labels"]` (s, s) uint8 with s = label_side(image_size) says what each cell of the frame shows:
     0 nothing, 1 the world (its floor and walls), else 1 + the body's index, at most 255. Tendons and skins, which
-    belong to no single body, come after the last one.
+    belong to no single body, come after the last one. With `state`, `info["state"]` names the numbers of the task's own
+    observations, whatever `obs` is.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium declares it so)
@@ -66,6 +77,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         time_limit: float | None = None,
         render_mode: str | None = "rgb_array",
         labels: bool = False,
+        state: bool = False,
     ):
         if obs not in ("pixels", "state"):
             raise EnvError(f"obs must be 'pixels' or 'state', not {obs!r}")
@@ -73,7 +85,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         if image_size < 1 or action_repeat < 1:
             raise EnvError(f"image_size ({image_size}) and action_repeat ({action_repeat}) must be at least 1")
         self._name, self._obs, self._size, self._repeat = task, obs, (image_size, image_size), action_repeat
-        self._label_side = label_side(image_size) if labels else 0
+        self._label_side, self._tells = label_side(image_size) if labels else 0, state
         self._limit = {} if time_limit is None else {"time_limit": time_limit}
         self.render_mode = render_mode
         gl.choose(required=obs == "pixels")
@@ -99,7 +111,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         for renderer in self._renderers.values():
             renderer.upload(self._env.physics)
         self._ended = False
-        return self._observe(step), self._info()
+        return self._observe(step), self._info(step)
 
     def step(self, action: np.ndarray):
         """Act for `action_repeat` simulator steps, fewer where the episode ends."""
@@ -118,7 +130,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
             reward += float(step.reward)
         self._ended = step.last()
         terminated = self._ended and step.discount == 0
-        return self._observe(step), reward, terminated, self._ended and not terminated, self._info()
+        return self._observe(step), reward, terminated, self._ended and not terminated, self._info(step)
 
     def render(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the camera's view (H, W, 3) uint8, `size` = (H, W) if not that of the observations."""
@@ -164,13 +176,18 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
     def _observe(self, step: Any) -> np.ndarray:
         if self._obs == "pixels":
             return np.ascontiguousarray(self.render().transpose(2, 0, 1))
-        return np.concatenate([np.ravel(value) for value in step.observation.values()]).astype(np.float32)
+        return _flat(step)
 
-    def _info(self) -> dict[str, Any]:
-        if not self._label_side:
-            return {}
-        renderer = self._renderer((self._label_side, self._label_side))
-        return {"labels": renderer.segment(self._env.physics, self._camera)}
+    def _info(self, step: Any) -> dict[str, Any]:
+        info: dict[str, Any] = {}
+        if self._label_side:
+            renderer = self._renderer((self._label_side, self._label_side))
+            info["labels"] = renderer.segment(self._env.physics, self._camera)
+        if self._tells:
+            state = _flat(step)
+            names = _QUANTITIES.get(self._name) or [f"state_{i}" for i in range(len(state))]
+            info["state"] = dict(zip(names, state.tolist(), strict=True))
+        return info
 
     def _renderer(self, size: tuple[int, int]) -> "_Renderer":
         if size not in self._renderers:
@@ -184,6 +201,10 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
                     _RENDERERS[self._name, size] = renderer
             self._renderers[size] = renderer
         return self._renderers[size]
+
+
+def _flat(step: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(value) for value in step.observation.values()]).astype(np.float32)
 
 
 class _Renderer:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from curl_rl.envs import atari, dmc, toy
+from curl_rl.envs import atari, console, dmc, toy
 from curl_rl.envs.errors import EnvError
 
 
@@ -23,15 +23,17 @@ class Suite(NamedTuple):
     find: Callable[[str], str | None] = str  # the listed name for any accepted spelling
     measured: Callable[[str], Any] | None = None  # the dataclass of a named protocol that decides what is measured
     make_lanes: Callable[..., list[atari.AtariLane]] | None = None
+    tells_state: Callable[[str], bool] = lambda _: True  # of a task's name
 
 
 SUITES: dict[str, Suite] = {
     "atari": Suite(
         atari.games,
-        lambda game: partial(atari.AtariEnv, game),
+        lambda game: partial(console.make_game, game),
         find=atari.find_game,
         measured=atari.find_protocol,
         make_lanes=atari.make_lanes,
+        tells_state=console.tells_state,
     ),
     "dmc": Suite(lambda: dmc.TASKS, lambda task: partial(dmc.DmcEnv, task)),
     "toy": Suite(lambda: toy.TASKS, lambda task: toy.TASKS[task]),
@@ -56,7 +58,8 @@ def make_env(task: str, **settings: Any) -> gym.Env:
     """Create the environment of `task`, e.g. "dmc/ball_in_cup_catch", "atari/ms_pacman" or "toy/reach".
 
     All take `obs="pixels"|"state"` (Atari only pixels) and `image_size`; `dmc` also `camera`, `action_repeat` and
-    `time_limit`, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label map into `info`.
+    `time_limit`, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label map into `info`;
+    all also `state`, which puts the simulator's quantities there, by their names (see `tells_state`).
     Pixels are one frame uint8: (1, 84, 84) of Atari, else (3, H, W). Raises EnvError for an unknown task, with the
     nearest names, and for settings that the environment cannot have.
     """
@@ -74,6 +77,12 @@ def make_lanes(task: str, count: int, threads: int, **settings: Any) -> list[ata
     return make(name, count, threads, **settings) if make else []
 
 
+def tells_state(task: str) -> bool:
+    """Return whether the environment of a task can give the simulator's quantities; imports no simulator."""
+    suite, name = _find(task)
+    return SUITES[suite].tells_state(name)
+
+
 def protocol(task: str, **settings: Any) -> dict[str, Any]:
     """Return what an environment made with these settings measures, as plain JSON values; imports no simulator.
 
@@ -87,7 +96,7 @@ def protocol(task: str, **settings: Any) -> dict[str, Any]:
     if unknown := sorted(settings.keys() - known):
         raise TypeError(f"{task} takes {', '.join(known)}, not {', '.join(unknown)}")
     fields = {"name": suite, **known, **settings}
-    for unmeasured in ("render_mode", "labels"):
+    for unmeasured in ("render_mode", "labels", "state"):
         fields.pop(unmeasured, None)
     if measured := SUITES[suite].measured:
         fields = dataclasses.asdict(measured(fields["protocol"]))

@@ -10,6 +10,7 @@ from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import check_labels, label_side
 
 _POINT, _TARGET = (255, 64, 64), (64, 255, 64)
+_QUANTITIES = ("point_x", "point_y", "target_x", "target_y")
 
 
 class ToyEnv(gym.Env[np.ndarray, Any]):
@@ -18,7 +19,7 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
     Observations are frames (3, H, W) uint8 or, with `obs="state"`, both positions as float32 (4,) in [-1, 1]. Every
     number is plain float64 arithmetic, so a seed gives the same episode on every machine. With `labels`,
     `info["labels"]` (s, s) uint8 with s = label_side(image_size) says what covers at least half of each cell of the
-    frame: 0 nothing, 1 the target, 2 the point.
+    frame: 0 nothing, 1 the target, 2 the point. With `state`, `info["state"]` names both positions' numbers.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012 (Gymnasium declares it so)
@@ -32,6 +33,7 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
         image_size: int = 24,
         render_mode: str | None = "rgb_array",
         labels: bool = False,
+        state: bool = False,
     ):
         if obs not in ("pixels", "state"):
             raise EnvError(f"obs must be 'pixels' or 'state', not {obs!r}")
@@ -39,7 +41,7 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
             raise EnvError(f"image_size must be at least 8, not {image_size}")
         check_labels(labels, obs, image_size)
         self.render_mode = render_mode
-        self._obs, self._size, self._labels = obs, image_size, labels
+        self._obs, self._size, self._labels, self._tells = obs, image_size, labels, state
         self._point, self._target, self._age = np.zeros(2), np.zeros(2), self.length
         if obs == "pixels":
             self.observation_space = gym.spaces.Box(0, 255, (3, image_size, image_size), np.uint8)
@@ -67,16 +69,23 @@ class ToyEnv(gym.Env[np.ndarray, Any]):
     def _observe(self) -> np.ndarray:
         if self._obs == "pixels":
             return np.ascontiguousarray(self.render().transpose(2, 0, 1))
+        return self._state()
+
+    def _state(self) -> np.ndarray:
         return np.concatenate([self._point, self._target]).astype(np.float32)
 
     def _info(self) -> dict[str, Any]:
-        if not self._labels:
-            return {}
+        info: dict[str, Any] = {"labels": self._label_map()} if self._labels else {}
+        if self._tells:
+            info["state"] = dict(zip(_QUANTITIES, self._state().tolist(), strict=True))
+        return info
+
+    def _label_map(self) -> np.ndarray:
         side = label_side(self._size)
         labels = np.zeros((side, side), np.uint8)
         for value, place in ((1, self._target), (2, self._point)):
             labels[self._cover(place, side, side) >= 0.5] = value
-        return {"labels": labels}
+        return labels
 
     def _advance(self) -> bool:
         """Count a step and tell whether it was the last before the time limit."""

@@ -27,6 +27,13 @@ def whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
+def share(text: str) -> float:
+    """Read a share of a whole."""
+    if not re.fullmatch(r"0|1|0?\.\d{1,9}|1\.0*|0\.", text):
+        raise argparse.ArgumentTypeError(f"{_brief(text)} is not a number from 0 to 1")
+    return float(text)
+
+
 def _brief(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}...")
 

@@ -1,6 +1,6 @@
 """Builds a run's parts from its configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -35,14 +35,13 @@ def _label_side(config: Config) -> int:
     return envs.label_side(config.env.image_size) if wanted else 0
 
 
-def make_environment(config: Config, *, judge: bool = False) -> envs.LocalEnv | envs.RemoteEnv:
+def make_environment(config: Config, *, extra: Mapping[str, Any] | None = None) -> envs.LocalEnv | envs.RemoteEnv:
     """Create the configured environment, in a process of its own where that is asked for.
 
-    One to train in gives the labels that the objective needs, a `judge` never does.
+    Args: extra, settings beside the configured ones; without any it gives the labels that the objective needs.
     """
-    settings = env_settings(config)
-    if _label_side(config) and not judge:
-        settings["labels"] = True
+    wanted = {"labels": True} if _label_side(config) else {}
+    settings = env_settings(config) | (wanted if extra is None else dict(extra))
     longest = suites.longest_steps(config.task, config.env.action_repeat)
     if config.env.overlap:
         return envs.RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
@@ -53,7 +52,7 @@ def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or lanes where the suite has them."""
     workers = config.evaluation.workers or usable_cores()
     lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **env_settings(config))
-    return lanes or [make_environment(config, judge=True) for _ in range(min(episodes, workers))]
+    return lanes or [make_environment(config, extra={}) for _ in range(min(episodes, workers))]
 
 
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:

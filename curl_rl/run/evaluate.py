@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from curl_rl.run.rollout import FrameStack, Lane, random_action
+from curl_rl.run.rollout import Lane, random_action
 from curl_rl.run.video import Camera
-from curl_rl.types import Agent, Environment, Episode
+from curl_rl.types import Acting, Episode
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
@@ -15,16 +15,15 @@ class Interrupted(Exception):  # noqa: N818 - a request, not an error
 
 
 def evaluate(
-    agent: Agent,
-    envs: Sequence[Environment],
+    agent: Acting,
+    lanes: Sequence[Lane],
     seeds: Sequence[int],
-    make_stack: Callable[[], FrameStack],
     *,
     epsilon: float = 0.0,
     film: Camera | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> list[Episode]:
-    """Play one episode a seed, as many at once as there are environments.
+    """Play one episode a seed, as many at once as there are lanes.
 
     The agent acts for all running episodes in one batch, but for a share `epsilon` of random actions, drawn from each
     episode's own seed: a result does not depend on how many run at once. `film` receives the first episode, from its
@@ -33,7 +32,7 @@ def evaluate(
     """
     rngs = [np.random.default_rng(seed) for seed in seeds]
     waiting = deque((seed, index) for index, seed in enumerate(seeds))
-    lanes = [Lane(env, make_stack()) for env in envs[: len(seeds)]]
+    lanes = list(lanes[: len(seeds)])
     for lane in lanes:
         lane.reset(*waiting.popleft())
     episodes: list[Episode] = []

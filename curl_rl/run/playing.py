@@ -1,16 +1,18 @@
 """Plays a trained run: episodes of its newest checkpoint, and a film of the first."""
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
-from curl_rl.config.schema import PretrainedConfig
+from curl_rl.config.schema import Config, PretrainedConfig
 from curl_rl.run.assembly import make_agent, make_judges, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.documents import explain_missing
 from curl_rl.run.evaluate import evaluate
+from curl_rl.run.rollout import Lane
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import check_state, load_config
 from curl_rl.run.video import check_film, filming
@@ -24,12 +26,8 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
     """
     if video is not None:  # before anything is loaded or played
         check_film(video)
-    config = load_config(run_dir)
+    config, state = load_played(run_dir)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
-    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config, plays=True))
-    if state is None:
-        raise ConfigError(explain_missing(run_dir))
-    config = dataclasses.replace(config, pretrained=PretrainedConfig())  # the checkpoint has the weights
     chosen = choose_device(device)
     prepare_torch(config.threads)
     with ExitStack() as cleanup:
@@ -41,4 +39,16 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
         seeds = [derive_seed(seed, Purpose.COMMAND, i) for i in range(episodes)]
         with filming(video, fps=15) if video is not None else nullcontext() as film:
             options: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "film": film}
-            return evaluate(agent, judges, seeds, lambda: make_stack(config), **options)
+            return evaluate(agent, [Lane(env, make_stack(config)) for env in judges], seeds, **options)
+
+
+def load_played(run_dir: Path) -> tuple[Config, Mapping[str, Any]]:
+    """Return the configuration and the newest intact checkpoint's state of a run that is only played.
+
+    Raises ConfigError, which names the mend, where it has none.
+    """
+    config = load_config(run_dir)
+    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config, plays=True))
+    if state is None:
+        raise ConfigError(explain_missing(run_dir))
+    return dataclasses.replace(config, pretrained=PretrainedConfig()), state  # the checkpoint has the weights

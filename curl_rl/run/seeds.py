@@ -13,6 +13,7 @@ class Purpose(IntEnum):
     EVALUATION = 2
     COMMAND = 3
     OBJECTIVE = 4
+    RECORDING = 5
 
 
 def derive_seed(seed: int, *purpose: int) -> int:

@@ -23,7 +23,7 @@ from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
-from curl_rl.run.rollout import random_action
+from curl_rl.run.rollout import Lane, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
@@ -168,7 +168,8 @@ class Trainer(Kept):
         film = Film(limit=_SHOWN_FRAMES) if settings.video else None
         options: dict[str, Any] = {"epsilon": settings.epsilon, "film": film, "interrupted": self.stop}
         try:
-            episodes = evaluate(self.agent, self.judges, seeds, lambda: make_stack(self.config), **options)
+            lanes = [Lane(env, make_stack(self.config)) for env in self.judges]
+            episodes = evaluate(self.agent, lanes, seeds, **options)
         except Interrupted:
             return
         self.evaluated = frame

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from curl_rl.run.evaluate import Interrupted, evaluate
-from curl_rl.run.rollout import FrameStack
+from curl_rl.run.rollout import FrameStack, Lane
 from curl_rl.run.video import Film
 from curl_rl.types import Episode
 
@@ -52,8 +52,8 @@ class Watcher:
         return np.zeros((len(obs), 1), np.float32)
 
 
-def repeat_three():
-    return FrameStack(3, "repeat")
+def lanes_of(*envs):
+    return [Lane(env, FrameStack(3, "repeat")) for env in envs]
 
 
 def test_every_seed_is_played_once_whatever_the_number_of_environments():
@@ -61,13 +61,13 @@ def test_every_seed_is_played_once_whatever_the_number_of_environments():
     wanted = [Episode(i, float(seed * (2 + seed % 3)), 2 + seed % 3) for i, seed in enumerate(seeds)]
     for count in (1, 2, 3, 5, 8):
         envs = [Scripted() for _ in range(count)]
-        assert evaluate(Watcher(), envs, seeds, repeat_three) == wanted
+        assert evaluate(Watcher(), lanes_of(*envs), seeds) == wanted
         assert sorted(seed for env in envs for seed in env.seeds) == sorted(seeds)
 
 
 def test_running_episodes_share_one_batch():
     agent = Watcher()
-    evaluate(agent, [Scripted(), Scripted()], [0, 2], repeat_three)  # 2 and 4 steps
+    evaluate(agent, lanes_of(Scripted(), Scripted()), [0, 2])  # 2 and 4 steps
     assert [len(obs) for obs in agent.seen] == [2, 2, 1, 1]
     assert agent.seen[1][:, :, 0, 0].tolist() == [[0, 0, 1], [0, 0, 1]]
     assert agent.seen[3][:, :, 0, 0].tolist() == [[1, 2, 3]]
@@ -75,7 +75,7 @@ def test_running_episodes_share_one_batch():
 
 def test_the_film_shows_the_first_episode_alone():
     film = Film()
-    evaluate(Watcher(), [Scripted(), Scripted()], [1, 2, 1], repeat_three, film=film)
+    evaluate(Watcher(), lanes_of(Scripted(), Scripted()), [1, 2, 1], film=film)
     assert [picture[0, 0, 0] for picture in film.frames] == [0, 1, 2]
     assert film.frames[0].shape == (2, 2, 3)  # grey, as a picture
 
@@ -86,7 +86,7 @@ def test_an_episode_of_one_step_is_filmed_too():
             return (*super().receive()[:3], True, {})
 
     film = Film()
-    evaluate(Watcher(), [Short()], [1, 2], repeat_three, film=film)
+    evaluate(Watcher(), lanes_of(Short()), [1, 2], film=film)
     assert [picture[0, 0, 0] for picture in film.frames] == [0]
 
 
@@ -102,7 +102,7 @@ def random_share(agent_action: int, epsilon: float, lanes: int) -> list[list[int
         keep(env)
     agent = Watcher()
     agent.act = lambda obs, explore: np.full(len(obs), agent_action)
-    evaluate(agent, envs, [2, 5, 8], repeat_three, epsilon=epsilon)
+    evaluate(agent, lanes_of(*envs), [2, 5, 8], epsilon=epsilon)
     return list(taken.values())
 
 
@@ -118,5 +118,5 @@ def test_an_interruption_is_obeyed():
     calls = iter([False, False, True])
     agent = Watcher()
     with pytest.raises(Interrupted):
-        evaluate(agent, [Scripted()], [2, 2], repeat_three, interrupted=lambda: next(calls))
+        evaluate(agent, lanes_of(Scripted()), [2, 2], interrupted=lambda: next(calls))
     assert len(agent.seen) == 2

@@ -72,7 +72,11 @@ def _files(path: Path) -> tuple[str, list[Path]]:
     """Return the kind of files that a path has, and the files."""
     if not path.exists():
         raise ConfigError(f"there is no {path}: give {_GIVEN}")
-    found = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    found = (
+        [path]
+        if path.is_file()
+        else sorted(each for each in path.rglob("*") if each.is_file() and not _unfinished(each))
+    )
     kinds = {kind: [each for each in found if each.suffix.lower() in suffixes] for kind, suffixes in _KINDS.items()}
     there = [kind for kind, files in kinds.items() if files]
     if not there or (there == ["images"] and path.is_file()):
@@ -80,6 +84,11 @@ def _files(path: Path) -> tuple[str, list[Path]]:
     if len(there) > 1:
         raise ConfigError(f"{path} has {' and '.join(there)}: give a folder of one kind")
     return there[0], kinds[there[0]]
+
+
+def _unfinished(path: Path) -> bool:
+    """Return whether a file is a recording that is being written."""
+    return path.name.startswith("tmp-episode-")
 
 
 def _check_word(name: str, value: str, word: str) -> None:
