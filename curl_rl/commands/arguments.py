@@ -7,6 +7,21 @@ from pathlib import Path
 from typing import Any
 
 
+class Mixed(argparse.ArgumentParser):
+    """A parser whose positional words may stand before, between and behind its options."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._inside:  # which parses options and words apart, each by this method
+            return super().parse_known_args(args, namespace)
+        self._inside = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, **options: Any
 ) -> argparse.ArgumentParser:

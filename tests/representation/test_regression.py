@@ -22,7 +22,7 @@ def test_ridge_recovers_a_linear_map_and_nothing_from_shuffled_targets():
 def test_ridge_agrees_with_the_normal_equations_written_out(monkeypatch):
     features, targets, fold = linear_data(np.random.default_rng(1), noise=3.0)
     features[:, 4] *= 1e-4
-    monkeypatch.setattr("curl_rl.representation.probes.regression._STRENGTHS", np.array([[[0.3]]]))
+    monkeypatch.setattr("curl_rl.representation.probes.regression._STRENGTHS", np.array([0.3]))
     expected = []
     for i in range(5):
         train, test = fold != i, fold == i

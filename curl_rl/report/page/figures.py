@@ -136,7 +136,7 @@ def _for_pages(svg: str, name: str, title: str) -> str:
     return re.sub(r"\s+\n", "\n", svg.replace("<svg", label, 1)).strip() + "\n"
 
 
-def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, list[Any]]:
+def blank(height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, list[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height))
@@ -144,7 +144,7 @@ def _figure(height: float, rows: int = 1, columns: int = 1, **options: Any) -> t
     return figure, list(axes.flat)
 
 
-def _point(axes: Any, row: float, look: Look, x: float, *ends: float, **more: Any) -> None:
+def draw_point(axes: Any, row: float, look: Look, x: float, *ends: float, **more: Any) -> None:
     """Draw a marker, with a bar where the ends of its interval are known."""
     if ends and np.isfinite(ends).all():
         axes.plot(ends, [row, row], color=look.colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
@@ -157,7 +157,7 @@ def _marks(axes: Any, look: Look, places: Iterable[tuple[float, float]], **more:
     axes.plot(x, y, look.marker, color=look.colour, markerfacecolor=look.face, linestyle="none", **more)
 
 
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
+def name_rows(axes: Any, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.5)
 
@@ -197,15 +197,15 @@ def _scores(results: Results, style: dict[str, Look]) -> Any:
     section = results.section
     tasks = section.scaled_tasks or section.tasks
     measure = normalised if section.scaled_tasks else lambda _, score: score
-    figure, (axes,) = _figure(1.0 + 0.42 * len(tasks) + 0.18 * ((len(style) + 3) // 4))
+    figure, (axes,) = blank(1.0 + 0.42 * len(tasks) + 0.18 * ((len(style) + 3) // 4))
     for row, task in enumerate(tasks):
         for method, look in style.items():
             if score := results.scores.get((method, task)):
-                _point(axes, row, look, measure(task, score.mean), alpha=0.8)
+                draw_point(axes, row, look, measure(task, score.mean), alpha=0.8)
         for method, offset in _offsets(section.methods).items():
             if value := results.finals.get((method, task)):
-                _point(axes, row + offset, style[method], *(measure(task, part) for part in value), zorder=3)
-    _name_rows(axes, [task.partition("/")[2] for task in tasks])
+                draw_point(axes, row + offset, style[method], *(measure(task, part) for part in value), zorder=3)
+    name_rows(axes, [task.partition("/")[2] for task in tasks])
     axes.set_xlabel("return of the final checkpoint")
     if section.scaled_tasks:
         _score_axis(axes, section.score_label)
@@ -217,13 +217,13 @@ def _aggregates(results: Results, style: dict[str, Look]) -> Any:
     rows = [row for row in results.aggregates if row.method in style]
     if not rows:
         return None
-    figure, panels = _figure(0.9 + 0.26 * len(rows), 1, len(METRICS), sharey=True)
+    figure, panels = blank(0.9 + 0.26 * len(rows), 1, len(METRICS), sharey=True)
     for axes, metric in zip(panels, METRICS, strict=True):
         for index, row in enumerate(rows):
             if value := row.metrics[metric]:
-                _point(axes, index, style[row.method], *value)
+                draw_point(axes, index, style[row.method], *value)
         axes.set_title(METRIC_TITLES[metric].replace(" (", "\n("))
-        _name_rows(axes, [_labelled(results, row.method) for row in rows])
+        name_rows(axes, [_labelled(results, row.method) for row in rows])
         axes.locator_params(axis="x", nbins=3, steps=(1, 2, 5, 10))
         axes.tick_params(axis="x", labelsize=8)
     figure.supxlabel(results.section.score_label, fontsize=9, color=_INK)
@@ -236,12 +236,12 @@ def _improvement(results: Results, style: dict[str, Look]) -> Any:
         return None
     rows = list(dict.fromkeys(pair.second for pair in results.pairs))
     held = {pair.first: style[pair.first] for pair in results.pairs}
-    figure, (axes,) = _figure(1.0 + 0.36 * len(rows) + 0.18 * ((len(held) + 3) // 4))
+    figure, (axes,) = blank(1.0 + 0.36 * len(rows) + 0.18 * ((len(held) + 3) // 4))
     axes.axvline(0.5, color=_GREY, linewidth=1)
     offsets = _offsets(list(held))
     for first, second, value in results.pairs:
-        _point(axes, rows.index(second) + offsets[first], held[first], *value)
-    _name_rows(axes, [f"> {_labelled(results, name)}" for name in rows])
+        draw_point(axes, rows.index(second) + offsets[first], held[first], *value)
+    name_rows(axes, [f"> {_labelled(results, name)}" for name in rows])
     axes.set_xlim(-0.03, 1.03)
     axes.set_xlabel("probability that a run scores higher than one of the method at the left")
     _legend(figure, results, held)
@@ -254,7 +254,7 @@ def _percentiles(results: Results, style: dict[str, Look]) -> Any:
         return None
     section, peers = results.section, list(results.standings[0].percentiles)
     tasks = list(dict.fromkeys(standing.run.task for standing in results.standings))
-    figure, panels = _figure(1.3 + 0.3 * len(tasks), 1, len(peers), sharey=True)
+    figure, panels = blank(1.3 + 0.3 * len(tasks), 1, len(peers), sharey=True)
     offsets = _offsets(section.methods)
     for axes, peer in zip(panels, peers, strict=True):
         axes.axvline(50, color=_GREY, linewidth=1)
@@ -265,7 +265,7 @@ def _percentiles(results: Results, style: dict[str, Look]) -> Any:
         axes.set_xlim(-5, 105)
         axes.set_xticks([0, 50, 100])
         axes.set_xlabel("percentile")
-        _name_rows(axes, [task.partition("/")[2] for task in tasks])
+        name_rows(axes, [task.partition("/")[2] for task in tasks])
     _legend(figure, results, {method: style[method] for method in section.methods})
     return figure
 
@@ -273,7 +273,7 @@ def _percentiles(results: Results, style: dict[str, Look]) -> Any:
 def _profiles(results: Results, style: dict[str, Look]) -> Any:
     if not results.profiles:
         return None
-    figure, (axes,) = _figure(3.4)
+    figure, (axes,) = blank(3.4)
     # From 0 or where a curve first leaves the top: a peer's one very low run would take the room of all others.
     start = min(0.0, *(curve.x[np.argmax(curve.y[0] <= 0.95)] - 0.05 for curve in results.profiles))
     for curve in results.profiles:
@@ -293,13 +293,13 @@ def _learning(results: Results, style: dict[str, Look]) -> Any:
     section = results.section
     columns = min(3, len(section.tasks))
     rows = -(-len(section.tasks) // columns)
-    figure, panels = _figure(0.5 + (2.0 if columns > 1 else 2.8) * rows + 0.18 * (len(style) // 4), rows, columns)
+    figure, panels = blank(0.5 + (2.0 if columns > 1 else 2.8) * rows + 0.18 * (len(style) // 4), rows, columns)
     for index, (axes, task) in enumerate(zip(panels, section.tasks, strict=False)):
         for curve in results.learning[task]:
             _line(axes, curve, style[curve.method])
         for method, look in style.items():
             if score := results.scores.get((method, task)):
-                _point(axes, score.mean, look, section.budget_frames, alpha=0.8, clip_on=False)
+                draw_point(axes, score.mean, look, section.budget_frames, alpha=0.8, clip_on=False)
         axes.set_title(task.partition("/")[2])
         axes.set_xlabel("frames" if index + columns >= len(section.tasks) else "")
         axes.set_ylabel("return" if index % columns == 0 else "")
@@ -315,7 +315,7 @@ def _learning(results: Results, style: dict[str, Look]) -> Any:
 def _efficiency(results: Results, style: dict[str, Look]) -> Any:
     if not any(results.efficiency.values()):
         return None
-    figure, (frames, hours) = _figure(3.0, 1, 2, sharey=True)
+    figure, (frames, hours) = blank(3.0, 1, 2, sharey=True)
     for curve in results.efficiency["frames"]:
         _line(frames, curve, style[curve.method])
     for curve in _held(results.efficiency["hours"]):
@@ -370,7 +370,7 @@ def of_runs(curves: Sequence[Curve], title: str) -> Drawing:
     style = looks((curve.method for curve in curves), ())
 
     def draw() -> Any:
-        figure, (axes,) = _figure(3.4)
+        figure, (axes,) = blank(3.4)
         for curve in curves:
             _line(axes, curve, style[curve.method], label=curve.method)
         axes.set_title(title)

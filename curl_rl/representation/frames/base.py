@@ -1,5 +1,6 @@
 """Frames without an agent: images in memory, and what else is known of them."""
 
+import copy
 import functools
 import zlib
 from collections.abc import Collection, Sequence
@@ -64,8 +65,7 @@ class Frames:
         self.gives = frozenset(name for name, there in given.items() if there)
         self._check()
         self._first, self._last = _ends(self.episodes)
-        if not ordered and stack > 1:
-            raise ConfigError(f"{source} has no order, so {stack} frames make no stack: give stack=1, or their order")
+        self._check_stack()
 
     def _check(self) -> None:
         parts = {name: getattr(self, name) for name in ("action", "reward", "classes", "labels", "state", "episodes")}
@@ -74,6 +74,19 @@ class Frames:
                 raise ConfigError(f"{self.source} has {len(self):,} frames and {len(part):,} of {name}: give one each")
         if len(self._names) not in (0, len(self)):
             raise ConfigError(f"{self.source} has {len(self):,} frames and {len(self._names):,} names: give one each")
+
+    def _check_stack(self) -> None:
+        if "order" not in self.gives and self.stack > 1:
+            raise ConfigError(
+                f"{self.source} has no order, so {self.stack} frames make no stack: give stack=1, or their order"
+            )
+
+    def stacked(self, stack: int) -> "Frames":
+        """Return the same frames, so many of which make an observation. Raises ConfigError where they have no order."""
+        other = copy.copy(self)
+        other.stack = stack
+        other._check_stack()
+        return other
 
     def __len__(self) -> int:
         return len(self._images)

@@ -16,6 +16,7 @@ from curl_rl.representation.tap import evaluating
 LAYERS = ("features", "map")
 _SIDE = 21  # of the images that stand for pixels
 _AT_ONCE = 256
+_MOST = 4096  # numbers of a map; a larger one's cells are averaged
 Look = Callable[[Tensor], Mapping[str, Tensor]]
 
 
@@ -56,6 +57,13 @@ class Subject:
     def of(self, layer: str) -> Tensor:
         """Return a layer's output for all frames, (N, ...) float32 on the CPU."""
         return self._all()[layer]
+
+    def vectors(self, layer: str) -> Tensor:
+        """Return a layer's output as vectors (N, d), a map of many numbers with its neighbouring cells averaged."""
+        given = self.of(layer)
+        if given.dim() == 4 and given[0].numel() > _MOST:
+            given = F.adaptive_avg_pool2d(given, max(1, int((_MOST / given.shape[1]) ** 0.5)))
+        return given.flatten(1)
 
     def _all(self) -> dict[str, Tensor]:
         if not self._seen:

@@ -17,7 +17,7 @@ class Linear(Probe):
     Config, needs, layers = LinearConfig, frozenset({"classes"}), ("features", "map")
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
-        frames, features = subject.frames, subject.of(layer).flatten(1)
+        frames, features = subject.frames, subject.vectors(layer)
         fitted, left_out = labelled(frames, self.config.share, seed)
         classes = frames.given("classes")
         classifier = Classifier(features[fitted], classes[fitted], frames.class_count)

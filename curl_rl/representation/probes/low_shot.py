@@ -21,7 +21,7 @@ class LowShot(Probe):
     Config, needs, layers = LowShotConfig, frozenset({"classes"}), ("features", "map")
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
-        frames, features = subject.frames, subject.of(layer).flatten(1)
+        frames, features = subject.frames, subject.vectors(layer)
         pool, left_out = labelled(frames, self.config.share, seed)
         classes, generator, found = frames.given("classes"), torch.Generator().manual_seed(seed), dict[str, float]()
         for count in self.config.labels:

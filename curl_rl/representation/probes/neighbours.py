@@ -24,7 +24,7 @@ class Neighbours(Probe):
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         frames, classes = subject.frames, subject.frames.given("classes")
         known, left_out = labelled(frames, self.config.share, seed)
-        features = F.normalize(subject.of(layer).flatten(1), dim=1)
+        features = F.normalize(subject.vectors(layer), dim=1)
         right, count = 0, min(self.config.count, len(known))
         for part in left_out.split(512):
             cosine, nearest = (features[part] @ features[known].T).topk(count)

@@ -23,7 +23,7 @@ class Ridge(Probe):
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         frames = subject.frames
         fold = share_out(frames.episodes.numpy(), folds=self.config.folds, seed=seed)
-        scores = r2_scores(subject.of(layer).flatten(1).numpy(), frames.given("state").numpy(), fold)
+        scores = r2_scores(subject.vectors(layer).numpy(), frames.given("state").numpy(), fold)
         names = frames.state_names or [f"state_{i}" for i in range(len(scores))]
         known = scores[np.isfinite(scores)]
         mean = float(known.mean()) if len(known) else float("nan")

@@ -1,0 +1,1 @@
+"""What trained encoders know: every probe on every encoder, with what always stands beside."""
