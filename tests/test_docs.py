@@ -25,7 +25,7 @@ from curl_rl.objectives import OBJECTIVES
 README = ROOT / "README.md"
 PAGES = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "results/README", "examples/README"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-VERBS = ("train", "pretrain", "evaluate", "export", "benchmark", "report", "doctor")
+VERBS = ("train", "record", "pretrain", "probe", "evaluate", "export", "benchmark", "report", "doctor")
 PARTS = ("What it learns", "Its metrics explained", "Departures")
 # What the tiny batch of six is too small for.
 TINY = {"wmse": {"projection_dim": 2}, "pcl": {"clusters": (2,)}}
@@ -195,6 +195,8 @@ def check_command(words: list[str]) -> None:
         compose(text for text in arguments.overrides if not text.startswith("pretrained."))
     elif words[0] == "pretrain":
         compose_pretraining(arguments.overrides)
+    elif words[0] == "probe":
+        compose_probing(text for text in arguments.encoders if "=" in text)
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
         chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods, seeds=1)
