@@ -21,6 +21,7 @@ from curl_rl.config.pretraining import compose_pretraining
 from curl_rl.config.schema import GROUPS
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.objectives import OBJECTIVES
+from curl_rl.representation.probing.options import compose_probing
 
 README = ROOT / "README.md"
 PAGES = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "results/README", "examples/README"))]
