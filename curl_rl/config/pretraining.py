@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -17,21 +17,16 @@ START = {"augmentation": "shift", "encoder": "strided", "objective": "byol"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Training:
-    """How an encoder is trained on frames, whichever encoder and objective."""
+class Learning:
+    """How whatever learns from frames is trained."""
 
     batch_size: int = option(128, "frames of one update", at_least=2, at_most=65_536)
-    accumulate: int = option(1, "pieces in which a batch is encoded: less memory, the same loss", at_least=1)
     learning_rate: float = option(1e-3, "of Adam, at its highest", above=0)
     warmup: float = option(
         0.05, "share of the updates over which it rises; then it falls as a cosine", at_least=0, below=1
     )
     weight_decay: float = option(1e-4, "of weights; biases and what normalises have none", at_least=0)
-    tau: float = option(0.01, "weight of new parameters in the encoder's moving average", above=0, at_most=1)
     precision: str = option("float32", "of the encoder", one_of=("float32", "bf16"))
-    linear: bool = option(
-        True, "train a linear classifier beside, where frames have classes; the encoder feels nothing"
-    )
     seed: int = option(1, "of everything random", at_least=0, at_most=2**63 - 1)
     device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
     threads: int = option(0, "CPU threads; 0: all", at_least=0, at_most=1024)
@@ -41,6 +36,25 @@ class Training:
     def __post_init__(self) -> None:
         check(self)
         check_device(self.device)
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """Return these options of a configuration that has more."""
+        return cls(**{field.name: getattr(config, field.name) for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Learning):
+    """How an encoder is trained on frames, whichever encoder and objective."""
+
+    accumulate: int = option(1, "pieces in which a batch is encoded: less memory, the same loss", at_least=1)
+    tau: float = option(0.01, "weight of new parameters in the encoder's moving average", above=0, at_most=1)
+    linear: bool = option(
+        True, "train a linear classifier beside, where frames have classes; the encoder feels nothing"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.accumulate > self.batch_size:
             raise ConfigError(f"accumulate={self.accumulate} exceeds batch_size={self.batch_size}: lower the one")
 

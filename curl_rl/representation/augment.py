@@ -1,15 +1,19 @@
-"""Augmentations of one's own: any callable on images."""
+"""What an encoder is shown of frames: augmentations by name, configured, or of one's own."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from curl_rl.nn.augmentations import Augmentation, AugmentationConfig
+from curl_rl.nn.augmentations import AUGMENTATIONS, Augmentation, AugmentationConfig
+from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.images import unmoved
 from curl_rl.nn.networks import random_seed
-from curl_rl.representation.tap import title
+from curl_rl.representation.frames import Frames
+from curl_rl.representation.tap import Tap, title
 from curl_rl.types import ConfigError, Crop
+
+Augment = str | Augmentation | Callable[[Tensor], Tensor]
 
 
 class Own(Augmentation):
@@ -34,3 +38,31 @@ class Own(Augmentation):
                 "give as many of that size, in uint8"
             )
         return unmoved(changed)
+
+
+def make_augmentation(given: Augment, frames: Frames) -> Augmentation:
+    """Return an augmentation, checked on blank images of the frames' shape."""
+    if isinstance(given, str):
+        augmentation = AUGMENTATIONS[given](AUGMENTATIONS[given].Config())
+    else:
+        augmentation = given if isinstance(given, Augmentation) else Own(given)
+    augmentation.check(torch.zeros((2, *frames.obs_shape), dtype=torch.uint8))
+    return augmentation
+
+
+def seen_shape(frames: Frames, augmentation: AugmentationConfig) -> tuple[int, ...]:
+    """Return the shape (k*C, h, w) of what an encoder is shown of frames."""
+    channels, *sides = frames.obs_shape
+    return (channels, *(augmentation.seen_size(side) for side in sides))
+
+
+def fit(encoder: Encoder, frames: Frames, augmentation: Augmentation) -> None:
+    """Let a tap see the shape that it is shown; refuse an encoder that was made for another."""
+    seen = seen_shape(frames, augmentation.config)
+    if isinstance(encoder, Tap):
+        encoder.see(seen)
+    elif encoder.obs_shape != seen:
+        raise ConfigError(
+            f"the encoder takes images {encoder.obs_shape}, and {frames.source} shows it {seen}: give frames of its "
+            "size and channels, or another encoder"
+        )

@@ -1,5 +1,6 @@
 """An encoder as one folder, config.json and model.safetensors, that any PyTorch code can take away."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ def _not_uint8(obs: Tensor) -> str:
     if low >= 0 and high <= 1 and obs.is_floating_point():
         mend = "give (obs * 255).round().to(torch.uint8)"
     return f"this encoder scales raw uint8 images itself, got {kind} from {low:g} to {high:g}: {mend}"
+
+
+def describe_encoder(encoder: Encoder) -> dict[str, Any]:
+    """Return what builds an encoder again, of a tap what tells its network."""
+    return encoder.config if isinstance(encoder, Tap) else dataclasses.asdict(encoder.config)
 
 
 def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int, ...], out: Path, **extra: Any) -> Path:

@@ -1,16 +1,14 @@
 """Pre-training: an encoder, or any network, that learns from frames by an objective alone."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from curl_rl.config.difference import flat
 from curl_rl.config.pretraining import Pretraining, Training
 from curl_rl.nn.augmentations import AUGMENTATIONS, Augmentation
 from curl_rl.nn.diagnostics import watch_features
@@ -20,20 +18,18 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.learner import Learner, Pace
-from curl_rl.representation.augment import Own
-from curl_rl.representation.export import TRAINING, check_place, save_encoder
+from curl_rl.representation.augment import Augment, fit, make_augmentation, seen_shape
+from curl_rl.representation.export import describe_encoder, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.session import Session
+from curl_rl.representation.order import passes
+from curl_rl.representation.session import count_updates, run_training
 from curl_rl.representation.shares import Shared
-from curl_rl.representation.tap import Tap, evaluating
+from curl_rl.representation.tap import evaluating
 from curl_rl.run.device import choose_device
-from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes
 
 _UPDATES = 5_000
-_LOCAL = ("device", "threads")
-Augment = str | Augmentation | Callable[[Tensor], Tensor]
 
 
 class Pretrainer(Kept):
@@ -54,6 +50,7 @@ class Pretrainer(Kept):
     """
 
     kept = ("learner", "optimizer", "head", "head_optimizer", "means")
+    kind = "pre-training"
 
     def __init__(
         self,
@@ -71,13 +68,13 @@ class Pretrainer(Kept):
         self.device = choose_device(self.settings.device)
         torch.manual_seed(self.settings.seed)
         config = OBJECTIVES[objective].Config() if isinstance(objective, str) else objective
-        views = [_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
-        _fit(encoder, self.frames, views[0])
+        views = [make_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
+        fit(encoder, self.frames, views[0])
         encoder.bf16 = self.settings.precision == "bf16"
         self.learner = self._make_learner(encoder, config, views)
-        self.numbers = self._learnable(config)
+        self.order = passes(self.frames, self.settings, config.needs)
         self._make_optimizers()
-        self.means, self._order = MetricMeans(), (-1, self.numbers)
+        self.means = MetricMeans()
 
     def _make_learner(self, encoder: Encoder, config: Any, views: Sequence[Augmentation]) -> Learner:
         settings, frames = self.settings, self.frames
@@ -90,16 +87,6 @@ class Pretrainer(Kept):
         pace = Pace(settings.learning_rate, settings.learning_rate, settings.tau)
         parts = {"key_augmentation": views[1], "pace": pace, "device": self.device, "seed": settings.seed}
         return Learner(encoder, make_objective(config, shapes), views[0], **parts)
-
-    def _learnable(self, config: Any) -> np.ndarray:
-        """Return the numbers of the frames that the objective can learn from, a batch at least."""
-        numbers, size = self.frames.usable(config.needs).numpy(), self.settings.batch_size
-        if len(numbers) < size:
-            raise ConfigError(
-                f"batch_size={size} exceeds the {len(numbers):,} frames that can be learned from: lower it, or give "
-                "more frames"
-            )
-        return numbers
 
     def _make_optimizers(self) -> None:
         settings = self.settings
@@ -136,28 +123,14 @@ class Pretrainer(Kept):
         `out` becomes an encoder's folder that `load_encoder` reads; what made it lies in its folder `training`. With
         neither number 5,000 updates are taken.
         """
-        out, total = Path(out), self._total(updates, epochs)
-        check_place(out, training=True)
-        place = out / TRAINING
-        with alone(place / ".lock", f"another process trains in {out}: wait for it or give another out"):
-            return Session(self, total, out).run()
-
-    def _total(self, updates: int, epochs: int) -> int:
-        if (updates and epochs) or min(updates, epochs) < 0:
-            raise ConfigError(f"updates={updates} and epochs={epochs} are no length: give one of them, above 0")
-        each = len(self.numbers) // self.settings.batch_size
-        total = updates or epochs * each or _UPDATES
-        check_pace(self.learner.objective.config, total, each, len(self.numbers))
-        return total
+        total, numbers = count_updates(updates, epochs, self.order.epoch, _UPDATES), self.order.numbers
+        check_pace(self.learner.objective.config, total, self.order.epoch, len(numbers))
+        return run_training(self, total, Path(out))
 
     def batch(self, update: int) -> Batch:
-        """Return the frames of an update: each pass over them in an order of its own, what fills no batch left out."""
-        size = self.settings.batch_size
-        epoch, place = divmod(update, len(self.numbers) // size)
-        if self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.settings.seed, epoch]).permutation(self.numbers)
-        ids = torch.from_numpy(self._order[1][place * size : (place + 1) * size])
-        return self.frames.batch(ids, horizon=self.learner.objective.config.horizon, device=self.device)
+        """Return the frames of an update."""
+        horizon = self.learner.objective.config.horizon
+        return self.frames.batch(self.order.ids(update), horizon=horizon, device=self.device)
 
     def step(self, batch: Batch, rate: float) -> Metrics:
         """Take one update at a learning rate; return what is worth logging."""
@@ -204,11 +177,6 @@ class Pretrainer(Kept):
         told = {**self.describe(), "updates": update, "stack": self.frames.stack}
         save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, **told)
 
-    def identity(self, total: int) -> dict[str, Any]:
-        """Return all that decides what a training gives, flat, for a resume to compare."""
-        settings = {key: value for key, value in dataclasses.asdict(self.settings).items() if key not in _LOCAL}
-        return flat(settings | {"updates": total} | self.describe())
-
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its encoder came to be."""
         views = {"augmentation": self.learner.augmentation, "key_augmentation": self.learner.key_augmentation}
@@ -217,7 +185,7 @@ class Pretrainer(Kept):
         told |= {name: dataclasses.asdict(view.config) for name, view in views.items()}
         seen = {"labels", "classes"} & config.needs
         return told | {
-            "encoder": _described(self.encoder),
+            "encoder": describe_encoder(self.encoder),
             "data": {"frames": len(self.frames), "crc32": self.frames.checksum},
             "labels_seen": len(self.frames) if seen else 0,
         }
@@ -244,40 +212,12 @@ def check_pace(config: Any, total: int, epoch: int, samples: int) -> None:
         )
 
 
-def _fit(encoder: Encoder, frames: Frames, augmentation: Augmentation) -> None:
-    """Let a tap see the frames' shape; refuse an encoder that was made for another."""
-    shape = frames.obs_shape
-    seen = (shape[0], *(augmentation.config.seen_size(side) for side in shape[1:]))
-    if isinstance(encoder, Tap):
-        encoder.see(seen)
-    elif encoder.obs_shape != seen:
-        raise ConfigError(
-            f"the encoder takes images {encoder.obs_shape}, and {frames.source} shows it {seen}: give frames of its "
-            "size and channels, or another encoder"
-        )
-
-
-def _augmentation(given: Augment, frames: Frames) -> Augmentation:
-    """Return an augmentation, checked on blank images of the frames' shape."""
-    if isinstance(given, str):
-        augmentation = AUGMENTATIONS[given](AUGMENTATIONS[given].Config())
-    else:
-        augmentation = given if isinstance(given, Augmentation) else Own(given)
-    augmentation.check(torch.zeros((2, *frames.obs_shape), dtype=torch.uint8))
-    return augmentation
-
-
-def _described(encoder: Encoder) -> dict[str, Any]:
-    return encoder.config if isinstance(encoder, Tap) else dataclasses.asdict(encoder.config)
-
-
 def pretrain(config: Pretraining) -> int:
     """Pre-train as configured; return the exit status."""
     frames = frames_of(config.data, **config.arguments())
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
-    channels, *sides = frames.obs_shape
     torch.manual_seed(config.seed)
-    encoder = make_encoder(config.encoder, (channels, *(config.augmentation.seen_size(side) for side in sides)))
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(Training)}
+    encoder = make_encoder(config.encoder, seen_shape(frames, config.augmentation))
+    options = dataclasses.asdict(Training.of(config))
     trainer = Pretrainer(encoder, objective=config.objective, frames=frames, augment=augmentation, **options)
     return trainer.train(updates=config.updates, epochs=config.epochs, out=config.out)

@@ -1,5 +1,6 @@
-"""One start of a pre-training in its folder: it goes on where the last one stopped, logs, watches and saves."""
+"""One start of a training in its folder: it goes on where the last one stopped, logs, watches and saves."""
 
+import dataclasses
 import math
 import sys
 from collections.abc import Mapping
@@ -9,16 +10,17 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from curl_rl.config.difference import check_same
-from curl_rl.config.pretraining import Training
-from curl_rl.representation.export import TRAINING
+from curl_rl.config.difference import check_same, identity
+from curl_rl.config.pretraining import Learning
+from curl_rl.representation.export import TRAINING, check_place
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import prepare_torch
 from curl_rl.run.interrupts import StopRequest
+from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
 from curl_rl.run.progress import Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
-from curl_rl.types import Batch, Clock, Metrics, Stateful
+from curl_rl.types import Batch, Clock, ConfigError, Metrics, Stateful
 
 _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anything apart
 
@@ -26,11 +28,12 @@ _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anyt
 class Trained(Stateful, Protocol):
     """What a session drives: something that learns from frames in updates, each a function of its number."""
 
-    settings: Training
+    settings: Learning
     means: MetricMeans
+    kind: str  # what a message calls such a training
 
-    def identity(self, total: int) -> dict[str, Any]:
-        """Return all that decides what a training of so many updates gives, flat, for a resume to compare."""
+    def describe(self) -> dict[str, Any]:
+        """Return what, beside the settings, decides what is learned; the folder says it too."""
         ...
 
     def batch(self, update: int) -> Batch:
@@ -54,15 +57,29 @@ class Trained(Stateful, Protocol):
         ...
 
 
+def count_updates(updates: int, epochs: int, epoch: int, default: int) -> int:
+    """Return how many updates a training takes, of which an epoch has so many. Raises ConfigError for no length."""
+    if (updates and epochs) or min(updates, epochs) < 0:
+        raise ConfigError(f"updates={updates} and epochs={epochs} are no length: give one of them, above 0")
+    return updates or epochs * epoch or default
+
+
+def run_training(trainer: Trained, total: int, out: Path) -> int:
+    """Train for so many updates, or go on where `out` stopped; return the exit status."""
+    check_place(out, training=True)
+    with alone(out / TRAINING / ".lock", f"another process trains in {out}: wait for it or give another out"):
+        return Session(trainer, total, out).run()
+
+
 class Session:
-    """One start of a pre-training in its folder."""
+    """One start of a training in its folder."""
 
     def __init__(self, trainer: Trained, total: int, out: Path):
         self.trainer, self.total, self.out = trainer, total, out
         self.place = out / TRAINING
         self.checkpoints = Checkpoints(self.place / "checkpoints")
         self.stop = StopRequest("stopping after this update; once more stops at once")
-        self.identity = trainer.identity(total)
+        self.identity = identity(dataclasses.asdict(trainer.settings) | {"updates": total} | trainer.describe())
         self.update, self.saved, self.warned = 0, -1, False
 
     def run(self) -> int:
@@ -91,8 +108,11 @@ class Session:
         return 0
 
     def _check(self, state: Mapping[str, Any]) -> None:
+        holder = f"{self.out} holds a {state['kind']}"
+        if state["kind"] != self.trainer.kind:
+            raise ConfigError(f"{holder}, and this is a {self.trainer.kind}: give another out")
         mend = "go on with the same settings and frames, or give another out"
-        check_same(state["identity"], self.identity, f"{self.out} holds a pre-training", mend)
+        check_same(state["identity"], self.identity, holder, mend)
 
     @property
     def _clock(self) -> Clock:
@@ -131,11 +151,11 @@ class Session:
         self.logger.flush()
         self.trainer.write(self.out, self.update)
         state = {"update": self.update, "identity": self.identity, "trainer": self.trainer.state_dict()}
-        self.saved = self.update
+        state["kind"], self.saved = self.trainer.kind, self.update
         self.checkpoints.save(self.update, {**state, "log": self.logger.state_dict(), "seconds": self.watch.seconds()})
 
 
-def rate(settings: Training, update: int, total: int) -> float:
+def rate(settings: Learning, update: int, total: int) -> float:
     """Return the learning rate of an update: it rises in a line, then falls as half a cosine."""
     rising = math.ceil(settings.warmup * total)
     if update < rising:
