@@ -22,6 +22,7 @@ from curl_rl.representation.augment import Augment, fit, make_augmentation, seen
 from curl_rl.representation.export import describe_encoder, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.order import passes
+from curl_rl.representation.processes import launched
 from curl_rl.representation.session import count_updates, run_training
 from curl_rl.representation.shares import Shared
 from curl_rl.representation.tap import evaluating
@@ -65,7 +66,8 @@ class Pretrainer(Kept):
         if not isinstance(encoder, Encoder):
             raise ConfigError(f"{type(encoder).__name__} is no encoder: give Tap(net, layer=...) around a network")
         self.settings, self.frames = Training(**options), frames_of(frames)
-        self.device = choose_device(self.settings.device)
+        self.processes = launched()
+        self.device = choose_device(self.processes.device or self.settings.device)
         torch.manual_seed(self.settings.seed)
         config = OBJECTIVES[objective].Config() if isinstance(objective, str) else objective
         views = [make_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
@@ -125,7 +127,8 @@ class Pretrainer(Kept):
         """
         total, numbers = count_updates(updates, epochs, self.order.epoch, _UPDATES), self.order.numbers
         check_pace(self.learner.objective.config, total, self.order.epoch, len(numbers))
-        return run_training(self, total, Path(out))
+        with self.processes.sharing(self.encoder, self.learner.target_encoder):
+            return run_training(self, total, Path(out), self.processes)
 
     def batch(self, update: int) -> Batch:
         """Return the frames of an update."""
@@ -142,6 +145,7 @@ class Pretrainer(Kept):
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.processes.sum_gradients(self.encoder)
         if self.head is not None and batch.classes is not None:
             with torch.no_grad():
                 features = online(views.query.images)
@@ -149,6 +153,7 @@ class Pretrainer(Kept):
         self.optimizer.step()
         self.learner.move_target()
         self.learner.after_step()
+        self.processes.average_statistics(self.encoder, self.learner.target_encoder)
         return metrics
 
     def _fit_head(self, features: Tensor, classes: Tensor) -> Metrics:

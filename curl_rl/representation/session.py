@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from curl_rl.config.difference import check_same, identity
 from curl_rl.config.pretraining import Learning
 from curl_rl.representation.export import TRAINING, check_place
+from curl_rl.representation.processes import Processes
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import prepare_torch
 from curl_rl.run.interrupts import StopRequest
@@ -22,6 +23,7 @@ from curl_rl.run.progress import Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.types import Batch, Clock, ConfigError, Metrics, Stateful
 
+ONE = Processes()
 _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anything apart
 
 
@@ -64,18 +66,27 @@ def count_updates(updates: int, epochs: int, epoch: int, default: int) -> int:
     return updates or epochs * epoch or default
 
 
-def run_training(trainer: Trained, total: int, out: Path) -> int:
+def run_training(trainer: Trained, total: int, out: Path, processes: Processes = ONE) -> int:
     """Train for so many updates, or go on where `out` stopped; return the exit status."""
     check_place(out, training=True)
-    with alone(out / TRAINING / ".lock", f"another process trains in {out}: wait for it or give another out"):
-        return Session(trainer, total, out).run()
+    lock = alone(out / TRAINING / ".lock", f"another process trains in {out}: wait for it or give another out")
+    with lock if processes.main else nullcontext():
+        processes.wait()
+        return Session(trainer, total, out, processes).run()
+
+
+class _Silent:
+    """The logger and the progress of a process that is not the main one."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_, **__: None
 
 
 class Session:
     """One start of a training in its folder."""
 
-    def __init__(self, trainer: Trained, total: int, out: Path):
-        self.trainer, self.total, self.out = trainer, total, out
+    def __init__(self, trainer: Trained, total: int, out: Path, processes: Processes):
+        self.trainer, self.total, self.out, self.processes = trainer, total, out, processes
         self.place = out / TRAINING
         self.checkpoints = Checkpoints(self.place / "checkpoints")
         self.stop = StopRequest("stopping after this update; once more stops at once")
@@ -90,22 +101,35 @@ class Session:
             self.trainer.load_state_dict(state["trainer"])
             self.update = self.saved = state["update"]
         if self.update == self.total:
-            print(f"{self.out} is finished: {self.total:,} updates", file=sys.stderr)
+            self._tell(f"{self.out} is finished: {self.total:,} updates")
             return 0
-        start = surroundings() | {"seed": self.trainer.settings.seed}
-        log = {"resume": state and state["log"], "tables": ("train.csv",)}
         self.watch = Stopwatch(state["seconds"] if state else 0.0, self._clock.frame)
-        with closing(RunLogger(self.place, make_origin(start, "", 0), **log)) as self.logger:
-            write_metadata(self.place, start)
-            with (
-                self.stop.listening(),
-                closing(Progress(self.total, initial=self.update, unit="update")) as self.progress,
-            ):
-                self._loop()
+        with (
+            closing(self._make_logger(state)) as self.logger,
+            self.stop.listening(),
+            closing(self._make_progress()) as self.progress,
+        ):
+            self._loop()
         if self.update < self.total:
-            print(f"stopped after {self.update:,} updates; the same command goes on", file=sys.stderr)
+            self._tell(f"stopped after {self.update:,} updates; the same command goes on")
             return 128 + self.stop.signal
         return 0
+
+    def _tell(self, text: str) -> None:
+        if self.processes.main:
+            print(text, file=sys.stderr)
+
+    def _make_progress(self) -> Any:
+        return Progress(self.total, initial=self.update, unit="update") if self.processes.main else _Silent()
+
+    def _make_logger(self, state: Mapping[str, Any] | None) -> Any:
+        if not self.processes.main:
+            return _Silent()
+        start = surroundings() | {"seed": self.trainer.settings.seed}
+        log = {"resume": state and state["log"], "tables": ("train.csv",)}
+        logger = RunLogger(self.place, make_origin(start, "", 0), **log)
+        write_metadata(self.place, start)
+        return logger
 
     def _check(self, state: Mapping[str, Any]) -> None:
         holder = f"{self.out} holds a {state['kind']}"
@@ -120,7 +144,7 @@ class Session:
 
     def _loop(self) -> None:
         trainer, settings = self.trainer, self.trainer.settings
-        while self.update < self.total and not self.stop():
+        while self.update < self.total and not self.processes.any(self.stop()):
             if self.update % settings.checkpoint_every == 0 and self.saved != self.update:
                 self._save()
             batch = trainer.batch(self.update)
@@ -146,12 +170,15 @@ class Session:
 
     def _save(self) -> None:
         raise_on_nonfinite(self.trainer.means.peek(), self._clock, "learning_rate with another out")
+        self.saved = self.update
+        if not self.processes.main:
+            return
         images, stack = self.trainer.shown(self.trainer.batch(max(0, self.update - 1)))
         self.logger.views(self._clock, images, stack)
         self.logger.flush()
         self.trainer.write(self.out, self.update)
         state = {"update": self.update, "identity": self.identity, "trainer": self.trainer.state_dict()}
-        state["kind"], self.saved = self.trainer.kind, self.update
+        state["kind"] = self.trainer.kind
         self.checkpoints.save(self.update, {**state, "log": self.logger.state_dict(), "seconds": self.watch.seconds()})
 
 
