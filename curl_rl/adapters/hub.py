@@ -161,7 +161,8 @@ def _cell(text: str) -> str:
 
 
 def _loading(described: Mapping[str, Any]) -> Iterator[str]:
-    network, images = described["encoder"].get("network", "").rpartition(":")[2], len(described["obs_shape"]) == 3
+    network = _cell(described["encoder"].get("network", "").rpartition(":")[2])
+    images = len(described["obs_shape"]) == 3
     yield 'Bring this repository to the folder `enc`: `curl_rl.adapters.hub.pull(REPOSITORY, "enc")`, or `git clone`.'
     if network:
         yield f"Its weights are of a network of its author's own, {network}, whose code is needed besides."

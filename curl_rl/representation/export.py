@@ -128,7 +128,7 @@ def _not_uint8(obs: Tensor) -> str:
 
 def raw_frames(images: Tensor) -> Tensor:
     """Return uint8 frames of images that were divided by 255, each level exactly. Raises ValueError for any others."""
-    levels = images * 255  # of x / 255 in float32 within 2e-5 of x
+    levels = images.float() * 255  # of x / 255 in float32 within 2e-5 of x
     raw = levels.round().clamp(0, 255)
     if images.numel() and not (levels - raw).abs().max() <= 0.2:  # which is false of NaN too
         raise ValueError("these images are not uint8 frames divided by 255: give those, or the uint8 frames themselves")

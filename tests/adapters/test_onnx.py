@@ -7,6 +7,8 @@ import sys
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -18,9 +20,6 @@ from curl_rl.adapters.onnx import write_onnx
 from curl_rl.nn.encoders import ENCODERS, Encoder, encoder_config, make_encoder
 from curl_rl.representation.export import EncoderError, ExportedEncoder, load_encoder, save_encoder
 from curl_rl.representation.tap import Tap
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
 
 PIXELS = sorted(name for name, cls in ENCODERS.items() if cls.pixels)
 CONFIG = {"name": "strided", "feature_dim": 6, "filters": 4}
@@ -80,6 +79,18 @@ def test_every_encoder_gives_torchs_features(name, seen, given, tmp_path):
 def test_options_that_change_the_graph_are_in_it(fields, tmp_path):
     encoder = exported(**fields)
     assert_same(write_onnx(encoder, tmp_path / "model.onnx"), encoder)
+
+
+def test_of_large_features_the_largest_counts(tmp_path):
+    encoder = exported("impala")
+    with torch.no_grad():
+        for parameter in encoder.encoder.convs.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    obs = frames(4, *encoder.obs_shape)
+    found = features(write_onnx(encoder, tmp_path / "model.onnx"), obs)
+    expected = encoder(obs).detach().numpy()
+    assert np.abs(expected).max() > 30
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 def test_states_are_encoded_too(tmp_path):
@@ -190,18 +201,6 @@ class Unknown(nn.Module):
     ],
     ids=["batch", "random", "operation"],
 )
-def test_of_large_features_the_largest_counts(tmp_path):
-    encoder = exported("impala")
-    with torch.no_grad():
-        for parameter in encoder.encoder.convs.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    obs = frames(4, *encoder.obs_shape)
-    found = features(write_onnx(encoder, tmp_path / "model.onnx"), obs)
-    expected = encoder(obs).detach().numpy()
-    assert np.abs(expected).max() > 30
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
-
-
 def test_what_would_come_out_different_is_not_written(net, message, tmp_path):
     encoder = ExportedEncoder(Tap(net).see((1, 8, 8)), (1, 8, 8))
     with pytest.raises(EncoderError, match=message):
