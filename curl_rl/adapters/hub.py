@@ -34,12 +34,10 @@ def write_hub(
     Raises EncoderError for a folder that was changed and for a CSV that tells nothing of the encoder, FileExistsError
     where another card is, which may have been edited.
     """
-    results = probe_results(probe) if probe else {}
+    results, described = probe_results(probe) if probe else {}, read_description(Path(encoder))
     try:
-        text = card(read_description(Path(encoder)), results, license)
+        text = card(described, results, license)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, EncoderError):
-            raise
         raise EncoderError(f"{encoder} describes no encoder of this version ({error}): export it again") from error
     return copy_encoder(encoder, out, {CARD: text})
 

@@ -21,6 +21,7 @@ from curl_rl.adapters.hub import card, probe_results, pull, push, write_hub
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.export import EncoderError, read_description, save_encoder
+from curl_rl.run.folder import tensors_of, write_folder
 
 FILES = {"config.json", "model.safetensors", "README.md"}
 PROBE = """task,subject,probe,layer,quantity,seed,value
@@ -233,6 +234,15 @@ def test_a_folder_that_was_changed_is_refused(folder, tmp_path):
         config.write_text(sound)
     with pytest.raises(FileNotFoundError, match="no exported encoder in"):
         write_hub(tmp_path / "nowhere", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [{"encoder": 7}, {"obs_shape": None}, {"objective": []}, {"updates": "x"}], ids=str)
+def test_a_description_of_another_making_is_refused(changes, folder, tmp_path):
+    described = {key: value for key, value in read_description(folder).items() if key != "weights"}
+    write_folder(tmp_path / "odd", tensors_of(load_encoder(folder).encoder), described | changes)
+    with pytest.raises(EncoderError, match=r"describes no encoder of this version \(.*\): export it again"):
+        write_hub(tmp_path / "odd", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
