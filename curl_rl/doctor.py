@@ -28,6 +28,7 @@ GL_SECONDS = 60.0
 GL_MEND = "apt-get update && apt-get install -y --no-install-recommends libegl1 libgl1-mesa-dri libopengl0"
 SOFTWARE = "egl renders on the CPU: most of an environment's step goes into drawing"
 DRIVER = "; for the GPU's install libnvidia-gl, or in a container set NVIDIA_DRIVER_CAPABILITIES=all"
+EXTRAS = ("sb3", "torchrl", "onnx", "hub")  # of an encoder that is taken elsewhere
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 MIN_FILES = 10_000  # a run makes about a hundred
 MIN_ROOM = 5e9  # bytes: 500K frames at action repeat 4 are 125,000 stored steps of 30 KB, and everything else
@@ -75,7 +76,7 @@ def check_packages() -> Iterator[Check]:
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             yield _check_package(requirement, needed=True)
-        elif requirement.marker.evaluate({"extra": "sb3"}):
+        elif any(requirement.marker.evaluate({"extra": extra}) for extra in EXTRAS):
             yield _check_package(requirement, needed=False)
 
 

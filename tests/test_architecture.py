@@ -26,7 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "benchmark": {"types", "options", "config", "run"},
     "report": {"types", "config", "run", "benchmark"},
     "adapters": {"representation"},
-    "entry": {"types", "options", "config", "run", "representation", "benchmark", "report", "envs"},
+    "entry": {"types", "options", "config", "run", "representation", "benchmark", "report", "adapters", "envs"},
 }
 ENTRY = {"__init__", "__main__", "cli", "commands", "doctor"}  # what a user calls
 # Inside a room all may import each other but for circles; of these each stands alone, but for what it is made of.

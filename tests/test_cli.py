@@ -198,7 +198,7 @@ def test_evaluate_takes_a_positive_number_of_episodes(capsys):
         ("report ''", "argument DIR: the name is empty: give a path"),
         ("report results --out ''", "argument --out: the name is empty: give a path"),
         ("report --compare a ''", "argument --compare: the name is empty: give a path"),
-        ("export '' --out enc", "argument RUN: the name is empty: give a path"),
+        ("export '' --out enc", "argument SOURCE: the name is empty: give a path"),
         ("export runs/x --out ''", "argument --out: the name is empty: give a path"),
     ],
     ids=lambda value: value[:60],

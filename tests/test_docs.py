@@ -234,15 +234,24 @@ def test_a_benchmark_of_ones_own_is_as_the_page_says(folder):
 
 @pytest.mark.slow
 def test_the_encoders_page_is_followed_literally(folder):
-    """Train, export, load, and into stable-baselines3 where that is installed."""
-    blocks = fenced((ROOT / "docs" / "encoders.md").read_text(), "python")
-    assert len(blocks) == 2
+    """Train, export, load, and into every other library; the Hub's block would need its network."""
+    page = (ROOT / "docs" / "encoders.md").read_text()
+    blocks = fenced(page, "python")
     called("train", "task=toy/reach", "run_dir=runs/reach", *SHORT)
     called("export", "runs/reach", "--out", "enc")
     called("train", "task=toy/reach", "pretrained.path=enc", "pretrained.freeze=true", "run_dir=runs/again", *SHORT)
     executed(blocks[0] + "assert features.shape == (4, encoder.feature_dim)\n")
+    for title in ("ONNX", "Hugging Face Hub"):
+        ((command,),) = (block.splitlines() for block in fenced(section(page, title), ""))
+        called(*command.split()[1:])
+    assert (Path("card") / "README.md").exists()
+    ends = {"TorchRL": "action.shape == (4, 7, 2)", "CleanRL, and any agent that is one file": "action.shape == (4, 2)"}
+    for title, end in (ends | {"ONNX": "features.shape == (5, 50)"}).items():
+        (block,) = fenced(section(page, title), "python")
+        executed(f"{block}assert {end}\n")
     pytest.importorskip("stable_baselines3")
-    executed(blocks[1].replace("agent.learn(200)", "agent.learn(110)"))
+    (block,) = fenced(section(page, "stable-baselines3"), "python")
+    executed(block.replace("agent.learn(200)", "agent.learn(110)"))
 
 
 SHORT = (

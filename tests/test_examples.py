@@ -14,6 +14,7 @@ EXAMPLES = {
     "own_objective.py": r"(update \d+: error of the action \d\.\d{3}\n){3,}",
     "own_encoder.py": "",
     "encoder_into_sb3.py": r"learned on 50 features\n",
+    "encoder_into_cleanrl.py": r"learned from \d\d episodes, mean return 0\.\d\d",
 }
 
 

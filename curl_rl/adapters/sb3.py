@@ -10,7 +10,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from curl_rl.representation.export import ExportedEncoder, blank_encoder, load_encoder, read_description
+from curl_rl.representation.export import ExportedEncoder, blank_encoder, load_encoder, raw_frames, read_description
 
 try:
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -66,9 +66,9 @@ class CurlFeatures(BaseFeaturesExtractor):
             features_extractor_class=CurlFeatures, features_extractor_kwargs=dict(encoder="enc/", freeze=True)))
 
     Args: encoder, an exported folder or a loaded encoder, of which each extractor takes its own copy; freeze, keep the
-    weights as they are; normalize_images, what the policy was given under that name: by default SB3 divides images by
-    255 and this undoes it exactly. Raises ValueError where the observations do not fit the encoder. A saved agent
-    holds all that it needs: `SAC.load` does not read the folder again.
+    weights and running statistics as they are; normalize_images, what the policy was given under that name: by default
+    SB3 divides images by 255 and this undoes it exactly. Raises ValueError where the observations do not fit the
+    encoder. A saved agent holds all that it needs: `SAC.load` does not read the folder again.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class CurlFeatures(BaseFeaturesExtractor):
             raise ValueError(f"CurlFeatures encodes one uint8 image space, got {observation_space}")
         loaded.check(shape)
         super().__init__(observation_space, loaded.feature_dim)
-        self.encoder = loaded.requires_grad_(not freeze)
+        self.encoder = loaded.freeze(freeze)
         self.normalize_images = normalize_images
         self._is_blank = is_blank
         self.register_load_state_dict_post_hook(_filled)
@@ -103,9 +103,12 @@ class CurlFeatures(BaseFeaturesExtractor):
     def _raw(self, observations: Tensor) -> Tensor:
         """Return SB3's float images as the uint8 frames they were. Raises ValueError where the scale is not as told."""
         if self.normalize_images:
-            if (observations > 1).any():
-                raise ValueError("these images are not divided by 255: give CurlFeatures normalize_images=False too")
-            observations = (observations * 255).round()  # x / 255 * 255 in float32 is within 2e-5 of x
-        elif (observations != observations.round()).any():
+            try:
+                return raw_frames(observations)
+            except ValueError as error:
+                raise ValueError(
+                    f"{error}; where the policy does not divide, give CurlFeatures normalize_images=False too"
+                ) from error
+        if (observations != observations.round()).any():
             raise ValueError("these images are divided by 255: give the policy normalize_images=False too")
         return observations.to(torch.uint8)

@@ -1,9 +1,10 @@
 """An encoder as one folder, config.json and model.safetensors, that any PyTorch code can take away."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,42 @@ from curl_rl.options import OwnClassError
 from curl_rl.representation.tap import Prepare, Tap
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG, check_kinds, explain_missing, read_settings
-from curl_rl.run.files import check_folder
+from curl_rl.run.files import check_folder, write_whole
 from curl_rl.run.folder import (
     WEIGHTS,
     EncoderError,
     damaged,
     dtype_name,
     misfit,
-    read_description,  # noqa: F401 - adapters import nothing but this room
+    read_description,
     read_folder,
+    tensors_of,
+    weights_hash,
     write_folder,
 )
 from curl_rl.types import Clock, ConfigError
 
+# Adapters import nothing but this room.
+__all__ = [
+    "CONFIG",
+    "TRAINING",
+    "WEIGHTS",
+    "EncoderError",
+    "ExportedEncoder",
+    "blank_encoder",
+    "center_fit",
+    "check_place",
+    "copy_encoder",
+    "export_run",
+    "load_encoder",
+    "own_encoder",
+    "raw_frames",
+    "read_description",
+    "read_folder",
+    "save_encoder",
+    "weights_hash",
+    "write_whole",
+]
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 TRAINING = "training"  # the folder beside a pre-trained encoder of what made it
 _OF_A_RUN = ("eval.csv", "checkpoints")
@@ -54,6 +78,15 @@ class ExportedEncoder(nn.Module):
             raise ValueError(f"no crop or canvas makes observations of shape {seen} of {given}: stack as many frames")
         # Only a crop shows the encoder whole images of another size than the environment's.
         self._accepted = {given, seen} if square and seen[1] < given[1] else {given}
+        self._frozen = False
+
+    def freeze(self, frozen: bool = True) -> Self:
+        """Keep weights and running statistics as they are, in eval mode whatever a parent's `train()` says."""
+        self._frozen = frozen
+        return self.requires_grad_(not frozen).train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and not self._frozen)
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise ValueError, which names the mend, unless one observation of this shape can be encoded."""
@@ -99,6 +132,15 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     return encoder.config if isinstance(encoder, Tap) else dataclasses.asdict(encoder.config)
 
 
+def raw_frames(images: Tensor) -> Tensor:
+    """Return uint8 frames of images that were divided by 255, each level exactly. Raises ValueError for any others."""
+    levels = images.float() * 255  # of x / 255 in float32 within 2e-5 of x
+    raw = levels.round().clamp(0, 255)
+    if images.numel() and not (levels - raw).abs().max() <= 0.2:  # which is false of NaN too
+        raise ValueError("these images are not uint8 frames divided by 255: give those, or the uint8 frames themselves")
+    return raw.to(torch.uint8)
+
+
 def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int, ...], out: Path, **extra: Any) -> Path:
     """Write an encoder as a folder; an older one there stays whole until the new one is.
 
@@ -107,7 +149,7 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
     """
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
+    tensors = tensors_of(encoder)
     blank = encoder if isinstance(encoder, Tap) else _blank(config, encoder.obs_shape)
     if fault := misfit(blank, tensors):
         raise ValueError(f"this encoder is not saved: {fault}")
@@ -121,6 +163,24 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
         **extra,
     }
     write_folder(out, tensors, described)
+    return out
+
+
+def copy_encoder(path: str | Path, out: str | Path, beside: Mapping[str, str | bytes] | None = None) -> Path:
+    """Copy an encoder's folder, which is checked, to another, and files by their names beside it; return that.
+
+    Raises what `load_encoder` does for a folder that is no longer as it was written, and FileExistsError where such a
+    file is there with another content.
+    """
+    path, out = Path(path), Path(out)
+    read_folder(path)
+    check_place(out)
+    told = {out / name: text.encode() if isinstance(text, str) else text for name, text in (beside or {}).items()}
+    for file, content in told.items():
+        if file.is_file() and file.read_bytes() != content:
+            raise FileExistsError(f"{file} is there and says something else: move it away, or give another out")
+    copied = {out / name: (path / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    write_whole({**told, **copied})  # the description last, as in write_folder
     return out
 
 
@@ -149,6 +209,12 @@ def load_encoder(
     filled = loaded if tapped else loaded.to_empty(device="cpu")
     filled.load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
     return filled.to(device)
+
+
+def own_encoder(encoder: str | Path | ExportedEncoder, *, freeze: bool) -> ExportedEncoder:
+    """Return a folder's encoder, or a copy of a loaded one, for an agent to have alone."""
+    loaded = copy.deepcopy(encoder) if isinstance(encoder, ExportedEncoder) else load_encoder(encoder)
+    return loaded.freeze(freeze)
 
 
 def _tapped(
@@ -222,7 +288,8 @@ def export_run(run_dir: str | Path, out: str | Path) -> Path:
         channels = next(iter(weights.values())).shape[1]  # the first layer knows them, whatever the frames and stack
         obs_shape, input_shape = _shapes(run, channels)
         encoder = _blank(run["encoder"], input_shape)
-        told = {"task": run["task"], "trained_frames": Clock(*state["clock"]).frame}
+        frames = Clock(*state["clock"]).frame
+        told = {"task": run["task"], "objective": run["objective"], "trained_frames": frames}
         if fault := misfit(encoder, weights):
             raise ValueError(fault)
     except OwnClassError as error:  # nothing is wrong with the checkpoint

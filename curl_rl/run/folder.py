@@ -21,6 +21,16 @@ class EncoderError(ConfigError):
     """An exported encoder that cannot be used; the message names file, fault and mend."""
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return weights and buffers as a folder holds them."""
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+
+
+def weights_hash(encoder: nn.Module) -> str:
+    """Return the hash of an encoder's weights and buffers, `weights` in the config.json of its folder."""
+    return hashlib.sha256(save(tensors_of(encoder))).hexdigest()
+
+
 def write_folder(out: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
     """Write weights and what describes them; an older folder stays whole until the new one is."""
     weights = save(dict(tensors))

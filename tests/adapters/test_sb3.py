@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from encoders import CONFIG, fingerprint, normalised, save_small
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack
 
@@ -22,14 +23,12 @@ from curl_rl.envs import make_env
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.export import load_encoder, save_encoder
 
-CONFIG = {"name": "strided", "feature_dim": 6, "filters": 4}
 SPACE = gym.spaces.Box(0, 255, (6, 32, 32), np.uint8)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    encoder = make_encoder(encoder_config(**CONFIG), (6, 28, 28))
-    return save_encoder(encoder, CONFIG, (6, 32, 32), tmp_path / "enc")
+    return save_small(tmp_path / "enc")
 
 
 def stacked_env():
@@ -80,6 +79,22 @@ def test_a_frozen_encoder_stays_as_exported_while_the_agent_learns(make, folder)
     assert moved(trained_extractor(model), folder) == []
     after = model.policy.state_dict()
     assert any(not torch.equal(weight, after[name]) for name, weight in heads.items())
+
+
+@pytest.mark.parametrize("make", [sac, ppo])
+def test_statistics_of_a_frozen_network_stay_too(make):
+    given = normalised()
+    model = make(given, freeze=True)
+    extractor = trained_extractor(model)
+    before = fingerprint(extractor.encoder)
+    model.learn(32)
+    model.policy.train()  # as SB3 does before each update
+    assert fingerprint(extractor.encoder) == before
+    assert not any(part.training for part in extractor.encoder.modules())
+    unfrozen = make(given, freeze=False)
+    before = fingerprint(trained_extractor(unfrozen).encoder)
+    unfrozen.learn(32)
+    assert fingerprint(trained_extractor(unfrozen).encoder) != before
 
 
 @pytest.mark.parametrize("make", [sac, ppo])

@@ -1,0 +1,178 @@
+"""An encoder on the Hugging Face Hub: its folder with a model card, pushed, pulled and checked."""
+
+import csv
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from curl_rl.representation.export import (
+    CONFIG,
+    WEIGHTS,
+    EncoderError,
+    copy_encoder,
+    read_description,
+    read_folder,
+)
+
+CARD = "README.md"
+_FILES = (CONFIG, WEIGHTS, CARD)
+_KEYS = ("task", "probe", "layer", "quantity")
+
+
+def write_hub(
+    encoder: str | Path, out: str | Path, *, probe: str | Path | None = None, license: str = "unknown"
+) -> Path:
+    """Copy an encoder's folder, with a model card that says how it came to be, and return the copy.
+
+    Args: probe, a CSV of `curl-rl probe`, whose results of the encoder the card shows as means over seeds; license, as
+    the Hub calls it, such as "mit".
+
+    Raises EncoderError for a folder that was changed and for a CSV that tells nothing of the encoder, FileExistsError
+    where another card is, which may have been edited.
+    """
+    results, described = probe_results(probe) if probe else {}, read_description(Path(encoder))
+    try:
+        text = card(described, results, license)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise EncoderError(f"{encoder} describes no encoder of this version ({error}): export it again") from error
+    return copy_encoder(encoder, out, {CARD: text})
+
+
+def push(folder: str | Path, repo_id: str, *, private: bool = True, message: str = "") -> str:
+    """Upload a folder that `write_hub` wrote, after a check, and return the address of its commit.
+
+    Args: repo_id, such as "name/reach-byol", which is made where there is none; private, whether only its owner sees
+    it then. Whose token is used is `huggingface_hub`'s own matter: `hf auth login`.
+    """
+    hub, folder = _hub(), Path(folder)
+    read_folder(folder)
+    if not (folder / CARD).is_file():
+        raise EncoderError(f"{folder} has no {CARD}: write_hub({str(folder)!r}, OUT) writes one, then push OUT")
+    api = hub.HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    done = api.upload_folder(
+        repo_id=repo_id, folder_path=folder, allow_patterns=list(_FILES), commit_message=message or "Encoder of curl_rl"
+    )
+    return done.commit_url
+
+
+def pull(repo_id: str, out: str | Path, *, revision: str | None = None) -> Path:
+    """Download an encoder into a folder, which `load_encoder` reads, and return that; it is checked by its checksums.
+
+    Args: revision, a branch, a tag or a commit. Raises EncoderError for what is no encoder or not as it was pushed.
+    """
+    place = Path(_hub().snapshot_download(repo_id, revision=revision, allow_patterns=list(_FILES)))
+    try:
+        read_folder(place)
+    except (EncoderError, FileNotFoundError) as error:
+        raise EncoderError(
+            f"{repo_id} holds no encoder of curl_rl, or not as it was pushed: give another repository or revision"
+        ) from error
+    beside = {CARD: (place / CARD).read_bytes()} if (place / CARD).is_file() else {}
+    return copy_encoder(place, out, beside)
+
+
+def _hub() -> ModuleType:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ImportError("push and pull need huggingface_hub: pip install 'curl-rl[hub]'") from error
+    return huggingface_hub
+
+
+def probe_results(path: str | Path) -> dict[tuple[str, ...], float]:
+    """Return what a CSV of `curl-rl probe` tells of the encoder: means over seeds by task, probe, layer and quantity.
+
+    Its columns are subject, probe, layer, quantity, seed, value, and where it has one task; others are not read, nor
+    are rows of other subjects. Raises EncoderError where that leaves nothing.
+    """
+    values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    try:
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get("subject") == "encoder":
+                    values[tuple(row.get(key) or "" for key in _KEYS)].append(float(row["value"]))
+    except (csv.Error, LookupError, TypeError, ValueError) as error:
+        raise EncoderError(f"{path} has a row without a number as its value: give the CSV of curl-rl probe") from error
+    if not values:
+        raise EncoderError(f"{path} has no row of subject encoder: give the CSV of curl-rl probe")
+    return {key: math.fsum(each) / len(each) for key, each in values.items()}
+
+
+def card(described: Mapping[str, Any], results: Mapping[tuple[str, ...], float], license: str) -> str:
+    """Return the model card of an encoder of which config.json says this."""
+    method, source = described.get("objective", {}).get("name", ""), described.get("task", "")
+    front = {
+        "license": license,
+        "library_name": "curl-rl",
+        **({"pipeline_tag": "image-feature-extraction"} if len(described["obs_shape"]) == 3 else {}),
+        "tags": ["curl-rl", "reinforcement-learning", "self-supervised-learning", *filter(None, [method])],
+    }
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in front.items()), "---", ""]
+    lines += [f"# An encoder of {_cell(source or 'unlabelled frames')}{f' by {_cell(method)}' if method else ''}", ""]
+    lines += ["It takes raw observations and gives features; weights and description are checked when it is loaded."]
+    lines += _table(("what", "of this encoder"), _facts(described))
+    if results:
+        lines += ["", "## What its features know", "", "Means over seeds, of frozen features."]
+        lines += _table((*_KEYS, "mean"), ((*key, f"{value:.3f}") for key, value in results.items()))
+    return "\n".join([*lines, "", "## Loading it", "", *_loading(described), ""])
+
+
+def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    options, objective = dict(described["encoder"]), dict(described.get("objective", {}))
+    yield "encoder", _told(options)
+    yield "objective", _told(objective) if objective else "not told"
+    if task := described.get("task"):
+        yield "task", task
+        yield "trained for", f"{described.get('trained_frames', 0):,} frames"
+        seen = "the simulator's segmentation" if objective.get("labels") == "segmentation" else "none"
+        yield "labels seen", f"{seen}; the task's reward"
+    else:
+        data = described.get("data", {})
+        yield "frames", f"{data.get('frames', 0):,} (crc32 {data.get('crc32', 'not told')})"
+        yield "trained for", f"{described.get('updates', 0):,} updates"
+        yield "labels seen", f"{described.get('labels_seen', 0):,}"
+    yield "observations", f"{tuple(described['obs_shape'])}, of which it sees {tuple(described['input_shape'])}"
+    yield "features", f"{described['feature_dim']}, float32"
+    yield "weights, SHA-256", described["weights"]
+    yield "curl_rl", described["version"]
+
+
+def _told(options: dict[str, Any]) -> str:
+    """Return a configuration as a user types it: its name, then its options."""
+    name = options.pop("name", "")
+    return " ".join([str(name), *(f"{key}={value}" for key, value in options.items())])
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    yield ""
+    for row in (heads, ("---" for _ in heads), *rows):
+        yield f"| {' | '.join(_cell(cell) for cell in row)} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _loading(described: Mapping[str, Any]) -> Iterator[str]:
+    network = _cell(described["encoder"].get("network", "").rpartition(":")[2])
+    images = len(described["obs_shape"]) == 3
+    yield 'Bring this repository to the folder `enc`: `curl_rl.adapters.hub.pull(REPOSITORY, "enc")`, or `git clone`.'
+    if network:
+        yield f"Its weights are of a network of its author's own, {network}, whose code is needed besides."
+    yield from (
+        "",
+        "```python",
+        "import torch",
+        "",
+        "from curl_rl import load_encoder",
+        "",
+        f'encoder = load_encoder("enc"{f", module={network}()" if network else ""})',
+        f"observations = torch.zeros((1, *encoder.obs_shape), dtype=torch.{'uint8' if images else 'float32'})",
+        "features = encoder(observations)  # (1, encoder.feature_dim) float32",
+        "```",
+    )
