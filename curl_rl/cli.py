@@ -71,15 +71,16 @@ def _says_all(error: Exception) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from curl_rl.commands import benchmark, doctor, evaluate, export, pretrain, report, train
+    from curl_rl.commands import benchmark, distil, doctor, evaluate, export, finetune, pretrain, report, train
+    from curl_rl.commands.arguments import Mixed
 
     parser = argparse.ArgumentParser(
         prog="curl-rl", description="Train agents from pixels with encoders that learn by contrast."
     )
     parser.add_argument("--version", action="version", version=f"curl-rl {__version__}")
     parser.set_defaults(run=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    for verb in (train, pretrain, evaluate, benchmark, report, export, doctor):
+    for verb in (train, pretrain, finetune, distil, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -12,6 +12,7 @@ from curl_rl import __version__
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
+from curl_rl.nn.plain import build_layers, describe_layers
 from curl_rl.options import OwnClassError
 from curl_rl.representation.tap import Prepare, Tap
 from curl_rl.run.checkpoint import Checkpoints
@@ -20,17 +21,20 @@ from curl_rl.run.files import check_folder
 from curl_rl.run.folder import (
     WEIGHTS,
     EncoderError,
+    Part,
     damaged,
     dtype_name,
     misfit,
-    read_description,  # noqa: F401 - adapters import nothing but this room
+    read_description,
     read_folder,
+    read_part,
     write_folder,
 )
 from curl_rl.types import Clock, ConfigError
 
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 TRAINING = "training"  # the folder beside a pre-trained encoder of what made it
+HEAD, CLASSIFIER = "head", "classifier"  # parts beside an encoder: what projects its features, what names them
 _OF_A_RUN = ("eval.csv", "checkpoints")
 
 
@@ -99,15 +103,24 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     return encoder.config if isinstance(encoder, Tap) else dataclasses.asdict(encoder.config)
 
 
-def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int, ...], out: Path, **extra: Any) -> Path:
+def save_encoder(
+    encoder: Encoder,
+    config: dict[str, Any],
+    obs_shape: tuple[int, ...],
+    out: Path,
+    *,
+    parts: Mapping[str, nn.Sequential] | None = None,
+    **extra: Any,
+) -> Path:
     """Write an encoder as a folder; an older one there stays whole until the new one is.
 
-    Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; extra, whatever
-    else config.json shall say, as JSON. Raises ValueError for what `load_encoder` would refuse, WriteError.
+    Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; parts, heads of
+    plain layers to stand beside it; extra, whatever else config.json shall say, as JSON. Raises ValueError for what
+    `load_encoder` would refuse, WriteError.
     """
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in encoder.state_dict().items()}
+    tensors = plain_state(encoder)
     blank = encoder if isinstance(encoder, Tap) else _blank(config, encoder.obs_shape)
     if fault := misfit(blank, tensors):
         raise ValueError(f"this encoder is not saved: {fault}")
@@ -120,8 +133,34 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
         "version": __version__,
         **extra,
     }
-    write_folder(out, tensors, described)
+    heads = {name: Part(describe_layers(part), plain_state(part)) for name, part in (parts or {}).items()}
+    write_folder(out, tensors, described, heads)
     return out
+
+
+def plain_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's weights and buffers as a folder holds them."""
+    return {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
+
+
+def load_part(path: str | Path, name: str) -> nn.Sequential | None:
+    """Load a head of plain layers that stands beside a folder's encoder, in eval mode; None where there is none such.
+
+    Raises EncoderError where it is no longer as it was written.
+    """
+    path = Path(path)
+    if (part := read_part(path, read_description(path), name)) is None:
+        return None
+    try:
+        with torch.device("meta"):
+            layers = build_layers(part.layers).eval()
+        fault = misfit(layers, part.tensors)
+    except _BUILDING as error:
+        raise damaged(path, CONFIG, f"its {name} has layers that this version cannot build ({error})") from error
+    if fault:
+        raise damaged(path, f"{name}.safetensors", fault)
+    layers.to_empty(device="cpu").load_state_dict(part.tensors)
+    return layers
 
 
 def load_encoder(

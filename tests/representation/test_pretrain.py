@@ -452,7 +452,7 @@ def test_weights_that_are_not_finite_replace_no_good_ones(tmp_path):
         (["data=x", "out=y", "objectiv=byol"], "unknown key 'objectiv'; did you mean objective"),
         (["data=x", "out=y", "batch_size=1"], "batch_size must be at least 2"),
         (["data=x", "out=y", "task=toy/reach"], "unknown key 'task'"),
-        (["data=x", "out=y", "seed=1,2"], "pre-training takes one value"),
+        (["data=x", "out=y", "seed=1,2"], "pretrain takes one value"),
         (["data=x", "out=y", "batch_size=many"], "batch_size must be a whole number, got many"),
         (["data=x", "out=y", "objective.projection_tau=2"], "objective.projection_tau must be above 0 and at most 1"),
     ],
