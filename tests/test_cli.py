@@ -40,7 +40,7 @@ def test_without_a_command_it_shows_them_and_imports_nothing_heavy():
     )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "evaluate", "benchmark", "report", "export", "doctor"):
+    for command in ("train", "pretrain", "finetune", "distil", "evaluate", "benchmark", "report", "export", "doctor"):
         assert re.search(rf"\n    {command}\s", done.stdout)
     assert done.stdout.endswith("\n[]\n")
 

@@ -14,19 +14,19 @@ Train a student on a classifier's answers to unlabelled frames, or go on where i
   curl-rl distil clf --data runs/x --out clf_s encoder=small      a smaller student
   curl-rl distil clf --data runs/x --out clf_2                    one like its teacher
 """
-_FLAGS = {"--data": "SOURCE", "--out": "DIR", "--labels": "FILE"}
+FLAGS = {"--data": "SOURCE", "--out": "DIR", "--labels": "FILE"}
 
 
 def add(commands: Any) -> None:
     """Add the verb to the command line."""
-    add_overriding(commands, "distil", run, "train a student on a classifier's answers to unlabelled frames", _FLAGS)
+    add_overriding(commands, "distil", run, "train a student on a classifier's answers to unlabelled frames", FLAGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Distil, or show every setting."""
     from curl_rl.config.finetuning import compose_distillation
 
-    overrides = overrides_of(arguments, "teacher", _FLAGS)
+    overrides = overrides_of(arguments, "teacher", FLAGS)
     if arguments.show_settings or not overrides:
         print("\n".join(describe(_INTRODUCTION, compose_distillation(overrides, complete=False))))
         return 0

@@ -15,19 +15,19 @@ Train an encoder into a classifier on few labels, or go on where it stopped.
   curl-rl finetune enc --data runs/x --labels few.csv --out clf   frames by their names
   curl-rl finetune enc --data shots classes=folder --out clf --from-layer 1
 """
-_FLAGS = {"--labels": "FILE", "--out": "DIR", "--data": "SOURCE", "--from-layer": "N"}
+FLAGS = {"--labels": "FILE", "--out": "DIR", "--data": "SOURCE", "--from-layer": "N"}
 
 
 def add(commands: Any) -> None:
     """Add the verb to the command line."""
-    add_overriding(commands, "finetune", run, "train an encoder into a classifier on few labels", _FLAGS)
+    add_overriding(commands, "finetune", run, "train an encoder into a classifier on few labels", FLAGS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Fine-tune, or show every setting."""
     from curl_rl.config.finetuning import compose_finetuning
 
-    overrides = overrides_of(arguments, "pretrained", _FLAGS)
+    overrides = overrides_of(arguments, "pretrained", FLAGS)
     if arguments.show_settings or not overrides:
         print("\n".join(describe(_INTRODUCTION, compose_finetuning(overrides, complete=False))))
         return 0

@@ -28,9 +28,15 @@ _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anyt
 class Trained(Stateful, Protocol):
     """What a session drives: something that learns from frames in updates, each a function of its number."""
 
-    settings: Learning
     means: MetricMeans
-    kind: str  # what a message calls such a training
+
+    @property
+    def settings(self) -> Learning: ...
+
+    @property
+    def kind(self) -> str:
+        """What a message calls such a training."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Return what, beside the settings, decides what is learned; the folder says it too."""
