@@ -16,14 +16,16 @@ QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 
 def record(name: str, seed: int, episodes: int = 40) -> list[str]:
     """Record random play; return in which quadrant from the point the target lies, frame by frame."""
-    env, rng, frames, classes = make_env("toy/reach", image_size=24), np.random.default_rng(seed), [], []
+    both = [make_env("toy/reach", image_size=24), make_env("toy/reach", obs="state")]  # alike under one seed
+    rng, frames, classes = np.random.default_rng(seed), [], []
     for episode in range(episodes):
-        obs, _ = env.reset(seed=1000 * seed + episode)
+        frame, state = (env.reset(seed=1000 * seed + episode)[0] for env in both)
         for _ in range(20):
-            frames.append(obs)
-            right, below = env.unwrapped._target > env.unwrapped._point
+            frames.append(frame)
+            right, below = state[2:] > state[:2]
             classes.append(QUADRANTS[right + 2 * below])
-            obs, *_ = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
+            action = rng.uniform(-1, 1, 2).astype(np.float32)
+            frame, state = (env.step(action)[0] for env in both)
     np.savez(PLACE / f"{name}.npz", frames=np.stack(frames))
     return classes
 

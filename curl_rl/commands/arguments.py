@@ -12,7 +12,7 @@ class Mixed(argparse.ArgumentParser):
 
     _inside = False
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         if self._inside:  # which parses options and words apart, each by this method
             return super().parse_known_args(args, namespace)
         self._inside = True

@@ -53,7 +53,7 @@ def count_linear(layers: nn.Sequential) -> int:
 def first_layers(layers: nn.Sequential, count: int) -> nn.Sequential:
     """Return a copy of the first so many linear layers with what normalises and activates after them."""
     places = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Linear)]
-    return copy.deepcopy(layers[: [*places, len(layers)][count]])
+    return copy.deepcopy(nn.Sequential(*list(layers)[: [*places, len(layers)][count]]))
 
 
 def out_features(layers: nn.Sequential, in_features: int) -> int:

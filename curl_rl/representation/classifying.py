@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,14 +21,16 @@ from curl_rl.representation.session import count_updates, run_training
 from curl_rl.run.logger import MetricMeans
 from curl_rl.types import Batch, Metrics
 
+S = TypeVar("S", bound=Learning)
 
-class ClassifierTrainer(Kept):
+
+class ClassifierTrainer(Kept, Generic[S]):
     """Trains an encoder and a head on one augmented view of each frame; a subclass gives `loss` and `order`."""
 
     kept = ("encoder", "head", "optimizer", "generator", "means")
     kind: ClassVar[str]
     updates: ClassVar[int]  # taken unless told otherwise
-    settings: Learning
+    settings: S
     order: Passes | Rounds
 
     def __init__(

@@ -26,7 +26,7 @@ from curl_rl.run.folder import weights_hash
 from curl_rl.types import Batch, ConfigError, Metrics
 
 
-class Distiller(ClassifierTrainer):
+class Distiller(ClassifierTrainer[Distilling]):
     """Trains a student on its teacher's soft labels (Chen et al. 2020b, SimCLR v2, equations 2 and 3).
 
         run = Distiller("clf", frames="runs/x", student=make_encoder(encoder_config("small"), (9, 84, 84)))

@@ -27,7 +27,7 @@ from curl_rl.types import Batch, ConfigError, Metrics
 _AT_ONCE = 256
 
 
-class Finetuner(ClassifierTrainer):
+class Finetuner(ClassifierTrainer[Tuning]):
     """Trains an encoder and a linear layer on labelled frames (Chen et al. 2020b, SimCLR v2, section 2.2).
 
         run = Finetuner("enc", frames="shots/", labels="few.csv")

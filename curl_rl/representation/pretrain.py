@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ class Pretrainer(Kept):
     """
 
     kept = ("learner", "optimizer", "head", "head_optimizer", "means")
-    kind = "pre-training"
+    kind: ClassVar[str] = "pre-training"
 
     def __init__(
         self,

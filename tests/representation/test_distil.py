@@ -213,10 +213,10 @@ def of_digits(seed: int, pretraining: int) -> tuple[float, float, float]:
     first = Pretrainer(encoder(128, 32), objective=objective, frames=frames, learning_rate=3e-3, **options)
     looped(first, pretraining)
     teacher = Finetuner(first.encoder, batch_size=40, **given, **options)
-    alone = Finetuner(encoder(16, 8), batch_size=40, **given, **options)
+    alone = Finetuner(encoder(15, 8), batch_size=40, **given, **options)
     for trainer in (teacher, alone):
         looped(trainer, 150)
-    parts = {"frames": frames, "student": encoder(16, 8), "learning_rate": 3e-3}
+    parts = {"frames": frames, "student": encoder(15, 8), "learning_rate": 3e-3}
     student = Distiller(teacher.classifier, **parts, **options)
     looped(student, 400)
     sizes = [sum(p.numel() for p in trainer.classifier.parameters()) for trainer in (teacher, student)]
