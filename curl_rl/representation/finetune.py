@@ -157,4 +157,7 @@ def finetune(config: Finetuning) -> int:
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
     options = dataclasses.asdict(Tuning.of(config))
     trainer = Finetuner(config.pretrained, frames=frames, augment=augmentation, **options)
-    return trainer.train(updates=config.updates, epochs=config.epochs, out=config.out)
+    status = trainer.train(updates=config.updates, epochs=config.epochs, out=config.out)
+    if len(trainer.held_out):
+        print(f"accuracy {trainer.accuracy():.3f} on {len(trainer.held_out):,} frames held out")
+    return status

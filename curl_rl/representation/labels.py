@@ -54,6 +54,8 @@ def labelled_frames(labels: Labels | None, frames: Any = None, **arguments: Any)
     frames and arguments, what `frames_of` takes, without them the images that a CSV file names by their paths beside
     it. Raises ConfigError for names that no frame has, and for fewer classes than two.
     """
+    if labels is not None and arguments.get("classes"):
+        raise ConfigError("classes would have no effect beside labels: leave one of them out")
     if labels is None or isinstance(labels, Mapping):
         if frames is None:
             raise ConfigError("frames are named by nothing: give a CSV file of labels, or frames")

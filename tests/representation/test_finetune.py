@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from reach import QUADRANTS, reach
+from test_export import description, sealed
 from test_pretrain import LOCAL, TINY, changed, configured, looped, play, rows, small, states, wait_for
 from test_tap import Policy, words
 
-from curl_rl import Finetuner, Pretrainer, Tap, load_classifier, load_encoder
+from curl_rl import Finetuner, Pretrainer, Tap, cli, load_classifier, load_encoder
 from curl_rl.config.finetuning import compose_finetuning
 from curl_rl.config.overrides import compose
 from curl_rl.nn.augmentations import AUGMENTATIONS
@@ -103,6 +105,18 @@ def test_a_classifier_comes_back_bit_for_bit_and_is_an_encoders_folder_too(enc, 
     encoder = make_encoder(config.encoder, (3, 16, 16))
     begin_from(config, encoder)
     assert torch.equal(encoder(images), loaded.features(images))
+
+
+def test_a_classifier_that_does_not_fit_its_classes_is_refused(enc, tmp_path):
+    tuned(enc, tmp_path / "clf")
+    for changes in ({"classes": ["a", "b"]}, {"classes": None}, {"parts": {"classifier": {"layers": [["tanh"]]}}}):
+        described = description(tmp_path / "clf")
+        described["parts"]["classifier"] |= changes.get("parts", {}).get("classifier", {})
+        sealed(tmp_path / "clf", described | {key: value for key, value in changes.items() if key != "parts"})
+        with pytest.raises(
+            EncoderError, match=r"fits neither its encoder nor its classes|that this version cannot build"
+        ):
+            load_classifier(tmp_path / "clf")
 
 
 def test_it_begins_with_the_weights_of_the_folder_and_the_first_layers_of_its_head(enc):
@@ -222,6 +236,13 @@ def test_a_class_that_a_split_leaves_empty_is_named():
         Finetuner(small(), frames=play(episode=None), labels={"0": "a", "1": "a", "21": "b"}, held_out=0.3, **TINY)
 
 
+def test_the_command_tells_the_accuracy_on_what_is_held_out(shots, tmp_path, capsys, enc):
+    sheet(shots, "name,class\n" + "".join(f"{'deep/' * (i % 2)}{i}.png,{'ab'[i % 2]}\n" for i in range(8)))
+    words = [str(enc), "--labels", str(shots / "few.csv"), "--out", str(tmp_path / "clf")]
+    assert cli.main(["finetune", *words, "held_out=0.5", "batch_size=4", "updates=2", "device=cpu", "threads=1"]) == 0
+    assert re.fullmatch(r"accuracy \d\.\d{3} on 4 frames held out\n", capsys.readouterr().out)
+
+
 # Labels
 
 
@@ -315,8 +336,9 @@ def test_labels_name_images_beside_them(shots):
     with pytest.raises(ConfigError, match=r"other\.png: it is 3x5x5 .* and .*0\.png is 3x16x16"):
         labelled_frames(shots / "few.csv")
     assert len(labelled_frames(shots / "few.csv", size=16)) == 3
-    with pytest.raises(ConfigError, match="every would have no effect on the images"):
-        labelled_frames(shots / "few.csv", every=2)
+    for idle, told_why in (({"every": 2}, "every would have no effect on"), ({"classes": "folder"}, "beside labels")):
+        with pytest.raises(ConfigError, match=told_why):
+            labelled_frames(shots / "few.csv", **idle)
 
 
 # The command
