@@ -4,15 +4,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from curl_rl.representation.classifier import load_classifier
+    from curl_rl.representation.distil import Distiller
     from curl_rl.representation.export import load_encoder
+    from curl_rl.representation.finetune import Finetuner
     from curl_rl.representation.frames import frames_of
     from curl_rl.representation.pretrain import Pretrainer
     from curl_rl.representation.tap import Tap
 
 __version__ = "0.1.0"
-__all__ = ["Pretrainer", "Tap", "__version__", "frames_of", "load_encoder"]
+__all__ = ["Distiller", "Finetuner", "Pretrainer", "Tap", "__version__", "frames_of", "load_classifier", "load_encoder"]
 
-_PLACES = {"Pretrainer": "pretrain", "Tap": "tap", "frames_of": "frames", "load_encoder": "export"}
+_PLACES = {
+    "Distiller": "distil",
+    "Finetuner": "finetune",
+    "Pretrainer": "pretrain",
+    "Tap": "tap",
+    "frames_of": "frames",
+    "load_classifier": "classifier",
+    "load_encoder": "export",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -71,7 +71,19 @@ def _says_all(error: Exception) -> bool:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from curl_rl.commands import benchmark, doctor, evaluate, export, pretrain, probe, record, report, train
+    from curl_rl.commands import (
+        benchmark,
+        distil,
+        doctor,
+        evaluate,
+        export,
+        finetune,
+        pretrain,
+        probe,
+        record,
+        report,
+        train,
+    )
     from curl_rl.commands.arguments import Mixed
 
     parser = argparse.ArgumentParser(
@@ -81,6 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    for verb in (train, record, pretrain, probe, evaluate, benchmark, report, export, doctor):
+    for verb in (train, record, pretrain, finetune, distil, probe, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -13,9 +13,14 @@ from omegaconf import OmegaConf
 from places import ROOT
 
 from curl_rl import __version__, cli, doctor, envs
+from curl_rl.commands import finetune
+from curl_rl.commands.arguments import overrides_of
 from curl_rl.config.difference import flat
+from curl_rl.config.finetuning import Distillation, Finetuning
 from curl_rl.config.overrides import compose, hydra_arguments
+from curl_rl.config.pretraining import Pretraining
 from curl_rl.config.schema import GROUPS, from_node
+from curl_rl.options import kinds
 from curl_rl.representation import export
 from curl_rl.run import playing, trainer
 from curl_rl.run.stored import save_config
@@ -40,7 +45,7 @@ def test_without_a_command_it_shows_them_and_imports_nothing_heavy():
     )
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "evaluate", "benchmark", "report", "export", "doctor"):
+    for command in ("train", "pretrain", "finetune", "distil", "evaluate", "benchmark", "report", "export", "doctor"):
         assert re.search(rf"\n    {command}\s", done.stdout)
     assert done.stdout.endswith("\n[]\n")
 
@@ -72,6 +77,34 @@ def test_train_help_shows_the_values_of_what_is_asked(capsys):
     shown = capsys.readouterr().out
     assert "agent.learning_rate=0.0002 " in shown
     assert "encoder=paper (chosen)" in shown
+
+
+@pytest.mark.parametrize(
+    ("verb", "root", "usage"),
+    [
+        ("pretrain", Pretraining, "usage: curl-rl pretrain data=SOURCE out=DIR"),
+        ("finetune", Finetuning, "usage: curl-rl finetune ENCODER --labels FILE --out DIR"),
+        ("distil", Distillation, "usage: curl-rl distil CLASSIFIER --data SOURCE --out DIR"),
+    ],
+    ids=["pretrain", "finetune", "distil"],
+)
+def test_help_without_an_agent_shows_every_group_and_setting(verb, root, usage, capsys):
+    assert cli.main([verb, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(usage)
+    for name in kinds(root):
+        assert f"\n  {name} " in shown if name in GROUPS else f"\n  {name}=" in shown
+    assert cli.main([verb, "augmentation=crop", "-h"]) == 0
+    assert "\n  augmentation.size=84 " in capsys.readouterr().out
+
+
+def test_words_stand_before_between_and_behind_options():
+    told = ["--labels", "few.csv"], ["--out", "clf"]
+    orders = (["enc", *told[0], "updates=3", *told[1]], [*told[0], "enc", *told[1], "updates=3"])
+    for words in orders:
+        arguments = cli._parser().parse_args(["finetune", *words])
+        overrides = overrides_of(arguments, "pretrained", finetune.FLAGS)
+        assert sorted(overrides) == ["labels=few.csv", "out=clf", "pretrained=enc", "updates=3"]
 
 
 def test_train_passes_the_configuration_and_its_status_on(monkeypatch, tmp_path):

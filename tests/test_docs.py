@@ -16,6 +16,9 @@ from tiny import run, tiny_batch, tiny_rainbow, tiny_sac
 
 from curl_rl import cli
 from curl_rl.benchmark.plans import load_benchmark, make_plans, select
+from curl_rl.commands import distil, finetune
+from curl_rl.commands.arguments import overrides_of
+from curl_rl.config.finetuning import compose_distillation, compose_finetuning
 from curl_rl.config.overrides import compose, hydra_arguments
 from curl_rl.config.pretraining import compose_pretraining
 from curl_rl.config.schema import GROUPS
@@ -26,7 +29,19 @@ from curl_rl.representation.probing.options import compose_probing
 README = ROOT / "README.md"
 PAGES = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "results/README", "examples/README"))]
 PAGES += sorted((ROOT / "docs").glob("*.md"))
-VERBS = ("train", "record", "pretrain", "probe", "evaluate", "export", "benchmark", "report", "doctor")
+VERBS = (
+    "train",
+    "record",
+    "pretrain",
+    "finetune",
+    "distil",
+    "probe",
+    "evaluate",
+    "export",
+    "benchmark",
+    "report",
+    "doctor",
+)
 PARTS = ("What it learns", "Its metrics explained", "Departures")
 # What the tiny batch of six is too small for.
 TINY = {"wmse": {"projection_dim": 2}, "pcl": {"clusters": (2,)}}
@@ -198,6 +213,11 @@ def check_command(words: list[str]) -> None:
         compose_pretraining(arguments.overrides)
     elif words[0] == "probe":
         compose_probing(text for text in arguments.encoders if "=" in text)
+    elif words[0] == "finetune":
+        compose_finetuning(overrides_of(arguments, "pretrained", finetune.FLAGS))
+    elif words[0] == "distil":
+        # Without an encoder's name the teacher is asked, who is not there.
+        compose_distillation(["encoder=small", *overrides_of(arguments, "teacher", distil.FLAGS)])
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
         chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods, seeds=1)
@@ -210,6 +230,8 @@ def check_command(words: list[str]) -> None:
         ["trian"],
         ["evaluate", "a", "b"],
         ["report", "a", "--outt", "b"],
+        ["finetune", "a", "--label", "b", "--out", "c", "encoder=small"],
+        ["distil", "a", "--data", "b"],
         ["train", "objective=crul"],
         ["benchmark", "dmc99k"],
     ],

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,29 @@ class Mixed(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self._inside = False
+
+
+def add_overriding(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help: str, flags: Mapping[str, str]
+) -> None:
+    """Add a verb that takes one folder, flags and KEY=VALUE words, and describes its settings itself."""
+    parser = add_command(commands, name, run, help, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true", dest="show_settings")
+    for flag, metavar in flags.items():
+        parser.add_argument(flag, type=place, metavar=metavar)
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE")
+
+
+def overrides_of(arguments: argparse.Namespace, folder: str, flags: Iterable[str]) -> list[str]:
+    """Return the words of such a verb as overrides: a first one without "=" is the folder, under its key."""
+    from curl_rl.options import quoted
+
+    words = list(arguments.words)
+    given = {folder: words.pop(0)} if words and "=" not in words[0] else {}
+    for key in (flag.removeprefix("--").replace("-", "_") for flag in flags):
+        if (value := getattr(arguments, key)) is not None:
+            given[key] = value
+    return [*words, *(f"{key}={quoted(value)}" for key, value in given.items())]
 
 
 def add_command(

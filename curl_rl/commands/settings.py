@@ -19,6 +19,22 @@ def fields(config: Any, prefix: str) -> Iterator[str]:
         yield from fields(value, f"{prefix}{name}.")
 
 
+def describe(introduction: str, config: Any) -> Iterator[str]:
+    """Describe every group and option of a command's configuration."""
+    from curl_rl.config.schema import GROUPS, groups_of
+
+    groups = groups_of(type(config))
+    yield introduction
+    yield "Groups, chosen by name:"
+    for group in groups:
+        yield row(group, ", ".join(sorted(GROUPS[group])))
+    yield "\nSettings:"
+    yield from fields(config, "")
+    for group in groups:
+        yield f"\n{group}={getattr(config, group).name}"
+        yield from fields(getattr(config, group), f"{group}.")
+
+
 def row(left: str, right: str) -> str:
     """Return a line of two columns."""
     return f"  {left:<38} {right}"

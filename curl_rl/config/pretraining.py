@@ -1,7 +1,7 @@
 """The configuration of pre-training: what trains an encoder without an agent, checked and frozen like a run's."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -79,12 +79,18 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining(Training, Source):
+class Length:
+    """Where what is trained goes, and for how long; how many updates are taken unless told is each command's own."""
+
+    out: str = option("", "folder of what is trained")
+    epochs: int = option(0, "passes over the frames instead of updates", at_least=0, at_most=LONGEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining(Training, Source, Length):
     """One pre-training. The three groups hold the `Config` of the class that each one's name picks."""
 
-    out: str = option("", "folder of the encoder")
     updates: int = option(0, "to take; with epochs=0 too: 5,000", at_least=0, at_most=LONGEST)
-    epochs: int = option(0, "passes over the frames instead", at_least=0, at_most=LONGEST)
     augmentation: Any
     encoder: Any
     objective: Any
@@ -96,23 +102,38 @@ def compose_pretraining(overrides: Iterable[str], *, complete: bool = True) -> P
     Args: complete, whether data and out must be there. Raises ConfigError, with the nearest names, for what no option
     or class is called.
     """
-    parsed = parse(overrides)
-    for override in parsed:
-        if override.is_sweep_override():
-            raise ConfigError(f"{override.input_line}: pre-training takes one value; start it once for each")
-    groups = groups_of(Pretraining)
-    chosen = {group: {"name": name} for group, name in START.items()}
-    chosen |= {o.key_or_group: {"name": named_values(o)[0]} for o in parsed if o.key_or_group in groups}
-    node = to_node(chosen, Pretraining)
-    check_keys(parsed, node, Pretraining, "pretrain")
-    config = _read(node, {o.key_or_group: o.value() for o in parsed if o.key_or_group not in groups})
-    if complete and (lacking := [name for name in ("data", "out") if not getattr(config, name)]):
-        raise ConfigError(f"{' and '.join(lacking)} must be given: curl-rl pretrain objective=byol data=runs/x out=enc")
+    config = composed(Pretraining, overrides, START, "pretrain")
+    if complete:
+        check_given(config, ("data", "out"), "curl-rl pretrain objective=byol data=runs/x out=enc")
     return config
 
 
+def composed(root: type, overrides: Iterable[str], start: Mapping[str, Any], command: str) -> Any:
+    """Return the configuration of a command that overrides describe.
+
+    Args: root, its dataclass; start, of each of its groups the name or, as a mapping, name and options that are chosen
+    unless overrides choose. Raises ConfigError as above.
+    """
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.input_line}: {command} takes one value; start it once for each")
+    groups = groups_of(root)
+    chosen = {group: {"name": name} if isinstance(name, str) else name for group, name in start.items()}
+    chosen |= {o.key_or_group: {"name": named_values(o)[0]} for o in parsed if o.key_or_group in groups}
+    node = to_node(chosen, root)
+    check_keys(parsed, node, root, command)
+    return _read(root, node, {o.key_or_group: o.value() for o in parsed if o.key_or_group not in groups})
+
+
+def check_given(config: Any, names: Iterable[str], example: str) -> None:
+    """Raise ConfigError where an option is left empty that a command cannot do without."""
+    if lacking := [name for name in names if not getattr(config, name)]:
+        raise ConfigError(f"{' and '.join(lacking)} must be given: {example}")
+
+
 @explaining()
-def _read(node: DictConfig, values: dict[str, Any]) -> Pretraining:
+def _read(root: type, node: DictConfig, values: dict[str, Any]) -> Any:
     for key, value in values.items():
         OmegaConf.update(node, key, value)
-    return built(node, Pretraining)
+    return built(node, root)

@@ -64,5 +64,5 @@ def fit(encoder: Encoder, frames: Frames, augmentation: Augmentation) -> None:
     elif encoder.obs_shape != seen:
         raise ConfigError(
             f"the encoder takes images {encoder.obs_shape}, and {frames.source} shows it {seen}: give frames of its "
-            "size and channels, or another encoder"
+            "size and channels, the augmentation that it was trained with, or another encoder"
         )

@@ -13,6 +13,7 @@ from curl_rl import __version__
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
+from curl_rl.nn.plain import build_layers, describe_layers
 from curl_rl.options import OwnClassError
 from curl_rl.representation.tap import Prepare, Tap
 from curl_rl.run.checkpoint import Checkpoints
@@ -21,11 +22,14 @@ from curl_rl.run.files import check_folder, write_whole
 from curl_rl.run.folder import (
     WEIGHTS,
     EncoderError,
+    Part,
     damaged,
     dtype_name,
     misfit,
+    part_files,
     read_description,
     read_folder,
+    read_part,
     tensors_of,
     weights_hash,
     write_folder,
@@ -55,6 +59,7 @@ __all__ = [
 ]
 _BUILDING = (TypeError, ValueError, LookupError, AttributeError, RuntimeError, OverflowError)
 TRAINING = "training"  # the folder beside a pre-trained encoder of what made it
+HEAD, CLASSIFIER = "head", "classifier"  # parts beside an encoder: what projects its features, what names them
 _OF_A_RUN = ("eval.csv", "checkpoints")
 
 
@@ -141,11 +146,20 @@ def raw_frames(images: Tensor) -> Tensor:
     return raw.to(torch.uint8)
 
 
-def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int, ...], out: Path, **extra: Any) -> Path:
+def save_encoder(
+    encoder: Encoder,
+    config: dict[str, Any],
+    obs_shape: tuple[int, ...],
+    out: Path,
+    *,
+    parts: Mapping[str, nn.Sequential] | None = None,
+    **extra: Any,
+) -> Path:
     """Write an encoder as a folder; an older one there stays whole until the new one is.
 
-    Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; extra, whatever
-    else config.json shall say, as JSON. Raises ValueError for what `load_encoder` would refuse, WriteError.
+    Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; parts, heads of
+    plain layers to stand beside it; extra, whatever else config.json shall say, as JSON. Raises ValueError for what
+    `load_encoder` would refuse, WriteError.
     """
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
@@ -162,7 +176,8 @@ def save_encoder(encoder: Encoder, config: dict[str, Any], obs_shape: tuple[int,
         "version": __version__,
         **extra,
     }
-    write_folder(out, tensors, described)
+    heads = {name: Part(describe_layers(part), tensors_of(part)) for name, part in (parts or {}).items()}
+    write_folder(out, tensors, described, heads)
     return out
 
 
@@ -173,15 +188,35 @@ def copy_encoder(path: str | Path, out: str | Path, beside: Mapping[str, str | b
     file is there with another content.
     """
     path, out = Path(path), Path(out)
-    read_folder(path)
+    described, _ = read_folder(path)
     check_place(out)
     told = {out / name: text.encode() if isinstance(text, str) else text for name, text in (beside or {}).items()}
     for file, content in told.items():
         if file.is_file() and file.read_bytes() != content:
             raise FileExistsError(f"{file} is there and says something else: move it away, or give another out")
-    copied = {out / name: (path / name).read_bytes() for name in (WEIGHTS, CONFIG)}
+    copied = {out / name: (path / name).read_bytes() for name in (WEIGHTS, *part_files(path, described), CONFIG)}
     write_whole({**told, **copied})  # the description last, as in write_folder
     return out
+
+
+def load_part(path: str | Path, name: str) -> nn.Sequential | None:
+    """Load a head of plain layers that stands beside a folder's encoder, in eval mode; None where there is none such.
+
+    Raises EncoderError where it is no longer as it was written.
+    """
+    path = Path(path)
+    if (part := read_part(path, read_description(path), name)) is None:
+        return None
+    try:
+        with torch.device("meta"):
+            layers = build_layers(part.layers).eval()
+        fault = misfit(layers, part.tensors)
+    except _BUILDING as error:
+        raise damaged(path, CONFIG, f"its {name} has layers that this version cannot build ({error})") from error
+    if fault:
+        raise damaged(path, f"{name}.safetensors", fault)
+    layers.to_empty(device="cpu").load_state_dict(part.tensors)
+    return layers
 
 
 def load_encoder(

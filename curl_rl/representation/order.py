@@ -72,3 +72,10 @@ class Rounds:
         passes, places = np.divmod(turns, len(group))
         orders = {each: np.random.default_rng([self._seed, which, each]).permutation(group) for each in set(passes)}
         return np.array([orders[each][place] for each, place in zip(passes, places, strict=True)], np.int64)
+
+
+def rounds(frames: Frames, ids: Tensor, settings: Learning, *, balanced: bool) -> Rounds:
+    """Return rounds over labelled frames (n,), where they are balanced of each class in turn."""
+    classes = frames.given("classes")[ids]
+    groups = [ids[classes == each] for each in classes.unique()] if balanced else [ids]
+    return Rounds([group.numpy() for group in groups], settings.batch_size, settings.seed)

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,13 @@ from curl_rl.nn.augmentations import AUGMENTATIONS, Augmentation
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.nn.networks import decayed
+from curl_rl.nn.plain import plain
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.representation.augment import Augment, fit, make_augmentation, seen_shape
-from curl_rl.representation.export import describe_encoder, save_encoder
+from curl_rl.representation.export import HEAD, describe_encoder, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.order import passes
 from curl_rl.representation.processes import launched
@@ -31,6 +32,7 @@ from curl_rl.run.logger import MetricMeans
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes
 
 _UPDATES = 5_000
+_MEASURED = 1024  # frames whose statistics stand for all, in the folder's head
 
 
 class Pretrainer(Kept):
@@ -51,7 +53,7 @@ class Pretrainer(Kept):
     """
 
     kept = ("learner", "optimizer", "head", "head_optimizer", "means")
-    kind = "pre-training"
+    kind: ClassVar[str] = "pre-training"
 
     def __init__(
         self,
@@ -178,9 +180,19 @@ class Pretrainer(Kept):
         return {name: images[:16] for name, images in self.learner.snapshot(batch).items()}, self.frames.stack
 
     def write(self, out: Path, update: int) -> None:
-        """Write the encoder's folder."""
+        """Write the encoder's folder, with the head that projects its features where there is one of plain layers."""
         told = {**self.describe(), "updates": update, "stack": self.frames.stack}
-        save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, **told)
+        head = self.plain_head()
+        parts = {} if head is None else {HEAD: head}
+        save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, parts=parts, **told)
+
+    def plain_head(self) -> nn.Sequential | None:
+        """Return the objective's head of features as plain layers, normalised by statistics of some of the frames."""
+        if (head := self.learner.objective.feature_head) is None:
+            return None
+        some = torch.linspace(0, len(self.frames) - 1, min(len(self.frames), _MEASURED)).long()
+        features = [self.embed(self.frames.obs(ids)) for ids in some.split(self.settings.batch_size)]
+        return plain(head, torch.cat(features))
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its encoder came to be."""

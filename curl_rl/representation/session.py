@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -30,9 +30,11 @@ _COLLAPSED = 2.0  # effective rank of features below which they tell hardly anyt
 class Trained(Stateful, Protocol):
     """What a session drives: something that learns from frames in updates, each a function of its number."""
 
-    settings: Learning
+    kind: ClassVar[str]  # what a message calls such a training
     means: MetricMeans
-    kind: str  # what a message calls such a training
+
+    @property
+    def settings(self) -> Learning: ...
 
     def describe(self) -> dict[str, Any]:
         """Return what, beside the settings, decides what is learned; the folder says it too."""

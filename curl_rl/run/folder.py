@@ -1,10 +1,10 @@
-"""An encoder's folder, config.json and model.safetensors: written whole, and checked when it is read."""
+"""An encoder's folder, config.json and model.safetensors, and parts beside: written whole, checked when read."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -26,18 +26,32 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
     return {key: tensor.detach().cpu().contiguous() for key, tensor in module.state_dict().items()}
 
 
-def weights_hash(encoder: nn.Module) -> str:
-    """Return the hash of an encoder's weights and buffers, `weights` in the config.json of its folder."""
-    return hashlib.sha256(save(tensors_of(encoder))).hexdigest()
+def weights_hash(module: nn.Module) -> str:
+    """Return the hash of weights and buffers; of an encoder `weights` in the config.json of its folder."""
+    return _hash(save(tensors_of(module)))
 
 
-def write_folder(out: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+class Part(NamedTuple):
+    """What stands beside an encoder: a head's layers, as plain data, and their weights."""
+
+    layers: Any
+    tensors: Mapping[str, Tensor]
+
+
+def write_folder(
+    out: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any], parts: Mapping[str, Part] | None = None
+) -> None:
     """Write weights and what describes them; an older folder stays whole until the new one is."""
     weights = save(dict(tensors))
-    described = {**described, "weights": hashlib.sha256(weights).hexdigest()}
+    saved = {name: save(dict(part.tensors)) for name, part in (parts or {}).items()}
+    described = {**described, "weights": _hash(weights)}
+    if parts:
+        hashes = {name: _hash(content) for name, content in saved.items()}
+        described["parts"] = {name: {"layers": parts[name].layers, "weights": hashes[name]} for name in hashes}
     described["checksum"] = _checksum(described)
+    beside = {out / _file(name): content for name, content in saved.items()}
     # The description last: of two exports it fits one's weights.
-    write_whole({out / WEIGHTS: weights, out / CONFIG: f"{json.dumps(described, indent=2)}\n"})
+    write_whole({out / WEIGHTS: weights, **beside, out / CONFIG: f"{json.dumps(described, indent=2)}\n"})
 
 
 def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -47,12 +61,47 @@ def read_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     weights = _read(path, WEIGHTS)  # first: a run's directory has a config.json too
     described = read_description(path)
-    if hashlib.sha256(weights).hexdigest() != described.get("weights"):
-        raise damaged(path, WEIGHTS, f"its checksum is not the one in {CONFIG}")
+    return described, _loaded(path, WEIGHTS, weights, described.get("weights"))
+
+
+def read_part(path: Path, described: Mapping[str, Any], name: str) -> Part | None:
+    """Return what stands beside the encoder of a folder under a name, None where its description has no such part.
+
+    Raises EncoderError where it is no longer as it was written.
+    """
+    file = _file(name)
     try:
-        return described, load(weights)
+        if (told := described.get("parts", {}).get(name)) is None:
+            return None
+        return Part(told["layers"], _loaded(path, file, _read(path, file), told["weights"]))
+    except (LookupError, TypeError, AttributeError) as error:
+        raise damaged(path, CONFIG, f"it describes no {name}") from error
+    except FileNotFoundError as error:
+        raise damaged(path, file, "it is missing") from error
+
+
+def part_files(path: Path, described: Mapping[str, Any]) -> list[str]:
+    """Return the names of the files beside a folder's encoder, each checked. Raises as `read_part`."""
+    names = list(described.get("parts", {}))
+    return [_file(name) for name in names if read_part(path, described, name)]
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _file(part: str) -> str:
+    return f"{part}.safetensors"
+
+
+def _loaded(path: Path, name: str, content: bytes, checksum: Any) -> dict[str, Tensor]:
+    """Return the weights that a file holds, checked by their hash."""
+    if _hash(content) != checksum:
+        raise damaged(path, name, f"its checksum is not the one in {CONFIG}")
+    try:
+        return load(content)
     except (SafetensorError, ValueError, LookupError, RuntimeError) as error:
-        raise damaged(path, WEIGHTS, str(error)) from error
+        raise damaged(path, name, str(error)) from error
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -107,8 +156,10 @@ def _read(path: Path, name: str) -> bytes:
 
 def damaged(path: Path, name: str, fault: str) -> EncoderError:
     """Return the error that a file of a folder is not as it was written."""
-    return EncoderError(f"{path / name} cannot be used: {fault}; export it again: curl-rl export RUN --out {path}")
+    return EncoderError(
+        f"{path / name} cannot be used: {fault}; export it again: curl-rl export RUN --out {path}, or train it again"
+    )
 
 
 def _checksum(described: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+    return _hash(json.dumps(described, sort_keys=True).encode())

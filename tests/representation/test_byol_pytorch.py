@@ -1,12 +1,15 @@
-"""The page for those who come from byol-pytorch, and the one on pre-training, are followed literally."""
+"""The pages on coming from byol-pytorch, on pre-training and on fine-tuning are followed literally."""
 
 import copy
 import re
 from typing import Any
 
 import torch
+from PIL import Image
 from places import ROOT
+from test_pretrain import play, small
 
+from curl_rl import Pretrainer, frames_of, load_classifier
 from curl_rl.config.overrides import compose
 from curl_rl.run.trainer import train
 
@@ -45,3 +48,22 @@ def test_every_block_of_the_page_on_pretraining_runs(tmp_path, monkeypatch):
     before, after = (copy.deepcopy(names[net].state_dict()) for net in ("net", "again"))
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert torch.equal(names["encoder"](names["images"]), names["features"])
+
+
+def test_every_block_of_the_page_on_fine_tuning_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shots").mkdir()
+    for i in range(40):
+        Image.fromarray(play().obs(torch.tensor([i]))[0].permute(1, 2, 0).numpy()).save(f"shots/{i}.png")
+    rows = "".join(f"{i}.png,{('cat', 'dog')[i % 2]}\n" for i in range(8))
+    (tmp_path / "shots" / "few.csv").write_text(f"name,class\n{rows}")
+    taught = Pretrainer(small(), objective="simclr", frames=frames_of("shots"), batch_size=8)
+    taught.train(updates=3, out="enc")
+    names: dict[str, Any] = {}
+    training, use = blocks("finetuning.md")
+    exec(training, names)
+    exec(use, names)
+    assert names["logits"].shape == (4, 2)
+    assert set(names["names"]) <= {"cat", "dog"}
+    assert names["features"].shape == (4, 6)
+    assert load_classifier("clf").head[0].in_features == 6

@@ -452,7 +452,7 @@ def test_weights_that_are_not_finite_replace_no_good_ones(tmp_path):
         (["data=x", "out=y", "objectiv=byol"], "unknown key 'objectiv'; did you mean objective"),
         (["data=x", "out=y", "batch_size=1"], "batch_size must be at least 2"),
         (["data=x", "out=y", "task=toy/reach"], "unknown key 'task'"),
-        (["data=x", "out=y", "seed=1,2"], "pre-training takes one value"),
+        (["data=x", "out=y", "seed=1,2"], "pretrain takes one value"),
         (["data=x", "out=y", "batch_size=many"], "batch_size must be a whole number, got many"),
         (["data=x", "out=y", "objective.projection_tau=2"], "objective.projection_tau must be above 0 and at most 1"),
     ],
@@ -482,14 +482,19 @@ def test_pretraining_helps_where_labels_are_few():
     assert scores["trained"] >= 0.86, scores
 
 
+def looped(trainer, updates: int) -> None:
+    """Train without a folder."""
+    for update in range(updates):
+        trainer.step(trainer.batch(update), rate(trainer.settings, update, updates))
+
+
 def learned(name: str, updates: int, **fields) -> dict[str, float]:
     torch.manual_seed(1)
     encoder = make_encoder(encoder_config("small"), (1, 24, 24))
     initial, config = accuracy(encoder), OBJECTIVES[name].Config(**{**FITTING.get(name, {}), **fields})
     shift = AUGMENTATIONS["shift"](AUGMENTATIONS["shift"].Config(pad=2))
     trainer = Pretrainer(encoder, objective=config, frames=digits()[0], augment=shift, learning_rate=3e-3, **LOCAL)
-    for update in range(updates):
-        trainer.step(trainer.batch(update), rate(trainer.settings, update, updates))
+    looped(trainer, updates)
     return {"initial": initial, "trained": accuracy(trainer.embed)}
 
 

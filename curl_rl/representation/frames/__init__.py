@@ -1,5 +1,6 @@
 """Frames without an agent: from a run, a folder of images, videos, recordings, or any torch Dataset."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def frames_of(
     channels: int = 0,
     every: int = 1,
     skip_bad: bool = False,
+    only: Collection[str] = (),
 ) -> Frames:
     """Return the frames of a run's replay, a folder of images, a video or a folder of some, recordings, or a Dataset.
 
@@ -33,6 +35,7 @@ def frames_of(
         stack: frames of an observation; 0: the run's own, elsewhere 1.
         size, channels: of every image, which is resized and converted; 0: as they are.
         every: of a video one frame of so many. skip_bad: leave out images that cannot be read, and name them.
+        only: paths in a folder of images that are read instead of all.
 
     Raises ConfigError for a source that has no frames or whose files do not fit together, and for an argument that has
     no effect on it.
@@ -41,7 +44,7 @@ def frames_of(
     _check_word("order", order, "name")
     _check_word("classes", classes, "folder")
     given = {"order": order, "classes": classes, "stack": stack, "size": size, "channels": channels}
-    given |= {"every": every != 1, "skip_bad": skip_bad}
+    given |= {"every": every != 1, "skip_bad": skip_bad, "only": only}
     if isinstance(source, Frames):
         _check_effect(given, set(), source.source)
         return source
@@ -56,10 +59,10 @@ def frames_of(
 
         _check_effect(given, {"stack"}, f"the run {path}")
         return read_run(path, stack=stack)
-    kind, files = _files(path)
+    kind, files = ("images", []) if only else _files(path)
     if kind == "images":
-        _check_effect(given, {"order", "classes", "stack", "size", "channels", "skip_bad"}, f"the images in {path}")
-        named = {"order": order, "classes": classes, "skip_bad": skip_bad}
+        _check_effect(given, given.keys() - {"every"}, f"the images in {path}")
+        named = {"order": order, "classes": classes, "skip_bad": skip_bad, "only": only}
         return images.read_images(path, form=form, stack=stack or 1, **named)
     if kind == "videos":
         _check_effect(given, {"stack", "size", "channels", "every"}, f"the video {path}")
@@ -96,6 +99,6 @@ def _check_word(name: str, value: str, word: str) -> None:
         raise ConfigError(f"{name} is {word!r} or nothing, got {value!r}")
 
 
-def _check_effect(given: dict[str, Any], taken: set[str], source: str) -> None:
+def _check_effect(given: dict[str, Any], taken: Collection[str], source: str) -> None:
     if idle := [name for name, value in given.items() if value and name not in taken]:
         raise ConfigError(f"{' and '.join(idle)} would have no effect on {source}: leave it out")

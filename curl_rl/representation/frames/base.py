@@ -130,6 +130,14 @@ class Frames:
     def discrete(self) -> bool:
         return self.action is not None and self.action.dim() == 1
 
+    def classified(self, classes: Tensor, class_names: Sequence[str]) -> "Frames":
+        """Return the same frames with other classes (N,) int64, -1 where unknown."""
+        other = copy.copy(self)
+        other.__dict__.pop("checksum", None)
+        other.classes, other.class_names, other.gives = classes, tuple(class_names), self.gives | {"classes"}
+        other._check()
+        return other
+
     def name(self, index: int) -> str:
         """Return what its source calls a frame."""
         return self._names[index] if self._names else str(index)

@@ -1,6 +1,8 @@
 """Frames from a folder of images."""
 
+import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +14,26 @@ from curl_rl.representation.frames.pictures import Form, collect
 from curl_rl.types import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+_SHOWN = 3  # of the names that are at fault
 
 
 def read_images(
-    folder: Path, *, form: Form, order: str = "", classes: str = "", stack: int = 1, skip_bad: bool = False
+    folder: Path,
+    *,
+    form: Form,
+    order: str = "",
+    classes: str = "",
+    stack: int = 1,
+    skip_bad: bool = False,
+    only: Collection[str] = (),
 ) -> Frames:
     """Read every PNG and JPEG below a folder; a frame's name is its path in it.
 
-    Args: order, "name" where the files of a folder are a sequence in the order of their names (2 before 10), an episode
-    each folder; classes, "folder" where the folder's name is the class.
+    Args: only, names of those that are read instead of all; order, "name" where the files of a folder are a sequence in
+    the order of their names (2 before 10), an episode each folder; classes, "folder" where the folder's name is the
+    class.
     """
-    paths = sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
-    if not paths:
+    if not (paths := _named(folder, only) if only else _all(folder)):
         raise ConfigError(f"{folder} has no image: give a folder with files {', '.join(SUFFIXES)}")
     images, kept = collect(paths, lambda path: read_image(path, form), skip_bad=skip_bad)
     found: dict[str, Any] = {"names": [path.relative_to(folder).as_posix() for path in kept]}
@@ -35,6 +45,31 @@ def read_images(
         names = sorted({parent.name for parent in parents})
         found |= {"class_names": names, "classes": torch.tensor([names.index(parent.name) for parent in parents])}
     return Frames(images, source=str(folder), stack=stack, **found)
+
+
+def _all(folder: Path) -> list[Path]:
+    """Return every image file below a folder, 2 before 10."""
+    return sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
+
+
+def _named(folder: Path, names: Collection[str]) -> list[Path]:
+    """Return the files of some names in the same order. Raises ConfigError for those that are not there."""
+    there = {name for name in names if (folder / name).is_file()}
+    if len(there) < len(names):
+        check_names(names, [*there, *(path.relative_to(folder).as_posix() for path in _all(folder))], str(folder))
+    return sorted((folder / name for name in names), key=_natural)
+
+
+def check_names(wanted: Collection[str], known: Collection[str], source: str) -> None:
+    """Raise ConfigError, with the nearest that there are, for names of frames that are not known."""
+    if not (missing := [name for name in wanted if name not in known]):
+        return
+    more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
+    near = difflib.get_close_matches(missing[0], known, 3, 0.4) or list(known)[:3]
+    raise ConfigError(
+        f"{source} has no frame {', '.join(map(repr, missing[:_SHOWN]))}{more}; there are, among others, "
+        f"{', '.join(near) or 'none'}"
+    )
 
 
 def read_image(path: Path, form: Form) -> np.ndarray:

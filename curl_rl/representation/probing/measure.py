@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import hashlib
 import io
 import re
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
@@ -24,6 +22,7 @@ from curl_rl.representation.probing.picture import neighbours_picture
 from curl_rl.representation.tap import Tap
 from curl_rl.run.device import choose_device
 from curl_rl.run.files import check_folder, write_whole
+from curl_rl.run.folder import weights_hash
 from curl_rl.run.measurements import made_by, merge_rows, read_rows
 from curl_rl.types import ConfigError
 
@@ -111,7 +110,7 @@ def _candidates(encoders: Mapping[str, ExportedEncoder], seeds: int) -> Iterator
         for seed in every:
             yield _Candidate(title, f"{title}-seed{seed}", "", _untrained(module, seed), [seed])
     for name, module in encoders.items():
-        yield _Candidate(re.sub(r"-seed\d+$", "", name), name, _hash(module), module, every)
+        yield _Candidate(re.sub(r"-seed\d+$", "", name), name, weights_hash(module.encoder)[:12], module, every)
 
 
 def _exported(encoder: ExportedEncoder | Encoder) -> ExportedEncoder:
@@ -137,14 +136,6 @@ def _untrained(module: ExportedEncoder, seed: int) -> ExportedEncoder:
             config, shape = _kind(module)
             encoder = make_encoder(encoder_config(**config), shape)
     return ExportedEncoder(encoder, module.obs_shape).to(next(module.parameters()).device).eval()
-
-
-def _hash(module: nn.Module) -> str:
-    """Return a short hash of parameters and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
 
 
 def _subject(candidate: _Candidate, frames: Frames) -> Subject:

@@ -1,0 +1,81 @@
+"""A classifier of frames: an encoder with a head of plain layers, as one folder, which is an encoder's folder too."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from curl_rl.representation.export import (
+    CLASSIFIER,
+    EncoderError,
+    ExportedEncoder,
+    load_encoder,
+    load_part,
+    read_description,
+    save_encoder,
+)
+from curl_rl.representation.tap import Prepare
+
+
+class Classifier(nn.Module):
+    """Raw observations (B, k*C, H, W) uint8 to logits (B, classes) float32, as `ExportedEncoder` takes them.
+
+    Args: encoder; head, plain layers on its features; classes, their names, in the order of the logits.
+    """
+
+    def __init__(self, encoder: ExportedEncoder, head: nn.Sequential, classes: Sequence[str]):
+        super().__init__()
+        self.encoder, self.head, self.classes = encoder, head, tuple(classes)
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """Of one observation, (k*C, H, W)."""
+        return self.encoder.obs_shape
+
+    def features(self, obs: Tensor) -> Tensor:
+        """Return the encoder's features (B, d), what comes before the head."""
+        return self.encoder(obs)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.head(self.encoder(obs))
+
+
+def save_classifier(classifier: Classifier, config: dict[str, Any], out: Path, **extra: Any) -> Path:
+    """Write a classifier as a folder; an older one there stays whole until the new one is.
+
+    Args and errors: as of `save_encoder`.
+    """
+    told = {**extra, "classes": list(classifier.classes)}
+    parts = {CLASSIFIER: classifier.head}
+    return save_encoder(classifier.encoder.encoder, config, classifier.obs_shape, out, parts=parts, **told)
+
+
+def load_classifier(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    module: nn.Module | None = None,
+    prepare: Prepare | None = None,
+) -> Classifier:
+    """Load a classifier in eval mode: uint8 frames (B, k*C, H, W) in, logits (B, classes) out.
+
+    Args and errors: as of `load_encoder`; EncoderError too where the folder holds an encoder alone.
+    """
+    encoder, head = load_encoder(path, module=module, prepare=prepare), load_part(path, CLASSIFIER)
+    classes = read_description(Path(path)).get("classes")
+    if head is None:
+        raise EncoderError(f"{path} holds an encoder and no classifier: curl-rl finetune {path} --labels CSV --out DIR")
+    widths = [(layer.in_features, layer.out_features) for layer in head if isinstance(layer, nn.Linear)]
+    if (
+        not isinstance(classes, list)
+        or not widths
+        or (widths[0][0], widths[-1][1])
+        != (
+            encoder.feature_dim,
+            len(classes),
+        )
+    ):
+        raise EncoderError(f"{path} has a classifier that fits neither its encoder nor its classes: train it again")
+    return Classifier(encoder, head, [str(name) for name in classes]).eval().to(device)
