@@ -68,7 +68,7 @@ class Pretrainer(Kept):
         if not isinstance(encoder, Encoder):
             raise ConfigError(f"{type(encoder).__name__} is no encoder: give Tap(net, layer=...) around a network")
         self.settings, self.frames = Training(**options), frames_of(frames)
-        self.processes = launched()
+        self.processes = launched(self.settings.device)
         self.device = choose_device(self.processes.device or self.settings.device)
         torch.manual_seed(self.settings.seed)
         config = OBJECTIVES[objective].Config() if isinstance(objective, str) else objective
@@ -129,8 +129,7 @@ class Pretrainer(Kept):
         """
         total, numbers = count_updates(updates, epochs, self.order.epoch, _UPDATES), self.order.numbers
         check_pace(self.learner.objective.config, total, self.order.epoch, len(numbers))
-        with self.processes.sharing(self.encoder, self.learner.target_encoder):
-            return run_training(self, total, Path(out), self.processes)
+        return run_training(self, total, Path(out), self.processes)
 
     def batch(self, update: int) -> Batch:
         """Return the frames of an update."""
@@ -139,6 +138,10 @@ class Pretrainer(Kept):
 
     def step(self, batch: Batch, rate: float) -> Metrics:
         """Take one update at a learning rate; return what is worth logging."""
+        with self.processes.sharing(self.encoder, self.learner.target_encoder):
+            return self._step(batch, rate)
+
+    def _step(self, batch: Batch, rate: float) -> Metrics:
         batch, views = self.learner.views(batch)
         shared = self.settings.accumulate > 1
         online = Shared(self.encoder, self.settings.accumulate) if shared else Remembering(self.encoder)

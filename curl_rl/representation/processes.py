@@ -46,26 +46,24 @@ class Group(Processes):
     where the package that starts them is missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: str):
         try:
             from accelerate import PartialState
         except ImportError:
             raise ConfigError(
                 "several processes need the extra accelerate: pip install 'curl-rl[accelerate]', or start one"
             ) from None
-        state = PartialState()
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
         self.main, self.count, self._rank = state.is_main_process, state.num_processes, state.process_index
-        self.device, self._divides = str(state.device), False
+        self.device = str(state.device)
 
     @contextmanager
     def sharing(self, *encoders: Encoder) -> Iterator[None]:
         try:
             for encoder in encoders:
                 encoder.__dict__["map"] = self._shared(encoder.map)
-            self._divides = True
             yield
         finally:
-            self._divides = False
             for encoder in encoders:
                 encoder.__dict__.pop("map", None)
 
@@ -77,16 +75,13 @@ class Group(Processes):
         return look_together
 
     def sum_gradients(self, encoder: Encoder) -> None:
-        if not self._divides:
-            return
         head = {id(parameter) for parameter in encoder.head.parameters()}  # which has seen the whole batch
         divided = [parameter for parameter in encoder.parameters() if id(parameter) not in head]
         _all_reduce([parameter.grad for parameter in divided if parameter.grad is not None])
 
     def average_statistics(self, *encoders: Encoder) -> None:
-        if self._divides:
-            buffers = [buffer for encoder in encoders for buffer in encoder.buffers() if buffer.is_floating_point()]
-            _all_reduce(buffers, share=1 / self.count)
+        buffers = [buffer for encoder in encoders for buffer in encoder.buffers() if buffer.is_floating_point()]
+        _all_reduce(buffers, share=1 / self.count)
 
     def any(self, flag: bool) -> bool:
         told = torch.tensor(float(flag), device=self.device)
@@ -97,9 +92,9 @@ class Group(Processes):
         dist.barrier()
 
 
-def launched() -> Processes:
-    """Return the processes that a launcher has started, or this one alone."""
-    return Group() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Processes()
+def launched(device: str) -> Processes:
+    """Return the processes that a launcher has started, or this one alone. Args: device, as it is configured."""
+    return Group(device) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Processes()
 
 
 class _Gather(torch.autograd.Function):

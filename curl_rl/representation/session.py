@@ -159,7 +159,8 @@ class Session:
             self._save()
 
     def _log(self, batch: Batch) -> None:
-        self.trainer.means.add(self.trainer.watch(batch))
+        if self.processes.main:
+            self.trainer.means.add(self.trainer.watch(batch))
         means = self.trainer.means.take()
         raise_on_nonfinite(means, self._clock, "learning_rate or precision=float32 with another out")
         self.logger.scalars(self._clock, {**means, "frames_per_second": self.watch.speed(self._clock.frame)})

@@ -17,7 +17,7 @@ from curl_rl.representation.pretrain import Pretrainer
 # What fits 96 frames and a handful of updates.
 FITTING = {
     "moco": {"queue_size": 64},
-    "mochi": {"queue_size": 64, "warmup": 1},
+    "mochi": {"queue_size": 64, "warmup": 1, "hardest": 32},
     "pcl": {"queue_size": 64, "period": 2, "warmup": 2, "clusters": (4,)},
     "spcl": {"period": 2, "warmup": 2},
     "swav": {"queue_size": 64, "queue_start": 1, "freeze_updates": 1},
@@ -47,7 +47,10 @@ def trainer(name: str) -> Pretrainer:
     encoder = make_encoder(encoder_config("small", filters=4, feature_dim=8), (3, 20, 20))
     config = OBJECTIVES[name].Config(**FITTING.get(name, {}))
     shift = AUGMENTATIONS["shift"](AUGMENTATIONS["shift"].Config(pad=2))
-    return Pretrainer(encoder, objective=config, frames=frames(), augment=shift, **LOCAL)
+    made = Pretrainer(encoder, objective=config, frames=frames(), augment=shift, learning_rate=0.05, **LOCAL)
+    # Adam would make a whole step of the rounding in a gradient that is zero, such as a shift's before batch norm.
+    made.optimizer = torch.optim.SGD(made.optimizer.param_groups, lr=0.05)
+    return made
 
 
 def normalised() -> Pretrainer:
