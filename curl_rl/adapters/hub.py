@@ -20,7 +20,9 @@ from curl_rl.representation.export import (
 
 CARD = "README.md"
 _FILES = (CONFIG, WEIGHTS, CARD)
-_KEYS = ("task", "probe", "layer", "quantity")
+_KEYS = ("probe", "layer", "quantity")
+_BESIDE = ("untrained", "pixels")  # subjects of a probe's table that stand beside
+Results = dict[tuple[str, ...], dict[str, float]]
 
 
 def write_hub(
@@ -28,13 +30,14 @@ def write_hub(
 ) -> Path:
     """Copy an encoder's folder, with a model card that says how it came to be, and return the copy.
 
-    Args: probe, a CSV of `curl-rl probe`, whose results of the encoder the card shows as means over seeds; license, as
-    the Hub calls it, such as "mit".
+    Args: probe, a CSV of `curl-rl probe`, whose results of the encoder, found by its weights' hash, the card shows as
+    means over seeds beside those of pixels and untrained encoders; license, as the Hub calls it, such as "mit".
 
     Raises EncoderError for a folder that was changed and for a CSV that tells nothing of the encoder, FileExistsError
     where another card is, which may have been edited.
     """
-    results, described = probe_results(probe) if probe else {}, read_description(Path(encoder))
+    described = read_description(Path(encoder))
+    results = probe_results(probe, str(described.get("weights"))) if probe else {}
     try:
         text = card(described, results, license)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -84,26 +87,29 @@ def _hub() -> ModuleType:
     return huggingface_hub
 
 
-def probe_results(path: str | Path) -> dict[tuple[str, ...], float]:
-    """Return what a CSV of `curl-rl probe` tells of the encoder: means over seeds by task, probe, layer and quantity.
+def probe_results(path: str | Path, weights: str) -> Results:
+    """Return what a CSV of `curl-rl probe` tells of an encoder: means over seeds by probe, layer and quantity.
 
-    Its columns are subject, probe, layer, quantity, seed, value, and where it has one task; others are not read, nor
-    are rows of other subjects. Raises EncoderError where that leaves nothing.
+    Each has that of the encoder, and those of what stands beside where they are there; other subjects are not read.
+    Args: weights, the hash in the encoder's folder. Raises EncoderError where none of its rows is there.
     """
-    values: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    values: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.DictReader(file):
-                if row.get("subject") == "encoder":
-                    values[tuple(row.get(key) or "" for key in _KEYS)].append(float(row["value"]))
+                mine = bool(told := row.get("weights")) and weights.startswith(told)
+                if mine or row.get("subject") in _BESIDE:
+                    name = "encoder" if mine else str(row["subject"])
+                    values[tuple(row.get(key) or "" for key in _KEYS)][name].append(float(row["value"]))
     except (csv.Error, LookupError, TypeError, ValueError) as error:
         raise EncoderError(f"{path} has a row without a number as its value: give the CSV of curl-rl probe") from error
-    if not values:
-        raise EncoderError(f"{path} has no row of subject encoder: give the CSV of curl-rl probe")
-    return {key: math.fsum(each) / len(each) for key, each in values.items()}
+    found = {key: each for key, each in values.items() if "encoder" in each}
+    if not found:
+        raise EncoderError(f"{path} has no row of this encoder's weights: give the CSV of curl-rl probe of its folder")
+    return {key: {name: math.fsum(v) / len(v) for name, v in each.items()} for key, each in found.items()}
 
 
-def card(described: Mapping[str, Any], results: Mapping[tuple[str, ...], float], license: str) -> str:
+def card(described: Mapping[str, Any], results: Results, license: str) -> str:
     """Return the model card of an encoder of which config.json says this."""
     method, source = described.get("objective", {}).get("name", ""), described.get("task", "")
     front = {
@@ -118,7 +124,9 @@ def card(described: Mapping[str, Any], results: Mapping[tuple[str, ...], float],
     lines += _table(("what", "of this encoder"), _facts(described))
     if results:
         lines += ["", "## What its features know", "", "Means over seeds, of frozen features."]
-        lines += _table((*_KEYS, "mean"), ((*key, f"{value:.3f}") for key, value in results.items()))
+        heads = ("encoder", *_BESIDE)
+        told = ((*key, *(f"{of[name]:.3f}" if name in of else "" for name in heads)) for key, of in results.items())
+        lines += _table((*_KEYS, "this encoder", *_BESIDE), told)
     return "\n".join([*lines, "", "## Loading it", "", *_loading(described), ""])
 
 

@@ -9,7 +9,7 @@ import torch
 from encoders import CONFIG, frames, save_small
 
 from curl_rl import cli
-from curl_rl.representation.export import load_encoder
+from curl_rl.representation.export import load_encoder, read_description
 from curl_rl.run.checkpoint import Checkpoints
 
 FORMATS = ("folder", "onnx", "hub")
@@ -111,9 +111,11 @@ def test_a_missing_extra_is_one_line_that_names_it(module, folder, tmp_path, mon
 
 def test_a_probes_results_stand_in_hubs_card_alone(run_dir, tmp_path, capsys):
     probe = tmp_path / "probe.csv"
-    probe.write_text("subject,probe,layer,quantity,seed,value\nencoder,ridge,features,r2,0,0.5\n")
+    assert export(run_dir, tmp_path / "enc") == 0
+    weights = read_description(tmp_path / "enc")["weights"][:12]
+    probe.write_text(f"subject,weights,probe,layer,quantity,seed,value\nenc,{weights},ridge,features,r2,0,0.5\n")
     assert export(run_dir, tmp_path / "hub", "--format", "hub", "--probe", str(probe)) == 0
-    assert "|  | ridge | features | r2 | 0.500 |" in (tmp_path / "hub" / "README.md").read_text()
+    assert "| ridge | features | r2 | 0.500 |  |  |" in (tmp_path / "hub" / "README.md").read_text()
     for name in ("folder", "onnx"):
         assert export(run_dir, tmp_path / "out", "--format", name, "--probe", str(probe)) == 2
         assert f"--probe has no effect with --format {name}: give --format hub" in capsys.readouterr().err

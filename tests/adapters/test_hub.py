@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -21,15 +22,20 @@ from curl_rl.adapters.hub import card, probe_results, pull, push, write_hub
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.export import EncoderError, read_description, save_encoder
+from curl_rl.representation.probing.measure import probe_folders
+from curl_rl.representation.probing.options import compose_probing
 from curl_rl.run.folder import tensors_of, write_folder
 
 FILES = {"config.json", "model.safetensors", "README.md"}
-PROBE = """task,subject,probe,layer,quantity,seed,value
-reach,pixels,ridge,features,r2,0,0.9
-reach,encoder,ridge,features,r2,0,0.5
-reach,encoder,ridge,features,r2,1,0.75
-reach,encoder,ridge,map,r2,0,0.25
-reach,random,ridge,features,r2,0,0.1
+PROBE = """subject,weights,probe,layer,quantity,seed,value
+pixels,,ridge,features,r2,0,0.9
+enc,abc,ridge,features,r2,0,0.5
+enc,abc,ridge,features,r2,1,0.75
+enc,abc,ridge,map,r2,0,0.25
+other,def,ridge,features,r2,0,0.8
+untrained,,ridge,features,r2,0,0.1
+untrained,,ridge,features,r2,1,0.3
+untrained,,linear,features,accuracy,1,0.3
 """
 
 
@@ -163,32 +169,39 @@ def test_a_state_encoder_has_a_card_too(tmp_path):
 
 
 def test_results_are_means_over_seeds_of_the_encoder_alone(folder, tmp_path):
-    (tmp_path / "probe.csv").write_text(PROBE)
-    assert probe_results(tmp_path / "probe.csv") == {
-        ("reach", "ridge", "features", "r2"): 0.625,
-        ("reach", "ridge", "map", "r2"): 0.25,
+    weights = read_description(folder)["weights"]
+    (tmp_path / "probe.csv").write_text(PROBE.replace("abc", weights[:12]))
+    assert probe_results(tmp_path / "probe.csv", weights) == {
+        ("ridge", "features", "r2"): {"pixels": 0.9, "encoder": 0.625, "untrained": 0.2},
+        ("ridge", "map", "r2"): {"encoder": 0.25},
     }
     text = (write_hub(folder, tmp_path / "out", probe=tmp_path / "probe.csv") / "README.md").read_text()
-    assert "| reach | ridge | features | r2 | 0.625 |" in text
-    assert "0.9" not in text
+    assert "| ridge | features | r2 | 0.625 | 0.200 | 0.900 |" in text
+    assert "| ridge | map | r2 | 0.250 |  |  |" in text
+    assert "0.8" not in text
 
 
-def test_a_csv_without_tasks_and_with_more_columns_is_read(tmp_path):
-    (tmp_path / "probe.csv").write_text("extra,value,subject,probe,layer,quantity\nx,3,encoder,linear,map,accuracy\n")
-    assert probe_results(tmp_path / "probe.csv") == {("", "linear", "map", "accuracy"): 3.0}
+def test_the_table_of_a_real_probe_is_read(folder, tmp_path):
+    frames = np.random.default_rng(0).integers(256, size=(60, 3, 32, 32), dtype=np.uint8)
+    np.savez(tmp_path / "rec.npz", frames=frames, ends=np.arange(60) % 5 == 4, states=frames[:, 0, 0, :2].astype(float))
+    config = compose_probing([f"data={tmp_path / 'rec.npz'}", "geometry.count=16"])
+    table = probe_folders([folder], tmp_path / "out", config, seeds=2)
+    results = probe_results(table, read_description(folder)["weights"])
+    assert {probe for probe, *_ in results} == {"geometry", "ridge"}
+    assert results["ridge", "features", "r2"].keys() == {"encoder", "pixels", "untrained"}
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no row of subject encoder"),
-        ("a,b\n1,2\n", "no row of subject encoder"),
-        (PROBE.replace("encoder", "pixels"), "no row of subject encoder"),
-        (PROBE.replace("0.75", "high"), "a row without a number as its value"),
-        ("subject,probe\nencoder,ridge\n", "a row without a number as its value"),
-        ("subject,value\nencoder\n", "a row without a number as its value"),
-        (f"subject,value\nencoder,{'1' * 200_000}\n", "a row without a number as its value"),
-        ("\0\1\xff", "no row of subject encoder"),
+        ("", "no row of this encoder's weights"),
+        ("a,b\n1,2\n", "no row of this encoder's weights"),
+        (PROBE, "no row of this encoder's weights"),
+        (PROBE.replace("0.9", "high"), "a row without a number as its value"),
+        ("subject,probe\npixels,ridge\n", "a row without a number as its value"),
+        ("subject,value\npixels\n", "a row without a number as its value"),
+        (f"subject,value\npixels,{'1' * 200_000}\n", "a row without a number as its value"),
+        ("\0\1\xff", "no row of this encoder's weights"),
     ],
     ids=["empty", "other columns", "other subjects", "no number", "no value", "short", "long", "binary"],
 )
@@ -201,7 +214,7 @@ def test_a_csv_that_tells_nothing_is_refused_before_anything_is_written(text, me
 
 def test_nothing_that_a_file_says_breaks_the_card(folder, tmp_path):
     described = read_description(folder) | {"task": "a|b\n---\nlicense: evil\n```python"}
-    text = card(described, {("x|y\n# z", "", "", ""): 1.0}, 'odd": name')
+    text = card(described, {("x|y\n# z", "", ""): {"encoder": 1.0}}, 'odd": name')
     assert front(text)["license"] == 'odd": name'
     assert len(re.findall(r"^---$", text, flags=re.MULTILINE)) == 2
     assert len(re.findall(r"^```", text, flags=re.MULTILINE)) == 2
