@@ -11,7 +11,6 @@ from typing import Any
 
 from curl_rl.representation.export import (
     CONFIG,
-    WEIGHTS,
     EncoderError,
     copy_encoder,
     read_description,
@@ -19,7 +18,7 @@ from curl_rl.representation.export import (
 )
 
 CARD = "README.md"
-_FILES = (CONFIG, WEIGHTS, CARD)
+_FILES = (CONFIG, "*.safetensors", CARD)  # an encoder's weights, and those of the heads beside it
 _KEYS = ("probe", "layer", "quantity")
 _BESIDE = ("untrained", "pixels")  # subjects of a probe's table that stand beside
 Results = dict[tuple[str, ...], dict[str, float]]

@@ -21,7 +21,7 @@ from curl_rl import Pretrainer, Tap, load_encoder
 from curl_rl.adapters.hub import card, probe_results, pull, push, write_hub
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.representation.export import EncoderError, read_description, save_encoder
+from curl_rl.representation.export import EncoderError, load_part, read_description, save_encoder
 from curl_rl.representation.probing.measure import probe_folders
 from curl_rl.representation.probing.options import compose_probing
 from curl_rl.run.folder import tensors_of, write_folder
@@ -58,13 +58,14 @@ def hub(monkeypatch, tmp_path) -> Path:
         def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
             commit = place / repo_id / str(len(list((place / repo_id).glob("[0-9]*"))))
             commit.mkdir()
-            for name in allow_patterns:
-                shutil.copy(Path(folder_path) / name, commit)
+            for pattern in allow_patterns:
+                for path in Path(folder_path).glob(pattern):
+                    shutil.copy(path, commit)
             return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/{commit.name}")
 
     def snapshot_download(repo_id, *, revision, allow_patterns):
         revision = revision or max(path.name for path in (place / repo_id).glob("[0-9]*"))
-        assert set(allow_patterns) == FILES
+        assert set(allow_patterns) == {"config.json", "*.safetensors", "README.md"}
         return str(place / repo_id / revision)
 
     stand_in = SimpleNamespace(HfApi=Api, snapshot_download=snapshot_download)
@@ -112,7 +113,7 @@ def test_the_card_of_a_run_says_how_its_encoder_came_to_be(tmp_path):
 
 
 @pytest.mark.parametrize(("objective", "seen"), [("simclr", "0"), ("supcon", "16")], ids=["none", "all"])
-def test_the_card_of_a_pre_trained_one_says_which_labels_were_seen(objective, seen, tmp_path):
+def test_the_card_of_a_pre_trained_one_says_which_labels_were_seen(objective, seen, hub, tmp_path):
     images = torch.randint(256, (16, 3, 28, 28), dtype=torch.uint8)
     labelled = [(image, number % 4) for number, image in enumerate(images)]
     config = OBJECTIVES[objective].Config(**({"labels": "class"} if objective == "supcon" else {}))
@@ -126,7 +127,10 @@ def test_the_card_of_a_pre_trained_one_says_which_labels_were_seen(objective, se
     assert found["labels seen"] == seen
     assert found["objective"].startswith(objective)
     assert front(text)["license"] == "unknown"
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+    push(tmp_path / "out", "me/enc")
+    pulled = pull("me/enc", tmp_path / "pulled")
+    assert {path.name for path in pulled.iterdir()} == FILES | {"head.safetensors"}
+    assert load_part(pulled, "head") is not None  # with which fine-tuning may begin
 
 
 def block_of(text: str) -> str:
