@@ -52,18 +52,18 @@ def _told(error: Exception) -> str:
     """Return an error's message; of one of the operating system's own, what is wrong with which file."""
     if isinstance(error, OSError) and error.filename is not None and str(error).startswith("[Errno"):
         return f"cannot use {error.filename}: {error.strerror}; give another path"
-    if _lacks_memory(error):
+    from curl_rl.run.machine import lacks_memory
+
+    if lacks_memory(error):
         size = re.search(r"allocate (\d\S* \w+)", str(error))
         return f"out of memory{f' (asked for {size[1]})' if size else ''}: lower batch_size, or the sizes of networks"
     return str(error)
 
 
-def _lacks_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and "memory" in str(error) and "allocate" in str(error)
-
-
 def _says_all(error: Exception) -> bool:
-    if isinstance(error, OSError | FloatingPointError | MemoryError) or _lacks_memory(error):
+    from curl_rl.run.machine import lacks_memory
+
+    if isinstance(error, OSError | FloatingPointError) or lacks_memory(error):
         return True
     from curl_rl.envs import EnvError
 

@@ -19,6 +19,7 @@ from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.state import Kept
 from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.learner import Learner, Pace
+from curl_rl.options import shown
 from curl_rl.representation.augment import Augment, fit, make_augmentation, seen_shape
 from curl_rl.representation.export import HEAD, describe_encoder, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
@@ -29,6 +30,7 @@ from curl_rl.representation.shares import Shared
 from curl_rl.representation.tap import evaluating
 from curl_rl.run.device import choose_device
 from curl_rl.run.logger import MetricMeans
+from curl_rl.run.machine import lacks_memory
 from curl_rl.types import Batch, ConfigError, Metrics, Shapes
 
 _UPDATES = 5_000
@@ -157,9 +159,21 @@ class Pretrainer(Kept):
             metrics = metrics | self._fit_head(features, batch.classes)
         self.optimizer.step()
         self.learner.move_target()
-        self.learner.after_step()
+        self._after_step()
         self.processes.average_statistics(self.encoder, self.learner.target_encoder)
         return metrics
+
+    def _after_step(self) -> None:
+        """Let the objective do its own work, of which clustering takes memory by what it keeps."""
+        config = self.learner.objective.config
+        try:
+            self.learner.after_step()
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error):
+                raise
+            kept = [field.name for field in dataclasses.fields(config) if field.name.endswith(("_size", "clusters"))]
+            told = " or ".join(f"objective.{name}={shown(getattr(config, name))}" for name in kept)
+            raise ConfigError(f"memory ran out while objective={config.name} clustered: lower {told}") from error
 
     def _fit_head(self, features: Tensor, classes: Tensor) -> Metrics:
         known = classes >= 0

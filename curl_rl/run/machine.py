@@ -80,3 +80,9 @@ def _read(path: Path) -> str:
 def _fields(path: Path) -> dict[str, int]:
     rows = (line.split() for line in _read(path).splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1}
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Return whether an error says that there is no more memory, of the machine or a device."""
+    told = isinstance(error, RuntimeError) and "memory" in str(error) and "allocate" in str(error)
+    return told or isinstance(error, MemoryError)
