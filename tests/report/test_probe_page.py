@@ -42,6 +42,7 @@ def test_a_subject_of_several_encoders_has_a_value_for_each():
     assert table.rows[0][2] is None  # pixels have no map
     assert drawing is not None
     assert "features accuracy" in drawing.svg
+    assert "map accuracy" in drawing.svg  # of which the first row has none
     assert ordered(ROWS)[:2] == ["pixels", "untrained"]
 
 

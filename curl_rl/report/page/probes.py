@@ -101,12 +101,12 @@ def _draw(cells: Cells, subjects: Sequence[str]) -> Any:
         for row, name in enumerate(subjects):
             values = cells[column].get(name, np.array([np.nan]))
             if np.isfinite(values).all():
-                first = {} if row else {"label": column}
-                draw_point(axes, row + shift, style[column], *_interval(values), **first)
+                draw_point(axes, row + shift, style[column], *_interval(values))
     name_rows(axes, subjects)
     axes.set_xlabel(quantity)
     if len(columns) > 1:
-        axes.legend(fontsize=8)
+        marks = [axes.plot([], [], style[name].marker, color=style[name].colour)[0] for name in columns]
+        figure.legend(marks, columns, loc="outside lower center", ncols=len(columns), fontsize=8)
     return figure
 
 
