@@ -21,7 +21,7 @@ def drawings(tmp_path_factory):
     return of_section(gather(read_sections([root])[0][0]))
 
 
-def drawn(draw=lambda: figures._figure(2.0)[0]):
+def drawn(draw=lambda: figures.blank(2.0)[0]):
     drawing = render("demo", "A <title>", draw)
     assert drawing is not None
     return drawing
@@ -71,7 +71,7 @@ def test_the_label_of_a_figure_is_escaped():
 
 def test_names_that_cannot_be_drawn_warn_of_nothing():
     def draw():
-        figure, (axes,) = figures._figure(2.0)
+        figure, (axes,) = figures.blank(2.0)
         axes.set_title("\u65b9\u6cd5")  # the font has no such glyph
         axes.set_yticks([0], ["n" * 300])  # leaves no room
         return figure
@@ -85,7 +85,7 @@ def test_names_that_cannot_be_drawn_warn_of_nothing():
 def test_other_warnings_are_heard():
     def draw():
         warnings.warn("mind this", UserWarning, stacklevel=1)
-        return figures._figure(2.0)[0]
+        return figures.blank(2.0)[0]
 
     with pytest.warns(UserWarning, match="mind this"):
         drawn(draw)

@@ -90,7 +90,7 @@ def test_a_system_without_affinity_has_all_its_cores(monkeypatch):
 
 def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
     monkeypatch.setattr(assembly, "usable_cores", lambda: 3)
-    monkeypatch.setattr(assembly, "make_environment", lambda config, judge: judge)
+    monkeypatch.setattr(assembly, "make_environment", lambda config, extra: extra)
     monkeypatch.setattr(device, "usable_cores", lambda: 3)
     assert len(assembly.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
     device.prepare_torch(0)

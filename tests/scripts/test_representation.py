@@ -1,0 +1,35 @@
+"""The script that probes every objective, run small."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from curl_rl.run.measurements import read_rows
+
+SMALL = {
+    "SEEDS": "2",
+    "UPDATES": "3",
+    "EPISODES": "12",
+    "OBJECTIVES": "byol",
+    "BUDGET": "budget_frames=60 random_steps=40 batch_size=8 evaluation.episodes=1",
+    "SETTINGS": "batch_size=16",
+}
+
+
+@pytest.mark.slow
+def test_it_goes_from_an_agent_to_a_table(tmp_path):
+    program = tmp_path / "curl-rl"  # whichever Python runs this
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m curl_rl "$@"\n')
+    program.chmod(0o755)
+    place = {"OUT": str(tmp_path / "out"), "WORK": str(tmp_path / "work"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **SMALL, **place, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "scripts" / "reproduce_representation.sh"), "toy/reach"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+    rows = read_rows(Path(place["OUT"]) / "toy_reach" / "probe.csv")
+    assert {row["subject"] for row in rows} == {"pixels", "untrained", "byol"}
+    assert {row["probe"] for row in rows} == {"geometry", "ridge", "dense"}
+    assert {row["encoder"] for row in rows if row["subject"] == "byol"} == {"byol-seed1", "byol-seed2"}
