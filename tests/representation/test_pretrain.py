@@ -510,11 +510,11 @@ def digits_encoder(**options):
     return make_encoder(encoder_config("small", **options), (1, 24, 24))
 
 
-def learned(name: str, updates: int, encoder=None) -> Pretrainer:
+def learned(name: str, updates: int, encoder=None, rate: float = 3e-3) -> Pretrainer:
     """Return what an objective has trained on the digits."""
     config = OBJECTIVES[name].Config(**FITTING.get(name, {}))
     shift = AUGMENTATIONS["shift"](AUGMENTATIONS["shift"].Config(pad=2))
-    options = {"objective": config, "frames": digits()[0], "augment": shift, "learning_rate": 3e-3, **LOCAL}
+    options = {"objective": config, "frames": digits()[0], "augment": shift, "learning_rate": rate, **LOCAL}
     trainer = Pretrainer(encoder or digits_encoder(), **options)
     looped(trainer, updates)
     return trainer
@@ -529,4 +529,5 @@ FITTING = {
     "swav": {"queue_start": 100, "freeze_updates": 9},
     "deepcluster": {"store_size": 1200, "period": 9},
     "supcon": {"labels": "class"},
+    "curl": {"projection_dim": 64, "logit_scale": 10.0},
 }
