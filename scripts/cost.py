@@ -21,6 +21,7 @@ from curl_rl.config.schema import Config
 from curl_rl.nn import beside
 from curl_rl.nn.parts import Schedule
 from curl_rl.objectives import OBJECTIVES
+from curl_rl.report.page.tables import Table, counted
 from curl_rl.run.assembly import make_agent, make_environment, make_replay
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.files import write_whole
@@ -30,7 +31,7 @@ from curl_rl.types import ConfigError
 _TASKS = ("dmc/cartpole_swingup", "atari/breakout")
 _MADE_BY = ("command", "commit", "versions", "hardware")
 _TOLD = (
-    "Seconds of an update, sampling included and periodic work spread over its period, beside objective=none in\n"
+    "Seconds of an update, sampling included and periodic work spread over its period, beside objective=none in "
     "turn in one process; bytes of the objective's own tensors, and what it adds to the preset's replay."
 )
 _REFRESHES = 2
@@ -122,16 +123,15 @@ def measure(config: Config, control: Config, device: torch.device, updates: int)
 
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Return the Markdown table of all measurements, the dearest last, and what made them."""
-    header = ["task", "objective", "seconds", "times none", "after_step", "periodic", "own bytes", "replay bytes"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
+    header = ("task", "objective", "seconds", "times none", "after_step", "periodic", "own bytes", "replay bytes")
+    cells = []
     for row in sorted(rows, key=lambda row: (row["task"], float(row["ratio"]))):
         shares = [f"{float(row[share]):.1%}" for share in ("after_step_share", "refresh_share")]
-        sizes = [f"{int(row[size]):,}" for size in ("own_bytes", "replay_bytes")]
-        lines.append([row["task"], row["objective"], row["seconds"], row["ratio"], *shares, *sizes])
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        sizes = [int(row[size]) for size in ("own_bytes", "replay_bytes")]
+        cells.append((row["task"], row["objective"], row["seconds"], row["ratio"], *shares, *sizes))
     makers = Counter(tuple(row.get(name) or "unknown" for name in _MADE_BY) for row in rows)
-    told = "".join(f"* {count} rows: `{command}`, {', '.join(rest)}\n" for (command, *rest), count in makers.items())
-    return f"{_TOLD}\n\n{text}\n{told}"
+    told = "".join(f"* {counted(n, 'row')}: `{command}`, {', '.join(rest)}\n" for (command, *rest), n in makers.items())
+    return f"{Table('cost', _TOLD, header, tuple(cells)).to_markdown()}\n{told}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

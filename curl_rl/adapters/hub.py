@@ -142,7 +142,11 @@ def _facts(described: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         data = described.get("data", {})
         yield "frames", f"{data.get('frames', 0):,} (crc32 {data.get('crc32', 'not told')})"
         yield "trained for", f"{described.get('updates', 0):,} updates"
-        yield "labels seen", f"{described.get('labels_seen', 0):,}"
+        before = {"the encoder that it began from": "from", "its teacher": "teacher"}
+        told = [f"{described[key].get('labels_seen', 0):,} by {who}" for who, key in before.items() if key in described]
+        yield "labels seen", "; ".join([f"{described.get('labels_seen', 0):,}", *told])
+        if classes := described.get("classes"):
+            yield "classes", ", ".join(classes)
     yield "observations", f"{tuple(described['obs_shape'])}, of which it sees {tuple(described['input_shape'])}"
     yield "features", f"{described['feature_dim']}, float32"
     yield "weights, SHA-256", described["weights"]

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from curl_rl.commands.arguments import add_overriding, overrides_of
-from curl_rl.commands.settings import describe
+from curl_rl.commands.settings import describe_or_train
 
 _INTRODUCTION = """\
 usage: curl-rl distil CLASSIFIER --data SOURCE --out DIR [--labels FILE] [KEY=VALUE ...]
@@ -27,9 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     from curl_rl.config.finetuning import compose_distillation
 
     overrides = overrides_of(arguments, "teacher", FLAGS)
-    if arguments.show_settings or not overrides:
-        print("\n".join(describe(_INTRODUCTION, compose_distillation(overrides, complete=False))))
-        return 0
+    return describe_or_train(arguments.show_settings, overrides, _INTRODUCTION, compose_distillation, _train)
+
+
+def _train(config: Any) -> int:
     from curl_rl.representation.distil import distil
 
-    return distil(compose_distillation(overrides))
+    return distil(config)

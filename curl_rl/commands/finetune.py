@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from curl_rl.commands.arguments import add_overriding, overrides_of
-from curl_rl.commands.settings import describe
+from curl_rl.commands.settings import describe_or_train
 
 _INTRODUCTION = """\
 usage: curl-rl finetune ENCODER --labels FILE --out DIR [--data SOURCE] [--from-layer N] [KEY=VALUE ...]
@@ -28,9 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     from curl_rl.config.finetuning import compose_finetuning
 
     overrides = overrides_of(arguments, "pretrained", FLAGS)
-    if arguments.show_settings or not overrides:
-        print("\n".join(describe(_INTRODUCTION, compose_finetuning(overrides, complete=False))))
-        return 0
+    return describe_or_train(arguments.show_settings, overrides, _INTRODUCTION, compose_finetuning, _train)
+
+
+def _train(config: Any) -> int:
     from curl_rl.representation.finetune import finetune
 
-    return finetune(compose_finetuning(overrides))
+    return finetune(config)

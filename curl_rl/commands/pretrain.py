@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from curl_rl.commands.arguments import add_command
-from curl_rl.commands.settings import describe
+from curl_rl.commands.settings import describe_or_train
 
 _INTRODUCTION = """\
 usage: curl-rl pretrain data=SOURCE out=DIR [KEY=VALUE ...]
@@ -28,9 +28,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Pre-train, or show every setting."""
     from curl_rl.config.pretraining import compose_pretraining
 
-    if arguments.show_settings or not arguments.overrides:
-        print("\n".join(describe(_INTRODUCTION, compose_pretraining(arguments.overrides, complete=False))))
-        return 0
+    shown = arguments.show_settings, arguments.overrides
+    return describe_or_train(*shown, _INTRODUCTION, compose_pretraining, _train)
+
+
+def _train(config: Any) -> int:
     from curl_rl.representation.pretrain import pretrain
 
-    return pretrain(compose_pretraining(arguments.overrides))
+    return pretrain(config)

@@ -1,7 +1,7 @@
 """What `--help` shows of settings: every option with its value and its meaning."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -17,6 +17,20 @@ def fields(config: Any, prefix: str) -> Iterator[str]:
     for name, value in nested:
         yield ""
         yield from fields(value, f"{prefix}{name}.")
+
+
+def describe_or_train(
+    show: bool,
+    overrides: Sequence[str],
+    introduction: str,
+    compose: Callable[..., Any],
+    train: Callable[[Any], int],
+) -> int:
+    """Print every setting where that is asked for or nothing is given, else train; return the exit status."""
+    if show or not overrides:
+        print("\n".join(describe(introduction, compose(overrides, complete=False))))
+        return 0
+    return train(compose(overrides))
 
 
 def describe(introduction: str, config: Any) -> Iterator[str]:

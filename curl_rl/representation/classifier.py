@@ -67,15 +67,9 @@ def load_classifier(
     classes = read_description(Path(path)).get("classes")
     if head is None:
         raise EncoderError(f"{path} holds an encoder and no classifier: curl-rl finetune {path} --labels CSV --out DIR")
-    widths = [(layer.in_features, layer.out_features) for layer in head if isinstance(layer, nn.Linear)]
-    if (
-        not isinstance(classes, list)
-        or not widths
-        or (widths[0][0], widths[-1][1])
-        != (
-            encoder.feature_dim,
-            len(classes),
-        )
-    ):
+    widths = [
+        width for layer in head if isinstance(layer, nn.Linear) for width in (layer.in_features, layer.out_features)
+    ]
+    if not isinstance(classes, list) or [*widths[:1], *widths[-1:]] != [encoder.feature_dim, len(classes)]:
         raise EncoderError(f"{path} has a classifier that fits neither its encoder nor its classes: train it again")
     return Classifier(encoder, head, [str(name) for name in classes]).eval().to(device)

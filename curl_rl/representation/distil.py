@@ -114,7 +114,7 @@ class Distiller(ClassifierTrainer[Distilling]):
         """Return what a folder says of how its classifier came to be."""
         encoder, head = (weights_hash(part) for part in (self.teacher.encoder.encoder, self.teacher.head))
         return super().describe() | {
-            "task": "distil",
+            "made_by": "distil",
             "teacher": {"weights": encoder, "classifier": head, **self.told},
             "labels_seen": 0 if self.labels is None else int(self.frames.known.sum()),
         }

@@ -115,18 +115,14 @@ class Finetuner(ClassifierTrainer[Tuning]):
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""
-        held_out = {"held_out": len(self.held_out)} if len(self.held_out) else {}
-        return (
-            super().describe()
-            | held_out
-            | {
-                "task": "finetune",
-                "from": {"weights": self.began, **self.told},
-                "from_layer": self.settings.from_layer,
-                "freeze": self.settings.freeze,
-                "labels_seen": len(self.learned),
-            }
-        )
+        told = super().describe() | {
+            "made_by": "finetune",
+            "from": {"weights": self.began, **self.told},
+            "from_layer": self.settings.from_layer,
+            "freeze": self.settings.freeze,
+            "labels_seen": len(self.learned),
+        }
+        return told | ({"held_out": len(self.held_out)} if len(self.held_out) else {})
 
 
 def _told(folder: str | Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -86,7 +87,8 @@ def record(
     Args:
         source: a run's directory, whose newest checkpoint plays, or a configuration for random play.
         epsilon: share of random actions that a run's agent is given.
-        workers: environments at once; 0: one a core. They change nothing in what is recorded.
+        workers: environments at once; 0: one a core. They change nothing in what is recorded, but for the last bits of
+            what an agent computes for several at once.
 
     Each episode is a function of its number and the seed. Raises ConfigError for a run of states, and where `out`
     holds recordings of another kind.
@@ -107,12 +109,8 @@ def record(
         with ExitStack() as cleanup:
             progress = cleanup.enter_context(closing(Progress(episodes, initial=episodes - len(todo), unit="episode")))
             worlds = _make_worlds(config, min(workers or usable_cores(), len(todo)), cleanup)
-            agent: Acting = _Nobody()
-            if state:
-                prepare_torch(config.threads)
-                agent = make_agent(config, worlds[0], choose_device(device))
-                agent.load_state_dict(state["agent"])
-            put = _Writer(out, todo, lambda done: progress.update(episodes - len(todo) + done))
+            agent = _make_player(config, state, worlds[0], device)
+            put = _Writer(out, todo, progress, episodes)
             lanes = [Recorder(world, make_stack(config), put) for world in worlds]
             cleanup.enter_context(stop.listening())
             try:
@@ -123,18 +121,28 @@ def record(
     return 0
 
 
-class _Writer:
-    """Writes an episode's file, and tells of it."""
+def _make_player(config: Config, state: Mapping[str, Any] | None, world: Environment, device: str) -> Acting:
+    """Return what acts: a run's agent, or nobody in random play."""
+    if state is None:
+        return _Nobody()
+    prepare_torch(config.threads)
+    agent = make_agent(config, world, choose_device(device))
+    agent.load_state_dict(state["agent"])
+    return agent
 
-    def __init__(self, out: Path, numbers: Sequence[int], tell: Callable[[int], None]):
-        self._out, self._numbers, self._tell = out, numbers, tell
+
+class _Writer:
+    """Writes the files of the episodes of these numbers, and tells how many of all are there."""
+
+    def __init__(self, out: Path, numbers: Sequence[int], progress: Progress, count: int):
+        self._out, self._numbers, self._progress, self._before = out, numbers, progress, count - len(numbers)
         self.done = 0
 
     def __call__(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
         with replacing(_path(self._out, self._numbers[index])) as (part,), part.open("wb") as file:
             np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         self.done += 1
-        self._tell(self.done)
+        self._progress.update(self._before + self.done)
 
 
 def _make_worlds(config: Config, count: int, cleanup: ExitStack) -> list[Environment]:
@@ -156,7 +164,9 @@ def _told(config: Config, state: Mapping[str, Any] | None, **played: Any) -> dic
     """Return all that decides what is recorded."""
     agent = None
     if state:
-        agent = {"objective": config.objective.name, "seed": config.seed, **Clock(*state["clock"])._asdict()}
+        settings = json.dumps(state["config"], sort_keys=True, default=str)
+        agent = {"objective": config.objective.name, "settings": f"{zlib.crc32(settings.encode()):08x}"}
+        agent |= {"seed": config.seed, **Clock(*state["clock"])._asdict()}
     settings = {**env_settings(config), "protocol": make_protocol(config)["hash"]}
     return {"task": config.task, "env": settings, "agent": agent, **played}
 

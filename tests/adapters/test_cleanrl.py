@@ -13,11 +13,6 @@ from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 
 
-@pytest.fixture
-def folder(tmp_path):
-    return save_small(tmp_path / "enc")
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
 def test_divided_images_are_the_frames_that_they_were(dtype, folder):
     obs = torch.arange(256, dtype=torch.uint8).repeat(24).reshape(1, 6, 32, 32)  # every brightness there is

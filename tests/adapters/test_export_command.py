@@ -6,18 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from encoders import CONFIG, frames, save_small
+from encoders import CONFIG, frames
 
 from curl_rl import cli
 from curl_rl.representation.export import load_encoder, read_description
 from curl_rl.run.checkpoint import Checkpoints
 
 FORMATS = ("folder", "onnx", "hub")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return save_small(tmp_path / "enc")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from encoders import frames, save_small
 from places import ROOT
 from torch import nn
 
-from curl_rl import Pretrainer, Tap, load_encoder
+from curl_rl import Distiller, Finetuner, Pretrainer, Tap, load_encoder
 from curl_rl.adapters.hub import card, probe_results, pull, push, write_hub
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
@@ -37,11 +37,6 @@ untrained,,ridge,features,r2,0,0.1
 untrained,,ridge,features,r2,1,0.3
 untrained,,linear,features,accuracy,1,0.3
 """
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return save_small(tmp_path / "enc")
 
 
 @pytest.fixture
@@ -131,6 +126,22 @@ def test_the_card_of_a_pre_trained_one_says_which_labels_were_seen(objective, se
     pulled = pull("me/enc", tmp_path / "pulled")
     assert {path.name for path in pulled.iterdir()} == FILES | {"head.safetensors"}
     assert load_part(pulled, "head") is not None  # with which fine-tuning may begin
+
+
+def test_the_card_of_a_classifier_says_whose_labels_it_rests_on(tmp_path):
+    images = torch.randint(256, (16, 3, 28, 28), dtype=torch.uint8)
+    labelled, local = [(image, number % 2) for number, image in enumerate(images)], {"batch_size": 8, "device": "cpu"}
+    encoder = make_encoder(encoder_config("small"), (3, 28, 28))
+    Finetuner(encoder, frames=labelled[:12], **local).train(updates=1, out=tmp_path / "clf")
+    Distiller(tmp_path / "clf", frames=list(images), **local).train(updates=1, out=tmp_path / "clf_s")
+    cards = {
+        name: rows((write_hub(tmp_path / name, tmp_path / f"{name}_hub") / "README.md").read_text())
+        for name in ("clf", "clf_s")
+    }
+    assert cards["clf"]["labels seen"].startswith("12")
+    assert cards["clf_s"]["labels seen"] == "0; 12 by its teacher"
+    assert [card["classes"] for card in cards.values()] == ["0, 1", "0, 1"]
+    assert "task" not in cards["clf"]
 
 
 def block_of(text: str) -> str:

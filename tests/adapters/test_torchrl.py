@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from encoders import fingerprint, frames, normalised, save_small
+from encoders import fingerprint, frames, normalised
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule, TensorDictSequential
 from torch import nn
@@ -14,11 +14,6 @@ from torch import nn
 from curl_rl.adapters.torchrl import CurlFeatures
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.export import ExportedEncoder, load_encoder
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return save_small(tmp_path / "enc")
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (5,), (2, 3), (2, 1, 4)], ids=str)

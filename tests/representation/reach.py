@@ -13,15 +13,13 @@ QUADRANTS = ("upper left", "upper right", "lower left", "lower right")
 
 @functools.cache
 def reach(episodes: int, seed: int) -> Frames:
-    both = [make_env("toy/reach", image_size=24), make_env("toy/reach", obs="state")]  # alike under one seed
-    rng, images, classes = np.random.default_rng(seed), [], []
+    env, rng, images, classes = make_env("toy/reach", image_size=24, state=True), np.random.default_rng(seed), [], []
     for episode in range(episodes):
-        image, state = (env.reset(seed=1000 * seed + episode)[0] for env in both)
+        image, info = env.reset(seed=1000 * seed + episode)
         for _ in range(20):
             images.append(image)
-            right, below = state[2:] > state[:2]
-            classes.append(int(right) + 2 * int(below))
-            action = rng.uniform(-1, 1, 2).astype(np.float32)
-            image, state = (env.step(action)[0] for env in both)
+            at = info["state"]
+            classes.append((at["target_x"] > at["point_x"]) + 2 * (at["target_y"] > at["point_y"]))
+            image, *_, info = env.step(rng.uniform(-1, 1, 2).astype(np.float32))
     known = {"classes": torch.tensor(classes), "class_names": QUADRANTS}
     return Frames(torch.tensor(np.array(images)), source="reach", episode=numbered([20] * episodes), **known)

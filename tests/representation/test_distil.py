@@ -69,7 +69,7 @@ def test_the_folder_tells_teacher_and_labels(clf, tmp_path):
     before = {path.name: path.read_bytes() for path in clf.iterdir() if path.is_file()}
     trainer = distilled(clf, tmp_path / "one")
     described, of_teacher = told(tmp_path / "one"), told(clf)
-    assert (described["task"], described["labels_seen"], described["classes"]) == ("distil", 0, ["a", "b", "c"])
+    assert (described["made_by"], described["labels_seen"], described["classes"]) == ("distil", 0, ["a", "b", "c"])
     parts = of_teacher["parts"]["classifier"]["weights"]
     assert described["teacher"] == {"weights": of_teacher["weights"], "classifier": parts, "labels_seen": len(FEW)}
     loaded, images = load_classifier(tmp_path / "one"), play().obs(torch.arange(5))

@@ -133,8 +133,10 @@ def test_it_begins_with_the_weights_of_the_folder_and_the_first_layers_of_its_he
 def test_the_folder_says_what_it_was_made_of(enc, tmp_path):
     trainer = tuned(enc, tmp_path / "clf", from_layer=1)
     described = told(tmp_path / "clf")
-    assert {key: described[key] for key in ("task", "classes", "from_layer", "freeze", "labels_seen", "updates")} == {
-        "task": "finetune",
+    assert {
+        key: described[key] for key in ("made_by", "classes", "from_layer", "freeze", "labels_seen", "updates")
+    } == {
+        "made_by": "finetune",
         "classes": ["a", "b", "c"],
         "from_layer": 1,
         "freeze": False,

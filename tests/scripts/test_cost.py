@@ -35,7 +35,7 @@ def test_costs_are_told_beside_the_control(tmp_path):
     line = next(line for line in text.splitlines() if line.startswith("| toy"))
     assert line.startswith("| toy/reach | curl | ")
     assert line.endswith(" | 10,000 | 0 |")
-    assert text.endswith("* 1 rows: `c`, unknown, v, unknown\n")
+    assert text.endswith("* 1 row: `c`, unknown, v, unknown\n")
 
 
 def test_periodic_work_is_spread_over_its_period():

@@ -75,11 +75,8 @@ def _files(path: Path) -> tuple[str, list[Path]]:
     """Return the kind of files that a path has, and the files."""
     if not path.exists():
         raise ConfigError(f"there is no {path}: give {_GIVEN}")
-    found = (
-        [path]
-        if path.is_file()
-        else sorted(each for each in path.rglob("*") if each.is_file() and not _unfinished(each))
-    )
+    inside = [path] if path.is_file() else sorted(path.rglob("*"))
+    found = [each for each in inside if each.is_file() and not _unfinished(each)]
     kinds = {kind: [each for each in found if each.suffix.lower() in suffixes] for kind, suffixes in _KINDS.items()}
     there = [kind for kind, files in kinds.items() if files]
     if not there or (there == ["images"] and path.is_file()):
