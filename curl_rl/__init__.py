@@ -9,15 +9,27 @@ if TYPE_CHECKING:
     from curl_rl.representation.export import load_encoder
     from curl_rl.representation.finetune import Finetuner
     from curl_rl.representation.frames import frames_of
+    from curl_rl.representation.index import FrameIndex
     from curl_rl.representation.pretrain import Pretrainer
     from curl_rl.representation.tap import Tap
 
 __version__ = "0.1.0"
-__all__ = ["Distiller", "Finetuner", "Pretrainer", "Tap", "__version__", "frames_of", "load_classifier", "load_encoder"]
+__all__ = [
+    "Distiller",
+    "Finetuner",
+    "FrameIndex",
+    "Pretrainer",
+    "Tap",
+    "__version__",
+    "frames_of",
+    "load_classifier",
+    "load_encoder",
+]
 
 _PLACES = {
     "Distiller": "distil",
     "Finetuner": "finetune",
+    "FrameIndex": "index",
     "Pretrainer": "pretrain",
     "Tap": "tap",
     "frames_of": "frames",

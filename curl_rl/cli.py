@@ -78,10 +78,12 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        index,
         pretrain,
         probe,
         record,
         report,
+        search,
         train,
     )
     from curl_rl.commands.arguments import Mixed
@@ -93,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    for verb in (train, record, pretrain, finetune, distil, probe, evaluate, benchmark, report, export, doctor):
+    verbs = (train, record, pretrain, finetune, distil, probe, index, search)
+    for verb in (*verbs, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -16,6 +16,7 @@ from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
 from curl_rl.nn.images import center_fit
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
+from curl_rl.representation.looking import as_seen, exported
 from curl_rl.representation.probes import Probe, choose
 from curl_rl.representation.probes.base import Subject, look_through, shrunk
 from curl_rl.representation.probing.picture import neighbours_picture
@@ -76,10 +77,10 @@ def probe(
     """
     frames = frames_of(frames)
     probes = probes or choose((), frames.gives, frames.source)
-    exported = {name: _exported(encoder) for name, encoder in encoders.items()}
-    for name, module in exported.items():
-        _as_seen(frames, module, name)
-    for candidate in _candidates(exported, seeds):
+    modules = {name: exported(encoder) for name, encoder in encoders.items()}
+    for name, module in modules.items():
+        as_seen(frames, module, name)
+    for candidate in _candidates(modules, seeds):
         subject, rows = _subject(candidate, frames), list[Row]()
         for each in probes:
             for seed in candidate.seeds:
@@ -113,10 +114,6 @@ def _candidates(encoders: Mapping[str, ExportedEncoder], seeds: int) -> Iterator
         yield _Candidate(re.sub(r"-seed\d+$", "", name), name, weights_hash(module.encoder)[:12], module, every)
 
 
-def _exported(encoder: ExportedEncoder | Encoder) -> ExportedEncoder:
-    return encoder if isinstance(encoder, ExportedEncoder) else ExportedEncoder(encoder, encoder.obs_shape)
-
-
 def _kind(module: ExportedEncoder) -> tuple[dict[str, Any], tuple[int, ...]]:
     """Return what encoders have in common that differ in their weights alone."""
     config = module.encoder.config
@@ -142,19 +139,7 @@ def _subject(candidate: _Candidate, frames: Frames) -> Subject:
     if (module := candidate.module) is None:
         return Subject(candidate.subject, shrunk, frames)
     whole = functools.partial(center_fit, size=module.encoder.obs_shape[-1])
-    return Subject(candidate.encoder, look_through(module.encoder, whole), _as_seen(frames, module, candidate.encoder))
-
-
-def _as_seen(frames: Frames, module: ExportedEncoder, name: str) -> Frames:
-    """Return frames, stacked as an encoder takes them."""
-    channels, wanted = frames.frame_shape[0], module.obs_shape[0]
-    if "order" in frames.gives and wanted % channels == 0:
-        frames = frames.stacked(wanted // channels)
-    try:
-        module.check(frames.obs_shape)
-    except ValueError as error:
-        raise ConfigError(f"{name} does not take {frames.source}: {error}") from None
-    return frames
+    return Subject(candidate.encoder, look_through(module.encoder, whole), as_seen(frames, module, candidate.encoder))
 
 
 def probe_folders(

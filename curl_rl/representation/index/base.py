@@ -1,0 +1,278 @@
+"""An index of frames: what an encoder makes of them, searched by what is alike."""
+
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from curl_rl.nn.encoders import Encoder
+from curl_rl.representation.export import (
+    ExportedEncoder,
+    copy_encoder,
+    describe_encoder,
+    load_encoder,
+    read_description,
+    save_encoder,
+)
+from curl_rl.representation.frames import Frames, frames_of
+from curl_rl.representation.frames.images import check_names
+from curl_rl.representation.index import folder
+from curl_rl.representation.index.approximate import EXACT_UP_TO, approximate
+from curl_rl.representation.index.exact import METRICS, Exact
+from curl_rl.representation.index.folder import ENCODER, Part
+from curl_rl.representation.index.pictures import Tile, read_picture, sheets, side_of
+from curl_rl.representation.index.rows import Rows
+from curl_rl.representation.looking import as_seen, embed, exported
+from curl_rl.run.folder import weights_hash
+from curl_rl.types import ConfigError
+
+
+class Hits(NamedTuple):
+    """What a search found, the nearest first."""
+
+    ids: Tensor  # (count,) int64, or (Q, count) of several queries; -1 where there are fewer
+    similarity: Tensor  # alike: cosines, or Euclidean distances; NaN where there are fewer
+
+
+class FrameIndex:
+    """Embeddings of frames, searched exactly by cosine or Euclidean distance; past a million by faiss, if it is there.
+
+        index = FrameIndex.build(load_encoder("enc"), frames_of("runs/x"))
+        ids, similarity = index.search(frame, count=10)
+
+    Args:
+        parts: of each source its embeddings, rows and pictures, in the order of the frames' numbers.
+        weights: the hash of the encoder's weights and buffers, which alone may embed queries.
+        encoder: what embeds queries and further frames; without it only frames of the index can be queries.
+        metric: "cosine" or "euclidean".
+        origin: the encoder's folder, to be copied beside; unless given the encoder is written as it is.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        weights: str,
+        encoder: ExportedEncoder | None = None,
+        metric: str = "cosine",
+        origin: Path | None = None,
+    ):
+        if metric not in METRICS:
+            raise ConfigError(f"metric={metric!r} is none of {', '.join(METRICS)}")
+        self.parts, self.weights, self.encoder, self.metric, self.origin = list(parts), weights, encoder, metric, origin
+        self._join()
+
+    def _join(self) -> None:
+        self.embeddings = torch.cat([part.embeddings for part in self.parts])
+        self.rows = Rows.joined([part.rows for part in self.parts])
+        self.episodes = torch.from_numpy(self.rows.episodes)
+        self.__dict__.pop("_searcher", None)
+        self.__dict__.pop("_numbers", None)
+
+    @classmethod
+    def build(
+        cls,
+        encoder: str | Path | ExportedEncoder | Encoder,
+        frames: Any,
+        *,
+        metric: str = "cosine",
+        done: Callable[[int], None] = lambda count: None,
+        **arguments: Any,
+    ) -> Self:
+        """Embed frames.
+
+        Args: encoder, a folder, or what `load_encoder` gave, or an encoder or `Tap`; frames and arguments, what
+        `frames_of` takes; done, is told how many frames are embedded.
+
+        Raises ConfigError for frames that the encoder does not take, and for features that are not finite.
+        """
+        origin = Path(encoder) if isinstance(encoder, str | Path) else None
+        module = load_encoder(encoder) if isinstance(encoder, str | Path) else exported(encoder)
+        part = _part(module, frames, done, arguments)
+        return cls([part], weights=weights_hash(module.encoder), encoder=module, metric=metric, origin=origin)
+
+    def append(self, frames: Any, *, done: Callable[[int], None] = lambda count: None, **arguments: Any) -> None:
+        """Embed further frames. Args and errors: as of `build`; ConfigError too for frames that are there already."""
+        part = _part(self.given_encoder, frames, done, arguments)
+        if part.told["shape"] != self.parts[0].told["shape"]:
+            raise ConfigError(f"the frames of {part.told['data']} are of another size than those of the index")
+        if any(part.told["crc32"] == each.told["crc32"] for each in self.parts):
+            raise ConfigError(f"the frames of {part.told['data']} are in the index already: append others")
+        self.parts.append(part)
+        self._join()
+
+    def save(self, out: str | Path) -> Path:
+        """Write a folder of plain files, or add to it what it lacks; return it.
+
+        Raises FileExistsError where it holds another index or something else, WriteError.
+        """
+        out = Path(out)
+        described = {"weights": self.weights, "metric": self.metric, "dim": self.embeddings.shape[1]}
+        folder.check_place(out)
+        if self.encoder is not None and not (out / ENCODER).is_dir():
+            if self.origin is not None:
+                copy_encoder(self.origin, out / ENCODER)
+            else:
+                encoder = self.encoder.encoder
+                save_encoder(encoder, describe_encoder(encoder), self.encoder.obs_shape, out / ENCODER)
+        folder.write_index(out, described, self.parts)
+        return out
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str | torch.device = "cpu", *, encoder: ExportedEncoder | Encoder | None = None
+    ) -> Self:
+        """Read an index that `save` wrote.
+
+        Args: device, of the encoder; encoder, in the place of the one in the folder, where that is a network of one's
+        own. Raises FileNotFoundError where there is no index, IndexFolderError where it is no longer as it was written,
+        ConfigError for another encoder than its own.
+        """
+        path = Path(path)
+        described, parts = folder.read_index(path)
+        module = _stored_encoder(path / ENCODER) if encoder is None else exported(encoder)
+        if module is not None:
+            check_encoder(module, described["weights"], str(path))
+            module.to(device)
+        return cls(parts, weights=described["weights"], encoder=module, metric=described["metric"])
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+    @property
+    def dim(self) -> int:
+        """The width of the embeddings."""
+        return self.embeddings.shape[1]
+
+    @functools.cached_property
+    def _searcher(self) -> Any:
+        kind = approximate if len(self) > EXACT_UP_TO else Exact
+        return kind(self.embeddings, self.metric)
+
+    def search(self, query: Tensor | np.ndarray, count: int = 10) -> Hits:
+        """Return the frames that are most like a query.
+
+        Args: query, one observation (k*C, H, W) uint8 or several, or embeddings (d,) or (Q, d) float.
+
+        Raises ConfigError for more frames than there are, another size, and values that are not finite.
+        """
+        query = torch.as_tensor(query)
+        image = query.dtype == torch.uint8
+        single = query.dim() == (3 if image else 1)
+        points = (query[None] if single else query).to(torch.uint8 if image else torch.float32)
+        vectors = self._embed(points) if image else points
+        if vectors.dim() != 2 or vectors.shape[1] != self.dim:
+            raise ConfigError(f"the index is of {self.dim} numbers a frame, and the query is {tuple(query.shape)}")
+        if not vectors.isfinite().all():
+            raise ConfigError("the query has values that are not finite: give another")
+        self._check_count(count, len(self))
+        hits = Hits(*self._searcher.search(vectors, count))
+        return Hits(hits.ids[0], hits.similarity[0]) if single else hits
+
+    def neighbours(self, ids: int | str | Tensor, count: int = 10, *, other_episodes: bool = False) -> Hits:
+        """Return the frames that are most like frames of the index, by their numbers or one's name, without themselves.
+
+        Args: other_episodes, leave out those of the frame's own episode too.
+        """
+        single = isinstance(ids, int | str)
+        numbers = torch.tensor([self.number(ids)]) if single else ids
+        self._check_count(count, len(self) - 1)
+        group = self.episodes if other_episodes else torch.arange(len(self))
+        exact = self._searcher if isinstance(self._searcher, Exact) else Exact(self.embeddings, self.metric)
+        hits = Hits(*exact.search(self.embeddings[numbers], count, (group[numbers], group)))
+        return Hits(hits.ids[0], hits.similarity[0]) if single else hits
+
+    def number(self, name: int | str) -> int:
+        """Return the number of a frame. Raises ConfigError where there is none such, or there are several."""
+        if isinstance(name, int):
+            if not 0 <= name < len(self):
+                raise ConfigError(f"the index has {len(self):,} frames, 0 to {len(self) - 1}, and no {name}")
+            return name
+        check_names([name], self._numbers, "the index")
+        if len(found := self._numbers[name]) > 1:
+            raise ConfigError(f"{name} is the name of the frames {' and '.join(map(str, found))}: give a number")
+        return found[0]
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, list[int]]:
+        numbers: dict[str, list[int]] = {}
+        for i, name in enumerate(self.rows.names):
+            numbers.setdefault(name, []).append(i)
+        return numbers
+
+    @functools.cached_property
+    def sheets(self) -> list[bytes]:
+        """The JPEG files on which the frames' pictures stand."""
+        return [sheet for part in self.parts for sheet in part.sheets]
+
+    def tile(self, number: int) -> Tile:
+        """Return where a frame's picture stands."""
+        sheet = 0
+        for part in self.parts:
+            if number < len(part.embeddings):
+                break
+            number, sheet = number - len(part.embeddings), sheet + len(part.sheets)
+        return Tile.at(sheet, number)
+
+    def picture(self, number: int) -> Tensor:
+        """Return a frame's picture (1 or 3, side, side) uint8."""
+        tile = self.tile(number)
+        return read_picture(self.sheets[tile.sheet], tile, self.side)
+
+    @functools.cached_property
+    def side(self) -> int:
+        """Of the frames' pictures, in pixels."""
+        return side_of(tuple(self.parts[0].told["shape"]))
+
+    def recall(self, count: int = 10, *, sample: int = 100, seed: int = 0) -> float:
+        """Return the share of the true nearest frames that a search finds, of frames drawn at random; 1 if exact."""
+        if isinstance(self._searcher, Exact):
+            return 1.0
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:sample]
+        found = self._searcher.search(self.embeddings[drawn], count)[0]
+        true = Exact(self.embeddings, self.metric).search(self.embeddings[drawn], count)[0]
+        return float((found[:, :, None] == true[:, None]).any(2).float().mean())
+
+    @property
+    def given_encoder(self) -> ExportedEncoder:
+        """What embeds queries. Raises ConfigError where that is a network of one's own, which was not given."""
+        if self.encoder is None:
+            raise ConfigError("the index was built by a network of your own: give FrameIndex.load(..., encoder=...)")
+        return self.encoder
+
+    def _embed(self, obs: Tensor) -> Tensor:
+        encoder = self.given_encoder
+        if obs.dim() != 4:
+            raise ConfigError(f"a query is one observation (C, H, W) uint8 or several, got {tuple(obs.shape)}")
+        return embed(encoder, as_seen(Frames(obs, source="the query"), encoder, "the index's encoder"))
+
+    def _check_count(self, count: int, most: int) -> None:
+        if not 1 <= count <= most:
+            raise ConfigError(f"count={count} must be at least 1 and at most {most:,}, the frames to be found")
+
+
+def check_encoder(encoder: ExportedEncoder, weights: str, index: str) -> None:
+    """Raise ConfigError unless an encoder has the weights by which an index was built."""
+    if weights_hash(encoder.encoder) != weights:
+        raise ConfigError(f"{index} was built by another encoder: give that one, or index the frames again")
+
+
+def _part(encoder: ExportedEncoder, frames: Any, done: Callable[[int], None], arguments: dict[str, Any]) -> Part:
+    given = as_seen(frames_of(frames, **arguments), encoder)
+    data = str(frames) if isinstance(frames, str | Path) else given.source
+    told = {
+        "data": data,
+        "crc32": f"{given.checksum:08x}",
+        "stack": given.stack,
+        "shape": list(given.frame_shape),
+    } | arguments
+    return Part(embed(encoder, given, done), Rows.of(given), tuple(sheets(given)), told)
+
+
+def _stored_encoder(place: Path) -> ExportedEncoder | None:
+    """Return the encoder in an index's folder; None where that is a network of one's own."""
+    return None if read_description(place)["encoder"]["name"] == "tap" else load_encoder(place)

@@ -1,0 +1,90 @@
+"""Small pictures of frames, many on one sheet, as files that people can look at."""
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from curl_rl.representation.frames import Frames
+
+COLUMNS = 32
+TILES = COLUMNS * COLUMNS  # on a sheet
+SIDE = 64  # of a picture at most
+_QUALITY = 85
+
+
+class Tile(NamedTuple):
+    """Where a frame's picture is."""
+
+    sheet: int
+    row: int
+    column: int
+
+    @classmethod
+    def at(cls, first: int, number: int) -> Self:
+        """Return the place of a picture by its number on sheets of which the first has this one."""
+        sheet, place = divmod(number, TILES)
+        return cls(first + sheet, *divmod(place, COLUMNS))
+
+
+def side_of(shape: tuple[int, ...]) -> int:
+    """Return the side of the pictures of frames (C, H, W)."""
+    return min(SIDE, max(shape[1:]))
+
+
+def sheets(frames: Frames) -> Iterator[bytes]:
+    """Yield JPEG files of 32 x 32 pictures, in the order of the frames."""
+    for ids in torch.arange(len(frames)).split(TILES):
+        yield _sheet(small(frames.newest(ids), side_of(frames.frame_shape)))
+
+
+def small(images: Tensor, side: int) -> Tensor:
+    """Return images (B, C, H, W) uint8 as (B, 1 or 3, side, side), the whole of each in the middle of black."""
+    shown = images[:, : 3 if images.shape[1] >= 3 else 1].float()
+    scale = side / max(images.shape[2:])
+    height, width = (max(1, round(scale * each)) for each in images.shape[2:])
+    if (height, width) != images.shape[2:]:
+        shown = F.interpolate(shown, size=(height, width), mode="bilinear", antialias=True)
+    left, top = (side - width) // 2, (side - height) // 2
+    padded = F.pad(shown, (left, side - width - left, top, side - height - top))
+    return padded.round().clamp(0, 255).to(torch.uint8)
+
+
+def read_picture(sheet: bytes, tile: Tile, side: int) -> Tensor:
+    """Return one picture (1 or 3, side, side) uint8 of a sheet."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(sheet)) as whole:
+        left, top = tile.column * side, tile.row * side
+        pixels = np.asarray(whole.crop((left, top, left + side, top + side)))
+    return torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
+
+
+def picture_of(tiles: Sequence[Tensor]) -> bytes:
+    """Return pictures side by side as a PNG file, the first apart from what follows."""
+    padded = [F.pad(tile.expand(3, -1, -1), (2, 2, 2, 2), value=255) for tile in tiles]
+    padded.insert(1, torch.full((3, padded[0].shape[1], 8), 255, dtype=torch.uint8))
+    return _file(torch.cat(padded, 2), "PNG")
+
+
+def _sheet(tiles: Tensor) -> bytes:
+    columns = min(COLUMNS, len(tiles))
+    rows = -(-len(tiles) // COLUMNS)
+    whole = torch.zeros(rows * columns, *tiles.shape[1:], dtype=torch.uint8)
+    whole[: len(tiles)] = tiles
+    pixels = whole.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    return _file(pixels, "JPEG", quality=_QUALITY)
+
+
+def _file(pixels: Tensor, kind: str, **options: int) -> bytes:
+    """Return an image (1 or 3, H, W) as a file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    shown = pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)
+    Image.fromarray(shown.contiguous().numpy()).save(file, kind, **options)
+    return file.getvalue()
