@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from curl_rl.nn.encoders import Encoder
 from curl_rl.representation.export import ExportedEncoder
@@ -31,13 +31,18 @@ def as_seen(frames: Frames, encoder: ExportedEncoder, name: str = "the encoder")
     return frames
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are, the CPU where it has none."""
+    return next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+
+
 @torch.no_grad()
 def embed(encoder: ExportedEncoder, frames: Frames, done: Callable[[int], None] = lambda count: None) -> Tensor:
     """Return features (N, d) float32 on the CPU of frames stacked as the encoder takes them; no weight changes.
 
     Args: done, is told how many frames are embedded. Raises ConfigError for features that are not finite.
     """
-    device, parts = next(encoder.parameters()).device, list[Tensor]()
+    device, parts = device_of(encoder), list[Tensor]()
     with evaluating(encoder):
         for ids in torch.arange(len(frames)).split(_AT_ONCE):
             features = encoder(frames.obs(ids).to(device)).float().cpu()

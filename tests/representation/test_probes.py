@@ -7,7 +7,7 @@ import pytest
 import torch
 from digits import digits
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import average_precision_score, jaccard_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
@@ -76,6 +76,43 @@ def test_linear_fits_on_some_episodes_and_scores_on_the_others():
         episode=frames.episodes,
     )
     assert 0.5 < make("linear").measure(subject(unknown, features), "features", seed=3)["accuracy"] < 1
+
+
+def test_rankings_are_measured_as_by_scikit_learn_and_by_hand():
+    frames, features = blobs()
+    found = make("retrieval", counts=(1, 5), queries=50).measure(subject(frames, features), "features", seed=3)
+    asked = torch.randperm(len(frames), generator=torch.Generator().manual_seed(3))[:50].numpy()
+    points, classes, episodes = features.numpy(), frames.classes.numpy(), frames.episodes.numpy()
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    rows = []
+    for i in asked:
+        others = episodes != episodes[i]
+        likeness, relevant = (points @ points[i])[others], classes[others] == classes[i]
+        ranked = relevant[np.argsort(-likeness)]
+        average = average_precision_score(relevant, likeness)
+        rows.append(
+            [ranked[0], ranked[0], ranked[:5].any(), ranked[:5].mean(), ranked[: relevant.sum()].mean(), average]
+        )
+    names = ["recall_1", "precision_1", "recall_5", "precision_5", "r_precision", "map"]
+    assert list(found) == names
+    np.testing.assert_allclose([found[name] for name in names], np.mean(rows, 0), atol=1e-6)
+
+
+def test_states_of_the_nearest_are_compared_with_the_best_possible():
+    rng = np.random.default_rng(1)
+    state = torch.from_numpy(rng.normal(size=(240, 3)) * [1, 10, 100]).float()
+    frames, _ = blobs(state=state, state_names=("a", "b", "c"))
+    standard = (state - state.mean(0)) / state.std(0)
+    apart = frames.episodes[:, None] != frames.episodes
+    distance = torch.cdist(standard, standard)
+    best = distance.where(apart, torch.inf).topk(5, largest=False).values.mean()
+    options = {"queries": 240}
+    lifted = torch.cat([standard, 100 * torch.ones(240, 1)], 1)  # nearly flat, so that cosines order as distances do
+    found = make("nearest_states", **options).measure(subject(frames, lifted.double()), "features", seed=0)
+    np.testing.assert_allclose([found["distance"], found["best"]], [best, best], rtol=2e-3)
+    np.testing.assert_allclose(found["any"], distance[apart].mean(), rtol=1e-3)
+    worst = make("nearest_states", **options).measure(subject(frames, torch.randn(240, 4)), "features", seed=0)
+    assert worst["distance"] > 2 * found["distance"]
 
 
 def test_neighbours_vote_as_weighted_ones_of_scikit_learn():
@@ -174,7 +211,7 @@ def test_an_encoder_is_looked_through_in_eval_mode_and_left_as_it_was():
 
 def test_probes_are_those_that_the_frames_can_answer():
     names = {probe.config.name for probe in choose((), {"classes", "order"}, "x")}
-    assert names == {"geometry", "linear", "low_shot", "neighbours"}
+    assert names == {"geometry", "linear", "low_shot", "neighbours", "retrieval"}
     assert [probe.config.name for probe in choose(("ridge",), {"states"}, "x")] == ["ridge"]
     with pytest.raises(ConfigError, match="probe dense needs labels, which the folder has not"):
         choose(("dense",), {"classes"}, "the folder")

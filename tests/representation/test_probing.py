@@ -63,7 +63,15 @@ def test_pixels_and_untrained_encoders_stand_beside_and_all_is_measured_once(tmp
         "pixels", "untrained-seed1", "untrained-seed2", "byol-seed1", "byol-seed2", "other"
     ]  # fmt: skip
     assert {row["subject"] for row in rows} == {"pixels", "untrained", "byol", "other"}
-    assert {row["probe"] for row in rows} == {"geometry", "linear", "low_shot", "neighbours", "ridge"}
+    assert {row["probe"] for row in rows} == {
+        "geometry",
+        "linear",
+        "low_shot",
+        "nearest_states",
+        "neighbours",
+        "retrieval",
+        "ridge",
+    }
     assert {row["layer"] for row in rows if row["subject"] == "byol"} == {"features", "map"}
     assert {row["seed"] for row in rows if row["encoder"] == "untrained-seed2"} == {"2"}
     assert {row["seed"] for row in rows if row["encoder"] == "other"} == {"1", "2"}

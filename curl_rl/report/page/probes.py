@@ -22,6 +22,16 @@ _TITLES = {
     "linear": ("Linear probe", "Accuracy on episodes left out of a linear classifier fitted on all others."),
     "low_shot": ("Few labels", "Accuracy of linear classifiers on so many labelled frames of each class."),
     "neighbours": ("Nearest neighbours", "Accuracy of a vote of the nearest frames of other episodes."),
+    "retrieval": (
+        "What is found by a frame",
+        "Frames of other episodes ranked by cosine: whether the first k hold one of the frame's class, their share, "
+        "that of the first R where R are of the class, and mean average precision.",
+    ),
+    "nearest_states": (
+        "States of the nearest frames",
+        "Mean distance of standardised states of the nearest frames of other episodes, less of which is better; the "
+        "best possible, and that of any frames.",
+    ),
     "ridge": (
         "The simulator's state",
         "R2 of ridge regression on episodes left out; r2 is the mean over quantities.",

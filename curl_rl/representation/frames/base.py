@@ -211,18 +211,7 @@ class Frames:
         Returns the first and the second part, in order. Raises ConfigError where that leaves a part, or a class in
         either, without a frame.
         """
-        if not 0 < share < 1:
-            raise ConfigError(f"a split's share must be above 0 and below 1, got {share}")
-        apart, group = torch.unique(self.episodes, return_inverse=True)
-        kind = torch.full((len(apart),), -1)
-        if self.classes is not None:
-            kind.scatter_reduce_(0, group, self.classes, "amax")
-        order = torch.from_numpy(np.random.default_rng([_RANDOM, seed]).permutation(len(apart)))
-        second = torch.zeros(len(apart), dtype=torch.bool)
-        for each in kind.unique():
-            members = order[kind[order] == each]
-            second[members[: round(share * len(members))]] = True
-        parts = (~second[group]).nonzero()[:, 0], second[group].nonzero()[:, 0]
+        parts = divide(self.episodes, self.classes, share, seed=seed)
         self._check_split(parts)
         return parts
 
@@ -244,6 +233,25 @@ class Frames:
 
     def class_name(self, index: int) -> str:
         return self.class_names[index] if self.class_names else str(index)
+
+
+def divide(episodes: Tensor, classes: Tensor | None, share: float, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide frames (N,) by whole episodes; of each class, where there are any, the second part takes about the share.
+
+    Returns the numbers of the first and the second part, in order. Raises ConfigError for a share that leaves nothing.
+    """
+    if not 0 < share < 1:
+        raise ConfigError(f"a split's share must be above 0 and below 1, got {share}")
+    apart, group = torch.unique(episodes, return_inverse=True)
+    kind = torch.full((len(apart),), -1)
+    if classes is not None:
+        kind.scatter_reduce_(0, group, classes, "amax")
+    order = torch.from_numpy(np.random.default_rng([_RANDOM, seed]).permutation(len(apart)))
+    second = torch.zeros(len(apart), dtype=torch.bool)
+    for each in kind.unique():
+        members = order[kind[order] == each]
+        second[members[: round(share * len(members))]] = True
+    return (~second[group]).nonzero()[:, 0], second[group].nonzero()[:, 0]
 
 
 def _ends(episode: Tensor) -> tuple[Tensor, Tensor]:

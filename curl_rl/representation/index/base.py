@@ -160,18 +160,21 @@ class FrameIndex:
 
         Raises ConfigError for more frames than there are, another size, and values that are not finite.
         """
+        self._check_count(count, len(self))
+        hits = Hits(*self._searcher.search(self.vectors(query), count))
+        single = torch.as_tensor(query).dim() in (1, 3)
+        return Hits(hits.ids[0], hits.similarity[0]) if single else hits
+
+    def vectors(self, query: Tensor | np.ndarray) -> Tensor:
+        """Return the embeddings (Q, d) of a query. Args and errors: as of `search`."""
         query = torch.as_tensor(query)
-        image = query.dtype == torch.uint8
-        single = query.dim() == (3 if image else 1)
-        points = (query[None] if single else query).to(torch.uint8 if image else torch.float32)
-        vectors = self._embed(points) if image else points
+        query = query[None] if query.dim() in (1, 3) else query
+        vectors = self._embed(query) if query.dtype == torch.uint8 else query.to(torch.float32)
         if vectors.dim() != 2 or vectors.shape[1] != self.dim:
             raise ConfigError(f"the index is of {self.dim} numbers a frame, and the query is {tuple(query.shape)}")
         if not vectors.isfinite().all():
             raise ConfigError("the query has values that are not finite: give another")
-        self._check_count(count, len(self))
-        hits = Hits(*self._searcher.search(vectors, count))
-        return Hits(hits.ids[0], hits.similarity[0]) if single else hits
+        return vectors
 
     def neighbours(self, ids: int | str | Tensor, count: int = 10, *, other_episodes: bool = False) -> Hits:
         """Return the frames that are most like frames of the index, by their numbers or one's name, without themselves.

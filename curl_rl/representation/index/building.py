@@ -78,7 +78,7 @@ def _built(
                 raise ConfigError(f"the index is by {index.metric}: leave metric={config.metric} out")
             built = index
             built.append(frames, done=progress.update)
-    built.parts[-1].told.update({"data": config.data, **config.arguments()})
+    built.parts[-1].told.update({"data": config.data, "arguments": config.arguments()})
     return built
 
 
