@@ -59,7 +59,7 @@ def test_a_match_is_the_nearest_class_or_unknown():
     ]
     assert match(given, queries, threshold) == expected
     assert UNKNOWN in expected
-    assert len(set(expected)) == 4
+    assert len(set(expected)) > 2
     assert match(given, queries[0], threshold) == expected[:1]
 
 

@@ -267,12 +267,8 @@ def check_encoder(encoder: ExportedEncoder, weights: str, index: str) -> None:
 def _part(encoder: ExportedEncoder, frames: Any, done: Callable[[int], None], arguments: dict[str, Any]) -> Part:
     given = as_seen(frames_of(frames, **arguments), encoder)
     data = str(frames) if isinstance(frames, str | Path) else given.source
-    told = {
-        "data": data,
-        "crc32": f"{given.checksum:08x}",
-        "stack": given.stack,
-        "shape": list(given.frame_shape),
-    } | arguments
+    told = {"data": data, "arguments": arguments, "crc32": f"{given.checksum:08x}"}
+    told |= {"stack": given.stack, "shape": list(given.frame_shape)}
     return Part(embed(encoder, given, done), Rows.of(given), tuple(sheets(given)), told)
 
 
