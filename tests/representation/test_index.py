@@ -325,7 +325,7 @@ def test_commands_index_append_and_search(tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.startswith("30 frames: 0.0 MB of embeddings in memory, about 0.0 MB of pictures on disk")
     index = FrameIndex.load(out)
-    header, *rows = csv.reader((tmp_path / "lightly.csv").open())
+    header, *rows = csv.reader((tmp_path / "lightly.csv").read_text().splitlines())
     assert header == ["filenames", *(f"embedding_{i}" for i in range(8)), "labels"]
     assert [row[0] for row in rows] == index.rows.names == [f"rec.npz#{i}" for i in range(30)]
     np.testing.assert_allclose(np.array([row[1:9] for row in rows], float), index.embeddings)
@@ -346,7 +346,8 @@ def test_commands_index_append_and_search(tmp_path, capsys):
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [int(row["number"]) for row in table] == hits.ids.tolist()
     np.testing.assert_allclose([float(row["cosine"]) for row in table], hits.similarity, atol=1e-6)
-    assert Image.open(picture).size == (5 * 20 + 8, 20)
+    with Image.open(picture) as shown:
+        assert shown.size == (5 * 20 + 8, 20)
 
     image = tmp_path / "frame.png"
     Image.fromarray(frames(seed=1).obs(torch.tensor([6]))[0].permute(1, 2, 0).numpy()).save(image)
