@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         record,
         report,
         search,
+        select,
         train,
     )
     from curl_rl.commands.arguments import Mixed
@@ -95,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    verbs = (train, record, pretrain, finetune, distil, probe, index, search)
+    verbs = (train, record, pretrain, finetune, distil, probe, index, search, select)
     for verb in (*verbs, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -30,11 +30,13 @@ def run(arguments: argparse.Namespace) -> int:
     from curl_rl.representation.probing.options import compose_probing
     from curl_rl.types import ConfigError
 
-    folders = [Path(each) for each in arguments.encoders if "=" not in each]
+    words = [*arguments.encoders, *(each for each in arguments.probes if "=" in each)]
+    folders = [Path(each) for each in words if "=" not in each]
     if not folders:
         raise ConfigError("give an encoder's folder: curl-rl probe enc --data runs/x --out probe")
-    config = compose_probing([f"data={quoted(arguments.data)}", *(e for e in arguments.encoders if "=" in e)])
-    options = {name: getattr(arguments, name) for name in ("probes", "seeds", "device")}
+    config = compose_probing([f"data={quoted(arguments.data)}", *(e for e in words if "=" in e)])
+    probes = [each for each in arguments.probes if "=" not in each]
+    options = {"probes": probes, "seeds": arguments.seeds, "device": arguments.device}
     probe_folders(folders, arguments.out, config, **options)
     print(f"wrote {build_probe_page(arguments.out)}")
     return 0

@@ -2,12 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
 from curl_rl.config.schema import Config, PretrainedConfig
-from curl_rl.run.assembly import make_agent, make_judges, make_stack
+from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.documents import explain_missing
@@ -16,7 +16,7 @@ from curl_rl.run.rollout import Lane
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import check_state, load_config
 from curl_rl.run.video import check_film, filming
-from curl_rl.types import ConfigError, Episode
+from curl_rl.types import Agent, ConfigError, Episode
 
 
 def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: int, device: str) -> list[Episode]:
@@ -40,6 +40,17 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
         with filming(video, fps=15) if video is not None else nullcontext() as film:
             options: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "film": film}
             return evaluate(agent, [Lane(env, make_stack(config)) for env in judges], seeds, **options)
+
+
+def load_agent(run_dir: Path, device: str) -> Agent:
+    """Return the agent of a run's newest intact checkpoint. Raises as `load_played`."""
+    config, state = load_played(run_dir)
+    with closing(
+        make_environment(dataclasses.replace(config, env=dataclasses.replace(config.env, overlap=False)))
+    ) as env:
+        agent = make_agent(config, env, choose_device(device))
+    agent.load_state_dict(state["agent"])
+    return agent
 
 
 def load_played(run_dir: Path) -> tuple[Config, Mapping[str, Any]]:

@@ -64,6 +64,11 @@ def read_picture(sheet: bytes, tile: Tile, side: int) -> Tensor:
     return torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
 
 
+def png(frame: Tensor) -> bytes:
+    """Return a frame (C, H, W) uint8 as a PNG file, in colours where it has three channels or more."""
+    return _file(frame[: 3 if len(frame) >= 3 else 1], "PNG")
+
+
 def picture_of(tiles: Sequence[Tensor]) -> bytes:
     """Return pictures side by side as a PNG file, the first apart from what follows."""
     padded = [F.pad(tile.expand(3, -1, -1), (2, 2, 2, 2), value=255) for tile in tiles]

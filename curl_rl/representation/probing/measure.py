@@ -156,7 +156,10 @@ def probe_folders(
         raise ConfigError(f"two encoders are called {twice[0]}: rename a folder")
     check_folder(out)
     frames = frames_of(config.data, **config.arguments())
-    chosen = [type(each)(getattr(config, each.config.name)) for each in choose(probes, frames.gives, frames.source)]
+    chosen = [
+        type(each)(getattr(config, each.config.name, each.config))
+        for each in choose(probes, frames.gives, frames.source)
+    ]
     place = choose_device(device)
     encoders = {name: load_encoder(folder, place) for name, folder in zip(names, folders, strict=True)}
     table, maker, known = out / TABLE, made_by(), _known(out / TABLE, frames)

@@ -1,24 +1,11 @@
 """The options of `curl-rl probe`: how frames are read, and those of every probe under its name."""
 
-import dataclasses
-import functools
 from collections.abc import Iterable
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from curl_rl.config.frozen import explaining
-from curl_rl.config.overrides import check_keys, parse
 from curl_rl.config.pretraining import Source
-from curl_rl.config.schema import built, to_node
+from curl_rl.representation.composing import compose_options
 from curl_rl.representation.probes import PROBES
-
-
-@functools.cache
-def schema() -> type:
-    """Return the dataclass of all options."""
-    fields = [(name, cls.Config, dataclasses.field(default_factory=cls.Config)) for name, cls in PROBES.items()]
-    return dataclasses.make_dataclass("Probing", fields, bases=(Source,), frozen=True, kw_only=True)
 
 
 def compose_probing(overrides: Iterable[str]) -> Any:
@@ -26,10 +13,4 @@ def compose_probing(overrides: Iterable[str]) -> Any:
 
     Raises ConfigError, with the nearest names, for what no option is called.
     """
-    parsed, root = parse(overrides), schema()
-    with explaining():
-        node = to_node({}, root)
-        check_keys(parsed, node, root, "probe")
-        for override in parsed:
-            OmegaConf.update(node, override.key_or_group, override.value())
-        return built(node, root)
+    return compose_options(PROBES, (Source,), overrides, "probe")

@@ -1,0 +1,151 @@
+"""Chooses frames of an index as a command does: their pictures, a table to be labelled, and what chose them."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from curl_rl.representation.classifier import load_classifier
+from curl_rl.representation.composing import compose_options
+from curl_rl.representation.frames import Frames
+from curl_rl.representation.index import FrameIndex
+from curl_rl.representation.index.pictures import png
+from curl_rl.representation.index.sources import Sources
+from curl_rl.representation.labels import read_labels
+from curl_rl.representation.looking import as_seen
+from curl_rl.representation.selecting import Doubt, nobody, select
+from curl_rl.representation.selectors import SELECTORS
+from curl_rl.representation.tap import evaluating
+from curl_rl.run.device import choose_device
+from curl_rl.run.files import check_folder, write_whole
+from curl_rl.types import ConfigError
+
+LABELS, DESCRIPTION, IMAGES = "labels.csv", "selection.json", "images"
+_AT_ONCE = 256
+
+
+def compose_selecting(overrides: Iterable[str]) -> Any:
+    """Return the selectors' options that overrides such as "typical.neighbours=10" describe. Errors: as for probes."""
+    return compose_options(SELECTORS, (), overrides, "select")
+
+
+def select_from(
+    path: Path,
+    out: Path,
+    config: Any,
+    *,
+    by: Sequence[str],
+    count: int,
+    labels: Path | None = None,
+    classifier: Path | None = None,
+    run: Path | None = None,
+    link: bool = False,
+    copy: bool = True,
+    seed: int = 0,
+    device: str = "auto",
+) -> Path:
+    """Choose frames of an index and lay them out in a folder to be labelled; return the table to be filled.
+
+    Args: config, of `compose_selecting`; labels, a CSV file of the frames that have one; classifier or run, who is
+    uncertain; link, image files rather than copy them; copy, lay out pictures at all.
+
+    Raises ConfigError for what does not fit the index, FileExistsError where `out` holds a selection, which a person
+    may have labelled.
+    """
+    check_folder(out)
+    if (out / LABELS).exists() or (out / DESCRIPTION).exists():
+        raise FileExistsError(f"{out} holds a selection, perhaps labelled by now: give another --out")
+    index = FrameIndex.load(path)
+    sources = Sources(index)
+    selectors = [SELECTORS[name](getattr(config, name, SELECTORS[name].Config())) for name in by]
+    labelled = read_labels(labels) if labels else {}
+    chosen = select(
+        index, selectors, count, labelled=labelled, doubt=_doubt(sources, classifier, run, device), seed=seed
+    )
+    names = [index.rows.names[number] for number in chosen.tolist()]
+    for name in names:
+        index.number(name)  # a label's name must be of one frame
+    if copy:
+        for number, name in zip(chosen.tolist(), names, strict=True):
+            _lay_out(sources, number, out / IMAGES / name, link=link)
+    told = {
+        "index": {"path": str(path), "encoder": index.weights, "sources": [part.told for part in index.parts]},
+        "by": [vars(selector.config) for selector in selectors],
+        "seed": seed,
+        "labelled": len(labelled),
+        "uncertain": str(classifier or run or ""),
+        "chosen": [{"number": n, "name": name} for n, name in zip(chosen.tolist(), names, strict=True)],
+    }
+    write_whole({out / LABELS: _table(names), out / DESCRIPTION: json.dumps(told, indent=2) + "\n"})
+    return out / LABELS
+
+
+def _table(names: Iterable[str]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["name", "class"])
+    writer.writerows([name, ""] for name in names)
+    return buffer.getvalue()
+
+
+def _lay_out(sources: Sources, number: int, place: Path, *, link: bool) -> None:
+    """Copy or link the image file that a frame is; write a picture of one that is none."""
+    file = sources.file(number)
+    if file is None:
+        if link:
+            raise ConfigError(
+                "frames of runs, videos and recordings are no files that could be linked: leave --link out"
+            )
+        write_whole({place.with_name(f"{place.name}.png"): png(sources.newest(number))})
+    elif link:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(file.resolve(), place)
+    else:
+        write_whole({place: file.read_bytes()})
+
+
+def _doubt(sources: Sources, classifier: Path | None, run: Path | None, device: str) -> Doubt:
+    """Return what tells how uncertain a classifier, or the twin critics of a run's agent, are of each frame."""
+    if classifier and run:
+        raise ConfigError("a classifier and a run are both uncertain in their own ways: give one of them")
+    if classifier:
+        return lambda: _margins(sources, classifier, device)
+    return (lambda: _disagreement(sources, run, device)) if run else nobody
+
+
+@torch.no_grad()
+def _margins(sources: Sources, folder: Path, device: str) -> Tensor:
+    """Return (N,) how little more likely the best class is than the second."""
+    place = choose_device(device)
+    model, found = load_classifier(folder, place), list[Tensor]()
+    with evaluating(model):
+        for frames in sources.frames:
+            seen = as_seen(frames, model.encoder, str(folder))
+            for ids in torch.arange(len(seen)).split(_AT_ONCE):
+                best = model(seen.obs(ids).to(place)).softmax(1).topk(2).values
+                found.append(1 - (best[:, 0] - best[:, 1]).cpu())
+    return torch.cat(found)
+
+
+def _disagreement(sources: Sources, run_dir: Path, device: str) -> Tensor:
+    """Return (N,) how far apart the twin critics of a run's agent value what it would do."""
+    from curl_rl.run.playing import load_agent
+    from curl_rl.run.stored import load_config
+
+    stack, agent = load_config(run_dir).env.frame_stack, load_agent(run_dir, device)
+    if (ask := getattr(agent, "disagreement", None)) is None:
+        raise ConfigError(f"the agent of {run_dir} has no twin critics: give a classifier, or a run of agent=sac")
+    return torch.cat([_asked(ask, frames.stacked(stack)) for frames in sources.frames])
+
+
+def _asked(ask: Any, frames: Frames) -> Tensor:
+    try:
+        return torch.cat([ask(frames.obs(ids).numpy()) for ids in torch.arange(len(frames)).split(_AT_ONCE)])
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"the run's agent does not take {frames.source}: {error}") from None
