@@ -97,8 +97,7 @@ def known_of(encoder, frames, name: str, layer: str, quantity: str, *, seeds: in
 def test_features_learn_where_things_are(reach):
     """The small sister of the next: half as long."""
     initial, trained = (
-        known_of(encoder, reach, "ridge", "features", "r2")
-        for encoder in (taught(reach), taught(reach, "simclr", 200))
+        known_of(encoder, reach, "ridge", "features", "r2") for encoder in (taught(reach), taught(reach, "simclr", 200))
     )
     assert trained >= initial + 0.2
 
