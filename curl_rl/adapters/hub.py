@@ -20,7 +20,7 @@ from curl_rl.representation.export import (
 CARD = "README.md"
 _FILES = (CONFIG, "*.safetensors", CARD)  # an encoder's weights, and those of the heads beside it
 _KEYS = ("probe", "layer", "quantity")
-_BESIDE = ("untrained", "pixels")  # subjects of a probe's table that stand beside
+_BESIDE = ("untrained", "pixels")  # what stands beside
 Results = dict[tuple[str, ...], dict[str, float]]
 
 
@@ -95,11 +95,14 @@ def probe_results(path: str | Path, weights: str) -> Results:
     values: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     try:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                mine = bool(told := row.get("weights")) and weights.startswith(told)
-                if mine or row.get("subject") in _BESIDE:
-                    name = "encoder" if mine else str(row["subject"])
-                    values[tuple(row.get(key) or "" for key in _KEYS)][name].append(float(row["value"]))
+            rows = list(csv.DictReader(file))
+        mine = [row for row in rows if (told := row.get("weights")) and weights.startswith(told)]
+        kinds = {row["kind"] for row in mine}
+        beside = {"pixels": "pixels", **{f"untrained {kind}": "untrained" for kind in kinds}}
+        others = [row for row in rows if row.get("subject") in beside]
+        for row in (*mine, *others):
+            name = beside.get(str(row["subject"]), "encoder")
+            values[tuple(row.get(key) or "" for key in _KEYS)][name].append(float(row["value"]))
     except (csv.Error, LookupError, TypeError, ValueError) as error:
         raise EncoderError(f"{path} has a row without a number as its value: give the CSV of curl-rl probe") from error
     found = {key: each for key, each in values.items() if "encoder" in each}

@@ -47,6 +47,8 @@ def described_encoder(path: Path, key: str) -> dict[str, Any]:
     try:
         described = json.loads((path / "config.json").read_text(encoding="utf-8"))["encoder"]
         return {**described, "name": str(described["name"])}
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        mend = "give one that curl-rl pretrain or curl-rl export wrote"
-        raise ConfigError(f"{key}={path} is no encoder's folder ({type(error).__name__}): {mend}") from None
+    except OSError as error:
+        fault = f"its config.json cannot be read, {error.strerror}"
+    except (ValueError, LookupError, TypeError):
+        fault = "its config.json describes none"
+    raise ConfigError(f"{key}={path} is no encoder's folder ({fault}): give one of curl-rl pretrain or curl-rl export")

@@ -1,6 +1,7 @@
 """The configuration of pre-training: what trains an encoder without an agent, checked and frozen like a run's."""
 
 import dataclasses
+import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -36,6 +37,15 @@ class Learning:
     def __post_init__(self) -> None:
         check(self)
         check_device(self.device)
+
+    @classmethod
+    def given(cls, options: Mapping[str, Any]) -> Self:
+        """Return these options, by their names. Raises ConfigError, with the nearest names, for any others."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        if odd := [name for name in options if name not in names]:
+            near = difflib.get_close_matches(odd[0], names, 3, 0.4) or names
+            raise ConfigError(f"there is no option {odd[0]}: give {' or '.join(near)}")
+        return cls(**options)
 
     @classmethod
     def of(cls, config: Any) -> Self:

@@ -50,14 +50,15 @@ class Augmentation:
 
     def check(self, images: Tensor) -> None:
         """Raise ConfigError for what cannot be made of such images (B, C, H, W), or is not what was asked for."""
-        crop, side = self(images, torch.Generator()), self.config.seen_size(images.shape[-1])
-        wanted = (*images.shape[:2], side, side), (len(images), 2)
+        crop, sides = self(images, torch.Generator()), map(self.config.seen_size, images.shape[-2:])
+        wanted = (*images.shape[:2], *sides), (len(images), 2)
         if not isinstance(crop, Crop) or (tuple(crop.images.shape), tuple(crop.offsets.shape)) != wanted:
             raise ConfigError(f"augmentation={self.config.name} must return a Crop of images and offsets {wanted}")
 
     def centre(self, images: Tensor) -> Tensor:
         """Return images as acting shows them: cut to their middle, or in the middle of a black canvas."""
-        return center_fit(images, self.config.seen_size(images.shape[-1]))
+        side = images.shape[-1]
+        return images if (seen := self.config.seen_size(side)) == side else center_fit(images, seen)
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,12 @@ def make_augmentation(given: Augment, frames: Frames) -> Augmentation:
         augmentation = AUGMENTATIONS[given](AUGMENTATIONS[given].Config())
     else:
         augmentation = given if isinstance(given, Augmentation) else Own(given)
-    augmentation.check(torch.zeros((2, *frames.obs_shape), dtype=torch.uint8))
+    height, width = frames.frame_shape[1:]
+    try:
+        augmentation.check(torch.zeros((2, *frames.obs_shape), dtype=torch.uint8))
+    except ConfigError as error:
+        mend = "" if height == width else f": give size={min(height, width)}, which makes them square"
+        raise ConfigError(f"{error}{mend}") from None
     return augmentation
 
 

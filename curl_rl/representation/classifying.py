@@ -97,7 +97,7 @@ class ClassifierTrainer(Kept, Generic[S]):
     def write(self, out: Path, update: int) -> None:
         """Write the classifier's folder."""
         told = {**self.describe(), "updates": update, "stack": self.frames.stack}
-        save_classifier(self.classifier, told.pop("encoder"), out, **told)
+        save_classifier(self.classifier, told.pop("encoder"), out, training=True, **told)
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""

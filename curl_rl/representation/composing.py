@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -11,6 +11,7 @@ from curl_rl.config.frozen import explaining
 from curl_rl.config.overrides import check_keys, parse
 from curl_rl.config.schema import built, to_node
 from curl_rl.options import Registry
+from curl_rl.types import ConfigError
 
 
 def compose_options(registry: Registry, bases: tuple[type, ...], overrides: Iterable[str], command: str) -> Any:
@@ -25,6 +26,16 @@ def compose_options(registry: Registry, bases: tuple[type, ...], overrides: Iter
         for override in parsed:
             OmegaConf.update(node, override.key_or_group, override.value())
         return built(node, root)
+
+
+def check_effect(config: Any, classes: Mapping[str, Any], chosen: Collection[str], command: str) -> None:
+    """Raise ConfigError for an option of a class that is not chosen."""
+    for name, cls in classes.items():
+        usual, given = dataclasses.asdict(cls.Config()), dataclasses.asdict(getattr(config, name))
+        if name not in chosen and (odd := [key for key in usual if given[key] != usual[key]]):
+            raise ConfigError(
+                f"{name}.{odd[0]} has no effect on this {command}, which does without {name}: leave it out"
+            )
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from curl_rl.representation.export import read_description
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.labels import Labels, classify, read_labels
 from curl_rl.representation.order import Rounds, passes, rounds
-from curl_rl.representation.tap import Tap, evaluating
+from curl_rl.representation.tap import Prepare, Tap, evaluating
 from curl_rl.run.device import choose_device
 from curl_rl.run.folder import weights_hash
 from curl_rl.types import Batch, ConfigError, Metrics
@@ -38,6 +38,7 @@ class Distiller(ClassifierTrainer[Distilling]):
         student: an encoder, or a `Tap`, trained in place; unless given one as the teacher's, from its beginning.
         labels: as of `Finetuner`, of some of the frames, whose cross-entropy has the weight 1 - alpha.
         augment: as of `Pretrainer`; teacher and student see the same view.
+        module, prepare: as of `load_classifier`, where the teacher's folder holds a network of one's own.
         options: those of `Distilling`, such as temperature.
 
     Raises ConfigError for frames that do not fit teacher or student, and for labels that fit neither.
@@ -53,13 +54,17 @@ class Distiller(ClassifierTrainer[Distilling]):
         student: Encoder | None = None,
         labels: Labels | None = None,
         augment: Augment = "shift",
+        module: nn.Module | None = None,
+        prepare: Prepare | None = None,
         **options: Any,
     ):
-        self.settings = settings = Distilling(**options)
+        self.settings = settings = Distilling.given(options)
         device, frames = choose_device(settings.device), frames_of(frames)
         augmentation = make_augmentation(augment, frames)
         self.told = {} if isinstance(teacher, Classifier) else {"labels_seen": _labels_seen(teacher)}
-        self.teacher = (teacher if isinstance(teacher, Classifier) else load_classifier(teacher)).to(device)
+        loaded = not isinstance(teacher, Classifier)
+        self.teacher = (load_classifier(teacher, module=module, prepare=prepare) if loaded else teacher).to(device)
+        self.began = weights_hash(self.teacher)
         torch.manual_seed(settings.seed)
         student = _like(self.teacher) if student is None else student
         for encoder in (self.teacher.encoder.encoder, student):
@@ -109,6 +114,12 @@ class Distiller(ClassifierTrainer[Distilling]):
         size = self.settings.batch_size
         true = F.cross_entropy(logits[size:], cast(Tensor, batch.classes)[size:])
         return alpha * loss + (1 - alpha) * true, metrics | {"label_loss": true.detach()}
+
+    def write(self, out: Path, update: int) -> None:
+        """Write the student's folder. Raises ConfigError where the teacher has changed."""
+        if weights_hash(self.teacher) != self.began:
+            raise ConfigError("the teacher has changed: its own forward pass moves its weights, in eval mode too")
+        super().write(out, update)
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""

@@ -153,13 +153,14 @@ def save_encoder(
     out: Path,
     *,
     parts: Mapping[str, nn.Sequential] | None = None,
+    training: bool = False,
     **extra: Any,
 ) -> Path:
     """Write an encoder as a folder; an older one there stays whole until the new one is.
 
     Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; parts, heads of
-    plain layers to stand beside it; extra, whatever else config.json shall say, as JSON. Raises ValueError for what
-    `load_encoder` would refuse, WriteError.
+    plain layers to stand beside it; training, whether it is trained there; extra, whatever else config.json shall say,
+    as JSON. Raises ValueError for what `load_encoder` would refuse, WriteError.
     """
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
@@ -167,7 +168,9 @@ def save_encoder(
     blank = encoder if isinstance(encoder, Tap) else _blank(config, encoder.obs_shape)
     if fault := misfit(blank, tensors):
         raise ValueError(f"this encoder is not saved: {fault}")
-    check_place(out)
+    check_place(out, training=training)
+    if not training:
+        _spare(out)
     described = {
         "encoder": dict(config),
         "obs_shape": list(obs_shape),
@@ -190,6 +193,8 @@ def copy_encoder(path: str | Path, out: str | Path, beside: Mapping[str, str | b
     path, out = Path(path), Path(out)
     described, _ = read_folder(path)
     check_place(out)
+    if path.resolve() != out.resolve():
+        _spare(out)
     told = {out / name: text.encode() if isinstance(text, str) else text for name, text in (beside or {}).items()}
     for file, content in told.items():
         if file.is_file() and file.read_bytes() != content:
@@ -240,6 +245,8 @@ def load_encoder(
     tapped = _tapped(described, path, module, prepare)
     loaded = tapped or blank_encoder(described, str(path / CONFIG))
     if fault := misfit(loaded.encoder, tensors):
+        if tapped:
+            raise EncoderError(f"{path} holds weights of another network than the given module: {fault}")
         raise damaged(path, WEIGHTS, fault)
     filled = loaded if tapped else loaded.to_empty(device="cpu")
     filled.load_state_dict({f"encoder.{key}": tensor for key, tensor in tensors.items()})
@@ -263,10 +270,11 @@ def _tapped(
         return None
     network = str(config.get("network", "")).rpartition(":")[2]
     if module is None:
-        mend = f"load_encoder({str(path)!r}, module={network}())"
-        raise EncoderError(f"{path} holds weights of a network of your own, {config.get('network')}: {mend}")
+        raise EncoderError(
+            f"{path} holds weights of a network of your own, {config.get('network')}: give it, module={network}()"
+        )
     if config.get("prepare") and prepare is None:
-        raise EncoderError(f"{path} was trained with prepare={config['prepare']}: give load_encoder the same prepare")
+        raise EncoderError(f"{path} was trained with prepare={config['prepare']}: give the same prepare")
     try:
         tap = Tap(module, layer=config["layer"], prepare=prepare).see(tuple(described["input_shape"]))
         return ExportedEncoder(tap, tuple(described["obs_shape"])).eval()
@@ -295,15 +303,22 @@ def _blank(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Encoder:
 def check_place(out: Path, *, training: bool = False) -> None:
     """Raise an OSError where a folder cannot be, or where a run or another program's config.json is.
 
-    Args: training, whether what is to be there is pre-trained, and must not take another encoder's place.
+    Args: training, whether what is to be there is trained there, and must not take another encoder's place.
     """
     check_folder(out)
-    if training and (out / WEIGHTS).exists() and not (out / TRAINING).is_dir():
+    trained = (out / TRAINING).is_dir()
+    if training and (out / WEIGHTS).exists() and not trained:
         raise FileExistsError(f"{out} holds an encoder that was not trained there: give another out")
-    if (out / CONFIG).exists() and not (out / WEIGHTS).exists():
+    if (out / CONFIG).exists() and not (out / WEIGHTS).exists() and not trained:
         raise FileExistsError(f"{out} holds a {CONFIG} that is no encoder's, perhaps a run's: give another --out")
     if any((out / name).exists() for name in _OF_A_RUN):
         raise FileExistsError(f"{out} is a run directory: give another --out, for example {out / 'encoder'}")
+
+
+def _spare(out: Path) -> None:
+    """Raise FileExistsError where an encoder lies beside what trained it and would go on."""
+    if (out / TRAINING).is_dir():
+        raise FileExistsError(f"{out} holds an encoder and what trained it: give another --out")
 
 
 def export_run(run_dir: str | Path, out: str | Path) -> Path:

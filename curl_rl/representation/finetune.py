@@ -19,7 +19,7 @@ from curl_rl.representation.export import HEAD, load_encoder, load_part, read_de
 from curl_rl.representation.labels import Labels, labelled_frames
 from curl_rl.representation.order import rounds
 from curl_rl.representation.probes.base import labelled
-from curl_rl.representation.tap import Prepare, evaluating
+from curl_rl.representation.tap import Prepare, evaluating, unchanged
 from curl_rl.run.device import choose_device
 from curl_rl.run.folder import weights_hash
 from curl_rl.types import Batch, ConfigError, Metrics
@@ -58,22 +58,29 @@ class Finetuner(ClassifierTrainer[Tuning]):
         augment: Augment = "shift",
         **options: Any,
     ):
-        self.settings = settings = Tuning(**options)
+        self.settings = settings = Tuning.given(options)
         device, frames = choose_device(settings.device), labelled_frames(labels, frames)
         augmentation = make_augmentation(augment, frames)
         kept, self.told = _kept(encoder, settings.from_layer), {} if isinstance(encoder, Encoder) else _told(encoder)
         if not isinstance(encoder, Encoder):
             encoder = load_encoder(encoder, module=module, prepare=prepare).encoder
         fit(encoder, frames, augmentation)
-        self.began = weights_hash(encoder)
+        self.began, self.kept_head = weights_hash(encoder), weights_hash(nn.Sequential(*kept))
         torch.manual_seed(settings.seed)
         last = nn.Linear(out_features(kept, encoder.feature_dim), len(frames.class_names))
         head = nn.Sequential(*kept, last).train()
         trained = [last] if settings.freeze else [encoder.train(), head]
         parts = {"trained": trained, "frames": frames, "augmentation": augmentation, "device": device}
         super().__init__(encoder, head, frames.class_names, **parts)
+        self._try_freezing()
         self.learned, self.held_out = self._divided()
         self.order = rounds(frames, self.learned, settings, balanced=settings.balanced)
+
+    def _try_freezing(self) -> None:
+        """Look at two frames. Raises ConfigError where a network that shall stay as it is moves its own weights."""
+        if self.settings.freeze:
+            with unchanged(self.encoder, "the network"), torch.no_grad():
+                self._logits(self.frames.obs(torch.arange(min(2, len(self.frames)))).to(self.device))
 
     def _divided(self) -> tuple[Tensor, Tensor]:
         """Return the labelled frames that are learned from, and those of the episodes that are held out."""
@@ -109,8 +116,9 @@ class Finetuner(ClassifierTrainer[Tuning]):
 
     def write(self, out: Path, update: int) -> None:
         """Write the classifier's folder. Raises ConfigError where an encoder that shall stay as it is has changed."""
-        if self.settings.freeze and weights_hash(self.encoder) != self.began:
-            raise ConfigError("the network changes its own buffers as it runs, in eval mode too: leave freeze out")
+        now = weights_hash(self.encoder), weights_hash(self.head[:-1])
+        if self.settings.freeze and now != (self.began, self.kept_head):
+            raise ConfigError("the network was to stay as it is and has changed: leave freeze out")
         super().write(out, update)
 
     def describe(self) -> dict[str, Any]:

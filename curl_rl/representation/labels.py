@@ -1,6 +1,7 @@
 """Labels of frames: a CSV file of names and classes, and the frames that it is of."""
 
 import csv
+import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def read_labels(path: str | Path) -> dict[str, str]:
     """
     path, found = Path(path), dict[str, str]()
     for number, (name, label) in _rows(path):
+        name = posixpath.normpath(name)  # noqa: PLW2901 - ./a and a are one file
         if found.setdefault(name, label) != label:
             raise ConfigError(f"{path}, row {number}: {name!r} is {label!r} here and {found[name]!r} before: keep one")
     if not found:
@@ -65,8 +67,10 @@ def labelled_frames(labels: Labels | None, frames: Any = None, **arguments: Any)
         named = read_labels(labels)
         beside = {"source": Path(labels).parent, "only": tuple(named)} if frames is None else {"source": frames}
         found = frames_of(**beside, **arguments)
-        there = set(map(found.name, range(len(found))))  # with skip_bad not all
-        classified = classify(found, named if frames is not None else {n: named[n] for n in named if n in there})
+        if frames is None and arguments.get("skip_bad"):  # all are files, of which some were left out
+            there = set(map(found.name, range(len(found))))
+            named = {name: named[name] for name in named if name in there}
+        classified = classify(found, named)
     if len(classified.class_names) < 2:
         told = ", ".join(map(repr, classified.class_names))
         raise ConfigError(f"{found.source} is labelled with one class, {told}: label two or more")
@@ -80,7 +84,11 @@ def classify(frames: Frames, labels: Mapping[str, str], class_names: Sequence[st
 
     Raises ConfigError for names that no frame has, and for classes that are not named.
     """
-    numbers = {frames.name(i): i for i in range(len(frames))}
+    labels, numbers = {str(name): label for name, label in labels.items()}, dict[str, int]()
+    for i in range(len(frames)):
+        name = frames.name(i)
+        if numbers.setdefault(name, i) != i and name in labels:
+            raise ConfigError(f"{frames.source} has two frames {name!r}: label frames whose names are their own")
     check_names(labels, numbers, frames.source)
     class_names = class_names or sorted(set(labels.values()))
     if odd := sorted(set(labels.values()) - set(class_names)):

@@ -21,13 +21,13 @@ from curl_rl.objectives import OBJECTIVES, check_needs, make_objective
 from curl_rl.objectives.learner import Learner, Pace
 from curl_rl.options import shown
 from curl_rl.representation.augment import Augment, fit, make_augmentation, seen_shape
-from curl_rl.representation.export import HEAD, describe_encoder, save_encoder
+from curl_rl.representation.export import HEAD, ExportedEncoder, describe_encoder, save_encoder
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.order import passes
 from curl_rl.representation.processes import launched
 from curl_rl.representation.session import count_updates, run_training
 from curl_rl.representation.shares import Shared
-from curl_rl.representation.tap import evaluating
+from curl_rl.representation.tap import Tap, evaluating
 from curl_rl.run.device import choose_device
 from curl_rl.run.logger import MetricMeans
 from curl_rl.run.machine import lacks_memory
@@ -44,7 +44,8 @@ class Pretrainer(Kept):
         run.train(updates=5_000, out="pre/")
 
     Args:
-        encoder: a `Tap` around a network, or an encoder of this package; trained in place.
+        encoder: a `Tap` around a network, or an encoder of this package; trained in place. If it is in eval mode as a
+            whole it is put into train mode; parts of it that alone are in eval mode stay so.
         objective: its name, or its configuration.
         frames: what `frames_of` takes.
         augment: by name, configured, or a callable that takes images (B, C, H, W) uint8 and gives as many of one size;
@@ -69,7 +70,7 @@ class Pretrainer(Kept):
     ):
         if not isinstance(encoder, Encoder):
             raise ConfigError(f"{type(encoder).__name__} is no encoder: give Tap(net, layer=...) around a network")
-        self.settings, self.frames = Training(**options), frames_of(frames)
+        self.settings, self.frames = Training.given(options), frames_of(frames)
         self.processes = launched(self.settings.device)
         self.device = choose_device(self.processes.device or self.settings.device)
         torch.manual_seed(self.settings.seed)
@@ -77,14 +78,20 @@ class Pretrainer(Kept):
         views = [make_augmentation(each, self.frames) for each in (augment, augment_key or augment)]
         fit(encoder, self.frames, views[0])
         encoder.bf16 = self.settings.precision == "bf16"
-        self.learner = self._make_learner(encoder, config, views)
+        self.learner = self._make_learner(_awake(encoder), config, views)
         self.order = passes(self.frames, self.settings, config.needs)
         self._make_optimizers()
         self.means = MetricMeans()
 
     def _make_learner(self, encoder: Encoder, config: Any, views: Sequence[Augmentation]) -> Learner:
         settings, frames = self.settings, self.frames
-        check_needs(config, gives(frames, encoder), frames.source)
+        there = gives(frames, encoder)
+        if config.needs - there == {"map"}:
+            raise ConfigError(
+                f"objective={config.name} needs a map (channels, height, width), and the encoder gives "
+                f"{tuple(encoder.conv_shape)}: tap a convolutional layer"
+            )
+        check_needs(config, there, frames.source)
         config.check_batch(settings.batch_size)
         if config.coefficient == 0:
             raise ConfigError(f"objective={config.name} has no loss: choose one that trains an encoder")
@@ -97,6 +104,8 @@ class Pretrainer(Kept):
     def _make_optimizers(self) -> None:
         settings = self.settings
         trained = [p for p in (*self.learner.encoder.parameters(), *self.learner.heads()) if p.requires_grad]
+        if not any(p.requires_grad for p in self.learner.encoder.parameters()):
+            raise ConfigError("no parameter of the encoder can be trained: give some requires_grad_(True)")
         groups = decayed(trained, settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
         self.head = self.head_optimizer = None
@@ -110,11 +119,18 @@ class Pretrainer(Kept):
     def encoder(self) -> Encoder:
         return self.learner.encoder
 
+    @property
+    def _exported(self) -> ExportedEncoder:
+        return ExportedEncoder(self.encoder, self.frames.obs_shape)
+
     @torch.no_grad()
     def embed(self, images: Tensor, *, projection: bool = False) -> Tensor:
-        """Return features (B, d) of observations (B, k*C, H, W) uint8, or their projections by the objective's head."""
+        """Return features (B, d) of observations (B, k*C, H, W) uint8, or their projections by the objective's head.
+
+        Raises ValueError for images of another kind than the frames.
+        """
         with evaluating(self.encoder):
-            features = self.encoder(self.learner.whole(images).to(self.device))
+            features = self._exported(images.to(self.device) if isinstance(images, Tensor) else images)
         if not projection:
             return features
         if (head := self.learner.objective.feature_head) is None:
@@ -201,7 +217,7 @@ class Pretrainer(Kept):
         told = {**self.describe(), "updates": update, "stack": self.frames.stack}
         head = self.plain_head()
         parts = {} if head is None else {HEAD: head}
-        save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, parts=parts, **told)
+        save_encoder(self.encoder, told.pop("encoder"), self.frames.obs_shape, out, parts=parts, training=True, **told)
 
     def plain_head(self) -> nn.Sequential | None:
         """Return the objective's head of features as plain layers, normalised by statistics of some of the frames."""
@@ -217,12 +233,20 @@ class Pretrainer(Kept):
         config = self.learner.objective.config
         told = {"objective": dataclasses.asdict(config)}
         told |= {name: dataclasses.asdict(view.config) for name, view in views.items()}
-        seen = {"labels", "classes"} & config.needs
+        seen = {"labels": len(self.frames), "classes": int(self.frames.known.sum())}
         return told | {
             "encoder": describe_encoder(self.encoder),
             "data": {"frames": len(self.frames), "crc32": self.frames.checksum},
-            "labels_seen": len(self.frames) if seen else 0,
+            "labels_seen": max((count for kind, count in seen.items() if kind in config.needs), default=0),
         }
+
+
+def _awake(encoder: Encoder) -> Encoder:
+    """Put an encoder, or a network, that is in eval mode as a whole into train mode."""
+    whole = encoder.net if isinstance(encoder, Tap) else encoder
+    if not whole.training:
+        whole.train()
+    return encoder
 
 
 def gives(frames: Frames, encoder: Encoder) -> frozenset[str]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from curl_rl.representation.classifier import load_classifier
-from curl_rl.representation.composing import compose_options
+from curl_rl.representation.composing import check_effect, compose_options
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.pictures import png
@@ -63,6 +63,7 @@ def select_from(
         raise FileExistsError(f"{out} holds a selection, perhaps labelled by now: give another --out")
     index = FrameIndex.load(path)
     sources = Sources(index)
+    check_effect(config, SELECTORS, by, "selection")
     selectors = [SELECTORS[name](getattr(config, name, SELECTORS[name].Config())) for name in by]
     labelled = read_labels(labels) if labels else {}
     chosen = select(

@@ -16,6 +16,7 @@ from curl_rl.representation.export import TRAINING, check_place
 from curl_rl.representation.processes import Processes
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import prepare_torch
+from curl_rl.run.folder import EncoderError, part_files, read_folder
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
@@ -103,7 +104,8 @@ class Session:
             self.trainer.load_state_dict(state["trainer"])
             self.update = self.saved = state["update"]
         if self.update == self.total:
-            self._tell(f"{self.out} is finished: {self.total:,} updates")
+            mended = self._mend()
+            self._tell(f"{self.out} is finished: {self.total:,} updates{mended}")
             return 0
         self.watch = Stopwatch(state["seconds"] if state else 0.0, self._clock.frame)
         with (
@@ -116,6 +118,18 @@ class Session:
             self._tell(f"stopped after {self.update:,} updates; the same command goes on")
             return 128 + self.stop.signal
         return 0
+
+    def _mend(self) -> str:
+        """Write what was trained anew where its folder is not as it was written; say so."""
+        if not self.processes.main:
+            return ""
+        try:
+            described, _ = read_folder(self.out)
+            part_files(self.out, described)
+        except (EncoderError, OSError):
+            self.trainer.write(self.out, self.update)
+            return "; its folder was damaged and is written anew"
+        return ""
 
     def _tell(self, text: str) -> None:
         if self.processes.main:

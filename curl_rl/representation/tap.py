@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from curl_rl.nn.encoders import Encoder
+from curl_rl.run.folder import weights_hash
 from curl_rl.types import ConfigError
 
 Prepare = Callable[[Tensor], Tensor]
@@ -35,6 +36,8 @@ class Tap(Encoder):
 
     def __init__(self, net: nn.Module, *, layer: str | int = "", prepare: Prepare | None = None):
         nn.Module.__init__(self)
+        if not isinstance(net, nn.Module):
+            raise ConfigError(f"{title(net)} is no network: give a torch.nn.Module")
         self.net, self.layer, self.bf16 = net, _name(net, layer), False
         self.prepare = prepare or _unit
         self.head = nn.Flatten()
@@ -124,14 +127,31 @@ class _ReachedError(Exception):
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module into eval mode inside, and each of its parts back as it was."""
+    """Put a module into eval mode inside; put each of its parts back as it was, and its buffers."""
     before = {part: part.training for part in module.modules()}
+    buffers = [(part, key, buffer, buffer.clone()) for part in before for key, buffer in _buffers(part)]
     try:
         module.eval()
         yield
     finally:
         for part, training in before.items():
             part.training = training
+        with torch.no_grad():
+            for part, key, buffer, content in buffers:  # a network of one's own may move them in eval mode too
+                setattr(part, key, buffer.copy_(content))
+
+
+def _buffers(part: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(part.named_buffers(recurse=False))
+
+
+@contextmanager
+def unchanged(module: nn.Module, name: str) -> Iterator[None]:
+    """Raise ConfigError after what is done inside unless each weight and buffer is as it was before."""
+    before = weights_hash(module)
+    yield
+    if weights_hash(module) != before:
+        raise ConfigError(f"{name} was to stay as it is and has changed: its own forward pass moves its weights")
 
 
 def title(made: Any) -> str:
@@ -154,6 +174,8 @@ def _name(net: nn.Module, layer: str | int) -> str:
             )
         return layer
     names = [name for name, _ in net.named_children()]
+    if not isinstance(layer, int):
+        raise ConfigError(f"layer={layer!r} is neither a name nor a whole number: give one of {', '.join(names)}")
     if not -len(names) <= layer < len(names):
         raise ConfigError(f"{type(net).__name__} has {len(names)} children, no number {layer}: {', '.join(names)}")
     return names[layer]

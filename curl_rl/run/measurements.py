@@ -3,7 +3,7 @@
 import csv
 import fcntl
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -39,12 +39,22 @@ def merge_rows(path: Path, rows: Sequence[Row], key: Sequence[str]) -> None:
         return tuple(str(row[column]) for column in key)
 
     new = {named(row) for row in rows}
+    _change(path, lambda old: [*(row for row in old if named(row) not in new), *rows])
+
+
+def drop_rows(path: Path, which: Callable[[Row], bool]) -> None:
+    """Take rows out of a CSV file. Several processes may do so at once."""
+    _change(path, lambda old: [row for row in old if not which(row)])
+
+
+def _change(path: Path, change: Callable[[Sequence[Row]], Sequence[Row]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        merged = [*(row for row in read_rows(path) if named(row) not in new), *rows]
+        old = read_rows(path)
+        merged = change(old)
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(dict.fromkeys(chain(*merged))), lineterminator="\n")
+        writer = csv.DictWriter(buffer, list(dict.fromkeys(chain(*(merged or old)))), lineterminator="\n")
         writer.writeheader()
         writer.writerows(merged)
         write_whole({path: buffer.getvalue()})

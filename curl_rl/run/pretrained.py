@@ -1,24 +1,27 @@
 """A run's start from a trained encoder: its weights, and what a run tells of them."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from curl_rl.config.schema import Config
 from curl_rl.nn.encoders import Encoder, encoder_config
-from curl_rl.run.folder import misfit, read_description, read_folder
+from curl_rl.run.folder import misfit, read_description, read_folder, weights_hash
 from curl_rl.types import ConfigError
+
+T = TypeVar("T")
 
 
 def begin_from(config: Config, encoder: Encoder) -> None:
     """Give an encoder the weights that a run starts from, and freeze it where that is asked for.
 
-    Raises ConfigError where the folder holds another encoder, or one of other images, FileNotFoundError where it holds
-    none, and EncoderError where it was changed.
+    Raises ConfigError where the folder holds none, another encoder, or one of other images, and EncoderError where it
+    was changed.
     """
     if not config.pretrained.path:
         return
     path = Path(config.pretrained.path)
-    described, weights = read_folder(path)
+    described, weights = _read(path, read_folder)
     if encoder_config(**described["encoder"]) != config.encoder:
         raise ConfigError(
             f"{path} holds {described['encoder']}, and this run has {config.encoder}: give another folder"
@@ -38,4 +41,17 @@ def told_of(config: Config) -> dict[str, Any]:
     """Return what a run's metadata and checkpoints say of the weights that it started from; nothing without any."""
     if not (path := config.pretrained.path):
         return {}
-    return {"pretrained": read_description(Path(path))["weights"]}
+    return {"pretrained": _read(Path(path), read_description)["weights"]}
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no encoder in pretrained.path={path}: put back the one that was there") from None
+
+
+def check_frozen(config: Config, encoder: Any, weights: str) -> None:
+    """Raise ConfigError where a run's encoder was to stay as it began, with weights of this hash, and has changed."""
+    if config.pretrained.freeze and weights_hash(encoder) != weights:
+        raise ConfigError("the encoder was to stay as it is and has changed: its own forward pass moves its weights")

@@ -14,7 +14,7 @@ from curl_rl.config.schema import GROUPS, Config
 from curl_rl.options import OwnClassError
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.documents import CONFIG as FILE
-from curl_rl.run.documents import check_kinds, is_begun, read_settings, unreadable_settings
+from curl_rl.run.documents import check_kinds, is_begun, read_settings, read_starts, unreadable_settings
 from curl_rl.run.files import write_whole
 from curl_rl.run.pretrained import told_of
 from curl_rl.types import ConfigError
@@ -94,7 +94,19 @@ def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False
     mend = f"put the run's own {FILE} and checkpoints there, or give another run_dir"
     if own := _own_classes(config.to_dict()):
         mend = f"put back {own} as it was, or give another run_dir"
-    check_same(stored, identify(config, begun), f"{place} holds checkpoints", mend)
+    given = identify(config, begun)
+    if {**stored, "pretrained": None} == {**given, "pretrained": None}:
+        mend = "give as pretrained.path the encoder, unchanged, from which the run began"
+    check_same(stored, given, f"{place} holds checkpoints", mend)
+
+
+def check_begun(config: Config) -> None:
+    """Raise ConfigError where a finished run began from other weights than a configuration names."""
+    if config.pretrained.path == load_config(config.run_dir).pretrained.path:
+        return  # which need not be there any more
+    stored = read_starts(Path(config.run_dir))[-1].get("pretrained")
+    mend = f"leave pretrained.path out, or give another run_dir than {config.run_dir}"
+    check_same({"pretrained": stored}, told_of(config), f"{config.run_dir} holds a run", mend)
 
 
 def take_up(config: Config) -> Config:

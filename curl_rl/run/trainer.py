@@ -20,12 +20,13 @@ from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
+from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
 from curl_rl.run.rollout import Lane, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
+from curl_rl.run.stored import FILE, check_begun, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.threads import choose_threads
 from curl_rl.run.video import Film
@@ -184,6 +185,7 @@ class Trainer(Kept):
 
     def _save(self) -> None:
         raise_on_nonfinite(self.means.peek(), self.clock)  # no broken weights replace good ones
+        check_frozen(self.config, self.agent.learner.encoder, self.identity.get("pretrained", ""))
         self.logger.flush()
         if not (self.run_dir / FILE).exists():
             save_config(self.config, self.run_dir)
@@ -221,6 +223,7 @@ def train(config: Config) -> int:
         run_dir = Path(config.run_dir)
         config = take_up(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
+            check_begun(config)
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
         read_starts(run_dir)  # what could not be added to is refused before anything is built

@@ -27,15 +27,16 @@ from curl_rl.representation.probing.options import compose_probing
 from curl_rl.run.folder import tensors_of, write_folder
 
 FILES = {"config.json", "model.safetensors", "README.md"}
-PROBE = """subject,weights,probe,layer,quantity,seed,value
-pixels,,ridge,features,r2,0,0.9
-enc,abc,ridge,features,r2,0,0.5
-enc,abc,ridge,features,r2,1,0.75
-enc,abc,ridge,map,r2,0,0.25
-other,def,ridge,features,r2,0,0.8
-untrained,,ridge,features,r2,0,0.1
-untrained,,ridge,features,r2,1,0.3
-untrained,,linear,features,accuracy,1,0.3
+PROBE = """subject,kind,weights,probe,layer,quantity,seed,value
+pixels,,,ridge,features,r2,0,0.9
+enc,small 3x8x8,abc,ridge,features,r2,0,0.5
+enc,small 3x8x8,abc,ridge,features,r2,1,0.75
+enc,small 3x8x8,abc,ridge,map,r2,0,0.25
+other,nature 3x8x8,def,ridge,features,r2,0,0.8
+untrained small 3x8x8,small 3x8x8,1a,ridge,features,r2,0,0.1
+untrained small 3x8x8,small 3x8x8,2b,ridge,features,r2,1,0.3
+untrained small 3x8x8,small 3x8x8,2b,linear,features,accuracy,1,0.3
+untrained nature 3x8x8,nature 3x8x8,3c,ridge,features,r2,0,0.7
 """
 
 

@@ -19,9 +19,10 @@ import torch
 from places import ROOT
 
 import curl_rl
+from curl_rl import cli
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.nn.images import center_crop, center_fit
-from curl_rl.representation.export import EncoderError, export_run, load_encoder, save_encoder
+from curl_rl.representation.export import EncoderError, copy_encoder, export_run, load_encoder, save_encoder
 from curl_rl.run.checkpoint import CheckpointError, Checkpoints
 from curl_rl.run.files import WriteError
 from curl_rl.types import ConfigError
@@ -318,6 +319,21 @@ def test_loading_draws_no_random_number(exported):
 
 
 # Writing
+
+
+def test_what_was_trained_in_a_folder_is_not_written_over(exported, tmp_path):
+    trained = tmp_path / "trained"
+    save_encoder(trained_encoder(), CONFIG, (6, 32, 32), trained, training=True)
+    (trained / "training").mkdir()
+    before = (trained / "config.json").read_bytes()
+    for write in (
+        lambda: save_encoder(exported[0], CONFIG, (6, 32, 32), trained),
+        lambda: copy_encoder(exported[1], trained),
+    ):
+        with pytest.raises(FileExistsError, match="holds an encoder and what trained it: give another --out"):
+            write()
+    assert (trained / "config.json").read_bytes() == before
+    assert cli.main(["export", str(exported[1]), "--out", str(trained)]) == 1
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])

@@ -24,6 +24,8 @@ from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.export import HEAD, EncoderError, load_part, save_encoder
+from curl_rl.representation.frames import frames_of
+from curl_rl.representation.frames.base import Frames
 from curl_rl.representation.labels import classify, labelled_frames, read_labels
 from curl_rl.representation.order import Rounds
 from curl_rl.representation.probes.classifier import few_of_each
@@ -180,11 +182,27 @@ class Counting(Policy):
         return super().forward(x)
 
 
-def test_a_network_that_will_not_be_frozen_is_refused(tmp_path):
-    tap = Tap(Counting(), layer="trunk.4")
-    with pytest.raises(ConfigError, match="changes its own buffers as it runs, in eval mode too: leave freeze out"):
-        Finetuner(tap, frames=play(), labels=FEW, freeze=True, **TINY).train(updates=3, out=tmp_path)
-    assert told(tmp_path)["updates"] == 0  # what stands there is whole, and of before
+class Restless(Policy):
+    """A network whose weights move as it runs."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.trunk[0].weight.add_(1e-3)
+        return super().forward(x)
+
+
+def test_a_buffer_that_moves_in_eval_mode_too_is_put_back(tmp_path):
+    net = Counting()
+    tap = Tap(net, layer="trunk.4")
+    tuned(tap, tmp_path / "clf", freeze=True)
+    assert net.seen == 0
+    assert Tap(net, layer="trunk.4").see((3, 16, 16)).net.seen == 0
+
+
+def test_a_network_that_will_not_be_frozen_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ConfigError, match="the network was to stay as it is and has changed"):
+        tuned(Tap(Restless(), layer="trunk.4"), tmp_path / "clf", freeze=True)
+    assert not (tmp_path / "clf").exists()
 
 
 def test_a_network_of_ones_own_is_tuned_up_to_its_layer(tmp_path):
@@ -262,6 +280,7 @@ def sheet(folder: Path, text: str) -> Path:
         ("name,class\na,cat\nb\n", r"few\.csv, row 3: 'b' is no name and class: give both"),
         ("name,class\na,\n", "row 2: 'a,' is no name and class"),
         ("name,class\na,cat\n\nb,dog\na,dog\n", "row 5: 'a' is 'dog' here and 'cat' before: keep one"),
+        ("name,class\n./a/b,cat\na//b,dog\n", "row 3: 'a/b' is 'dog' here and 'cat' before"),
         ('name,class\n"a,cat\n', "cannot be read as CSV"),
     ],
     ids=words,
@@ -272,7 +291,7 @@ def test_files_of_labels_that_are_none(tmp_path, text, message):
 
 
 def test_a_file_of_labels_is_read(tmp_path):
-    text = "\ufeffname, class\n1 , cat\n\n1,cat\n2,dog\n"
+    text = "\ufeffname, class\n1 , cat\n\n./1,cat\n2,dog\n"
     assert read_labels(sheet(tmp_path, text)) == {"1": "cat", "2": "dog"}
     with pytest.raises(ConfigError, match=r"there is no .*none\.csv: give a CSV file"):
         read_labels(tmp_path / "none.csv")
@@ -293,13 +312,25 @@ def test_labels_that_do_not_fit_the_frames(labels, message):
 
 def test_classes_are_sorted_words_and_frames_keep_the_rest():
     frames = play()
-    other = classify(frames, {"3": "dog", "0": "cat"})
+    other = classify(frames, {"3": "dog", 0: "cat"})
     assert other.class_names == ("cat", "dog")
     assert other.classes.tolist()[:4] == [0, -1, -1, 1]
     assert other.known.sum() == 2
     assert frames.known.all()
     assert other.checksum != frames.checksum
     assert torch.equal(other.obs(torch.arange(40)), frames.obs(torch.arange(40)))
+
+
+def test_labels_are_by_names_that_are_a_frames_own(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "play.npz", frames=np.zeros((3, 1, 8, 8), np.uint8))
+    frames = classify(frames_of(tmp_path), {"x/play.npz#0": "a", "y/play.npz#0": "b"})
+    assert frames.classes.tolist() == [0, -1, -1, 1, -1, -1]
+    twice = Frames(torch.zeros(3, 1, 8, 8).byte(), source="twice", names=["a", "b", "a"])
+    assert classify(twice, {"b": "x"}).classes.tolist() == [-1, 0, -1]
+    with pytest.raises(ConfigError, match="twice has two frames 'a': label frames whose names are their own"):
+        classify(twice, {"a": "x"})
 
 
 def test_frames_that_have_classes_need_no_labels():
@@ -333,6 +364,9 @@ def test_labels_name_images_beside_them(shots):
     )
     sheet(shots, "name,class\n0.png,cat\ndeep/2.png,dog\nother.png,cat\n")
     with pytest.raises(ConfigError, match=r"shots has no frame 'deep/2\.png'; there are, among others, deep/"):
+        labelled_frames(shots / "few.csv")
+    sheet(shots, f"name,class\n{shots / '0.png'},cat\ndeep/1.png,dog\n")
+    with pytest.raises(ConfigError, match=r"0\.png' is no path in .*shots: give names relative to it"):
         labelled_frames(shots / "few.csv")
     sheet(shots, "name,class\n0.png,cat\ndeep/1.png,dog\nother.png,cat\n")
     with pytest.raises(ConfigError, match=r"other\.png: it is 3x5x5 .* and .*0\.png is 3x16x16"):

@@ -290,6 +290,20 @@ def test_any_dataset_of_images_or_pairs():
     assert frames_of(Pairs([array[..., 0] for array in arrays]), size=4).frame_shape == (1, 4, 4)
     wide = torch.randint(256, (4, 9, 8, 8), dtype=torch.uint8)
     assert torch.equal(frames_of(list(wide)).newest(torch.arange(4)), wide)
+    resized = frames_of(list(wide), size=4).newest(torch.arange(4))
+    for channel in range(9):  # each as if it were alone
+        alone = frames_of(list(wide[:, channel : channel + 1]), size=4).newest(torch.arange(4))
+        assert torch.equal(resized[:, channel : channel + 1], alone)
+    with pytest.raises(ConfigError, match=r"list\[0\]: it has 9 channels, of which channels=3 cannot be made$"):
+        frames_of(list(wide), channels=3)
+    with pytest.raises(
+        ConfigError, match=r"float32, whose scale is not known: give uint8.*leave scaling to the encoder$"
+    ):
+        frames_of(list(torch.rand(3, 3, 8, 8)), skip_bad=True)  # which are not bad but of another kind
+    short = Pairs(images)
+    short.classes = ("cat",)
+    with pytest.raises(ConfigError, match="has a class 1 and 1 names of classes: name all"):
+        frames_of(short)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +314,13 @@ def test_any_dataset_of_images_or_pairs():
         (["a", "b"], r"list\[0\]: it is str: give images as tensors"),
         ([(np.zeros((4, 4), np.uint8), "cat")], r"list\[0\]: its class is str: give pairs \(image, whole number\)"),
         ([np.zeros((4, 4), np.uint8), np.zeros((5, 4), np.uint8)], r"list\[1\]: it is 1x5x4 .* list\[0\] is 1x4x4"),
-        ([], "no picture is left"),
+        ([], "list has no item: give images"),
+        (
+            list(torch.zeros(2, 9, 8, 3, dtype=torch.uint8)),
+            r"list\[0\]: it is a tensor .* channels last: give item.per",
+        ),
+        ([np.zeros((3, 9, 8), np.uint8)], r"list\[0\]: it is an array .* channels first: give torch.from_numpy"),
+        ([(np.zeros((4, 4), np.uint8), 0), np.zeros((4, 4), np.uint8)], r"list\[1\] has no class, and others have"),
     ],
     ids=words,
 )
@@ -310,6 +330,7 @@ def test_datasets_that_cannot_be_used(items, message):
 
 
 def test_a_dataset_of_tensors_has_no_classes_of_its_own():
+    assert frames_of(TensorDataset(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))).gives == set()
     assert frames_of(TensorDataset(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([1, 0, 1, 1]))).gives == {
         "classes"
     }

@@ -138,7 +138,7 @@ def test_a_network_of_ones_own_is_trained_up_to_its_layer(tmp_path):
     loaded = load_encoder(tmp_path, module=fresh)
     assert torch.equal(loaded(images), trainer.embed(images))
     assert all(torch.equal(value, net.state_dict()[key]) for key, value in fresh.state_dict().items())
-    with pytest.raises(EncoderError, match=r"of your own, test_tap:Policy: load_encoder\(.*, module=Policy\(\)"):
+    with pytest.raises(EncoderError, match=r"of your own, test_tap:Policy: give it, module=Policy\(\)"):
         load_encoder(tmp_path)
     with pytest.raises(EncoderError, match=r"of another network than Sequential: Sequential has no layer 'trunk\.4'"):
         load_encoder(tmp_path, module=nn.Sequential())
@@ -150,7 +150,7 @@ def test_prepare_must_be_given_again(tmp_path):
 
     frames = play(shape=(1, 16, 16))
     Pretrainer(Tap(Policy(), layer="trunk.4", prepare=grey), frames=frames, **TINY).train(updates=2, out=tmp_path)
-    with pytest.raises(EncoderError, match=r"was trained with prepare=.*grey: give load_encoder the same prepare"):
+    with pytest.raises(EncoderError, match=r"was trained with prepare=.*grey: give the same prepare"):
         load_encoder(tmp_path, module=Policy())
     assert load_encoder(tmp_path, module=Policy(), prepare=grey)(frames.obs(torch.arange(2))).shape == (2, 10)
     small_one = tmp_path / "small"
@@ -387,7 +387,7 @@ def refused(**changes):
         (refused(objective="cpc", frames=play(action=None)), "objective=cpc needs actions, which the test has not"),
         (
             refused(objective="spr", encoder=Tap(Policy(), layer="trunk.4")),
-            "objective=spr needs map, which the test has not",
+            "objective=spr needs a map .channels, height, width., and the encoder gives .10,.: tap a conv",
         ),
     ],
     ids=words,
@@ -531,3 +531,92 @@ FITTING = {
     "supcon": {"labels": "class"},
     "curl": {"projection_dim": 64, "logit_scale": 10.0},
 }
+
+
+# What a user's own program may give
+
+
+def test_embedding_takes_only_what_it_was_trained_on():
+    trainer = Pretrainer(small(), frames=play(), **TINY)
+    images = play().obs(torch.arange(3))
+    assert trainer.embed(images).shape == (3, 6)
+    for given, error, message in (
+        (images / 255, ValueError, "got float32 from 0 to 1: give"),
+        (images[0], ValueError, r"got one observation of \(3, 16, 16\): give obs\[None\]"),
+        (images[:, :, :8], ValueError, "render or resize images to 16x16"),
+        ([1, 2], TypeError, "takes a tensor, got list"),
+    ):
+        with pytest.raises(error, match=message):
+            trainer.embed(given)
+
+
+def test_a_network_in_eval_mode_is_trained_in_train_mode(tmp_path):
+    net = Policy().eval()
+    trainer = Pretrainer(Tap(net, layer="trunk.4"), frames=play(), **TINY)
+    assert trainer.train(updates=2, out=tmp_path) == 0
+    assert net.trunk[1].num_batches_tracked > 0
+    assert net.trunk[1].training
+
+
+def test_the_folder_counts_the_labels_that_were_seen(tmp_path):
+    classes = torch.where(torch.arange(40) < 12, torch.arange(40) % 3, -1)
+    trainer = Pretrainer(
+        small(), objective=OBJECTIVES["supcon"].Config(labels="class"), frames=play(classes=classes), **TINY
+    )
+    assert trainer.describe()["labels_seen"] == 12
+    assert Pretrainer(small(), objective="byol", frames=play(), **TINY).describe()["labels_seen"] == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Pretrainer(small(), frames=play(), lr=1), "there is no option lr: give "),
+        (lambda: Pretrainer(small(), frames=play(), learning_rat=1), "no option learning_rat: give learning_rate"),
+        (
+            lambda: Pretrainer(small().requires_grad_(False), frames=play(), **TINY),
+            "no parameter of the encoder can be",
+        ),
+        (lambda: Pretrainer(Tap(nn.Flatten()), frames=play(), **TINY), "no parameter of the encoder can be trained"),
+        (
+            lambda: Pretrainer(Tap(Policy(), layer="trunk.4"), objective="pixel_contrast", frames=play(), **TINY),
+            r"pixel_contrast needs a map .*, and the encoder gives \(10,\): tap a convolutional layer",
+        ),
+        (lambda: Tap(lambda x: x), "is no network: give a torch.nn.Module"),
+        (lambda: Tap(Policy(), layer=1.5), "layer=1.5 is neither a name nor a whole number: give one of trunk"),
+        (lambda: Tap(Policy(), layer=None), "layer=None is neither a name nor a whole number"),
+        (
+            lambda: Pretrainer(Tap(Policy()), frames=play(shape=(3, 16, 20)), **TINY),
+            "need square images, got .16, 20.: give size=16, which makes them square",
+        ),
+    ],
+    ids=range(9),
+)
+def test_what_a_program_cannot_give(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_images_that_are_not_square_need_an_augmentation_that_takes_them(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.LazyLinear(5))
+    net(torch.zeros(1, 3, 16, 20))
+    for augment in ("none", lambda images: images.flip(3)):
+        trainer = Pretrainer(Tap(net), frames=play(shape=(3, 16, 20)), augment=augment, **TINY)
+        assert trainer.train(updates=1, out=tmp_path / str(augment)[:5]) == 0
+        assert trainer.embed(play(shape=(3, 16, 20)).obs(torch.arange(2))).shape == (2, 5)
+
+
+@pytest.mark.parametrize("damage", ["changed", "lost", "all"])
+def test_a_finished_training_writes_a_damaged_folder_anew(tmp_path, damage, capsys):
+    def train() -> None:
+        assert Pretrainer(small(), frames=play(), **TINY).train(updates=2, out=tmp_path / "enc") == 0
+
+    train()
+    files = {path: path.read_bytes() for path in (tmp_path / "enc").iterdir() if path.is_file()}
+    assert len(files) == 3
+    for path in files if damage == "all" else [tmp_path / "enc" / "model.safetensors"]:
+        path.unlink() if damage != "changed" else path.write_bytes(path.read_bytes() + b"x")
+    train()
+    assert "finished: 2 updates; its folder was damaged and is written anew" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in files} == files
+    train()
+    assert capsys.readouterr().err.endswith("finished: 2 updates\n")

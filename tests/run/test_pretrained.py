@@ -97,7 +97,12 @@ def test_a_resume_compares_the_weights(folder, tmp_path):
         assert trainer.run() == 0
     torch.manual_seed(6)
     save_encoder(make_encoder(encoder_config(**CONFIG), (6, 24, 24)), {**CONFIG}, (6, 28, 28), moved)
-    with ExitStack() as cleanup, pytest.raises(ConfigError, match=r"of another configuration:\n  pretrained: "):
+    with (
+        ExitStack() as cleanup,
+        pytest.raises(
+            ConfigError, match=r"(?s)of another configuration:\n  pretrained: .*the encoder, unchanged, from which"
+        ),
+    ):
         Trainer(config, cleanup).run()
 
 
@@ -109,8 +114,32 @@ def test_what_it_started_from_may_go_once_it_has_begun(folder, tmp_path):
         assert trainer.run() == 0
     assert len(evaluate_run(run_dir, 1, None, 0, "cpu")) == 1
     assert export_run(run_dir, tmp_path / "again").is_dir()
-    with ExitStack() as cleanup, pytest.raises(FileNotFoundError, match="no exported encoder in"):
+    with ExitStack() as cleanup, pytest.raises(ConfigError, match=r"put back the one that was there"):
         Trainer(configure([f"run_dir={run_dir}"]), cleanup)
+    assert train(configure([f"run_dir={run_dir}"])) == 0  # finished, it needs it no more
+
+
+def test_a_finished_run_is_not_said_to_have_begun_from_another_encoder(folder, tmp_path):
+    run_dir = tmp_path / "run"
+    given = settings(folder, run_dir, "budget_frames=160")
+    assert train(configure(given)) == 0
+    torch.manual_seed(6)
+    other = save_encoder(
+        make_encoder(encoder_config(**CONFIG), (6, 24, 24)), {**CONFIG}, (6, 28, 28), tmp_path / "other"
+    )
+    with pytest.raises(ConfigError, match=r"(?s)another configuration:.*pretrained: .*leave pretrained.path out"):
+        train(configure([f"run_dir={run_dir}", f"pretrained.path={other}"]))
+    assert train(configure([f"run_dir={run_dir}", f"pretrained.path={folder.rename(tmp_path / 'moved')}"])) == 0
+
+
+def test_a_frozen_encoder_that_moves_stops_the_run(folder, tmp_path):
+    words = settings(folder, tmp_path / "run", "budget_frames=160", "pretrained.freeze=true")
+    with ExitStack() as cleanup:
+        trainer = Trainer(compose(words), cleanup)
+        with torch.no_grad():
+            next(trainer.agent.learner.encoder.parameters()).add_(1)
+        with pytest.raises(ConfigError, match="was to stay as it is and has changed"):
+            trainer.run()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +148,7 @@ def test_what_it_started_from_may_go_once_it_has_begun(folder, tmp_path):
         (["encoder=strided"], "encoder=strided contradicts pretrained.path=.*enc, which holds encoder=small: leave it"),
         (["encoder.filters=8"], "encoder.filters=8 contradicts pretrained.path=.*enc, which holds encoder.filters=4"),
         (["pretrained.path=''", "pretrained.freeze=true"], "pretrained.freeze=true has no effect with pretrained.path"),
-        (["pretrained.path='no where'"], "pretrained.path=no where is no encoder's folder"),
+        (["pretrained.path='no where'"], "is no encoder's folder .its config.json cannot be read, No such file"),
         (
             ["task=toy/grid", "preset=rainbow", "agent.resets.every=10", "pretrained.freeze=true"],
             "agent.resets.every=10 replaces a part of the encoder, and pretrained.freeze=true keeps it",

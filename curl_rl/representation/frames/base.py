@@ -4,6 +4,7 @@ import copy
 import functools
 import zlib
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,9 @@ class Frames:
         for name, part in parts.items():
             if part is not None and len(part) != len(self):
                 raise ConfigError(f"{self.source} has {len(self):,} frames and {len(part):,} of {name}: give one each")
+        if self.classes is not None and 0 < len(self.class_names) <= int(self.classes.max()):
+            highest, count = int(self.classes.max()), len(self.class_names)
+            raise ConfigError(f"{self.source} has a class {highest} and {count} names of classes: name all")
         if len(self._names) not in (0, len(self)):
             raise ConfigError(f"{self.source} has {len(self):,} frames and {len(self._names):,} names: give one each")
 
@@ -269,6 +273,11 @@ def _moved(value: Any, device: str | torch.device) -> Any:
     if value is None or isinstance(value, Tensor):
         return value if value is None else value.to(device)
     return type(value)(*(_moved(each, device) for each in value))
+
+
+def called(path: Path, source: str) -> str:
+    """Return what frames of a file are called: its path in the folder that is their source, or its name."""
+    return path.relative_to(source).as_posix() if path.is_relative_to(source) and path != Path(source) else path.name
 
 
 def numbered(lengths: Sequence[int]) -> Tensor:

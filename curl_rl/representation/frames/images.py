@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from curl_rl.representation.frames.base import Frames
-from curl_rl.representation.frames.pictures import Form, collect
+from curl_rl.representation.frames.pictures import BadPictureError, Form, collect
 from curl_rl.types import ConfigError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -54,6 +54,8 @@ def _all(folder: Path) -> list[Path]:
 
 def _named(folder: Path, names: Collection[str]) -> list[Path]:
     """Return the files of some names in the same order. Raises ConfigError for those that are not there."""
+    if absolute := [name for name in names if Path(name).is_absolute()]:
+        raise ConfigError(f"{absolute[0]!r} is no path in {folder}: give names relative to it")
     there = {name for name in names if (folder / name).is_file()}
     if len(there) < len(names):
         check_names(names, [*there, *(path.relative_to(folder).as_posix() for path in _all(folder))], str(folder))
@@ -65,7 +67,8 @@ def check_names(wanted: Collection[str], known: Collection[str], source: str) ->
     if not (missing := [name for name in wanted if name not in known]):
         return
     more = f" and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
-    near = difflib.get_close_matches(missing[0], known, 3, 0.4) or list(known)[:3]
+    known = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(missing[0], known, 3, 0.4) or known[:3]
     raise ConfigError(
         f"{source} has no frame {', '.join(map(repr, missing[:_SHOWN]))}{more}; there are, among others, "
         f"{', '.join(near) or 'none'}"
@@ -84,7 +87,7 @@ def read_image(path: Path, form: Form) -> np.ndarray:
         raise
     except Exception as error:  # a damaged file raises almost anything
         told = str(error).partition("\n")[0].replace(str(path), "it") or type(error).__name__
-        raise ConfigError(f"it cannot be read ({told}): mend or remove it") from None
+        raise BadPictureError(f"it cannot be read ({told}): mend or remove it") from None
 
 
 def _natural(path: Path) -> list[Any]:

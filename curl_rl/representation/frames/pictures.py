@@ -11,6 +11,12 @@ from torch import Tensor
 from curl_rl.types import ConfigError
 
 T = TypeVar("T")
+
+
+class BadPictureError(ConfigError):
+    """A picture that is damaged or unlike the others, and may be left out."""
+
+
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _DEEP = ("I", "F")  # beginnings of the modes with more than eight bits
 
@@ -24,24 +30,31 @@ class Form(NamedTuple):
     def of(self, picture: Any) -> np.ndarray:
         """Return a Pillow image as (C, H, W) uint8. Raises ConfigError for one of more than eight bits."""
         if picture.mode.startswith(_DEEP):
-            raise ConfigError(f"it has pixels of mode {picture.mode}, more than eight bits: save it with eight")
+            raise BadPictureError(f"it has pixels of mode {picture.mode}, more than eight bits: save it with eight")
         wanted = _MODES.get(self.channels) or _kept_mode(picture)
         picture = picture if picture.mode == wanted else picture.convert(wanted)
-        if self.size and picture.size != (self.size, self.size):
-            from PIL import Image
-
-            picture = picture.resize((self.size, self.size), Image.Resampling.BILINEAR, reducing_gap=3)
-        pixels = np.asarray(picture, np.uint8)
+        pixels = np.asarray(self._sized(picture), np.uint8)
         return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
+    def _sized(self, picture: Any) -> Any:
+        from PIL import Image
+
+        if not self.size or picture.size == (self.size, self.size):
+            return picture
+        return picture.resize((self.size, self.size), Image.Resampling.BILINEAR, reducing_gap=3)
+
     def of_array(self, pixels: np.ndarray) -> np.ndarray:
-        """Return a picture (H, W) or (H, W, C) uint8 as (C, H, W)."""
+        """Return a picture (H, W) or (H, W, C) uint8 as (C, H, W); only what Pillow knows changes its channels."""
         from PIL import Image
 
         pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
-        if self == Form() or (pixels.ndim == 3 and pixels.shape[2] not in _MODES):
+        if self == Form():
             return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        return self.of(Image.fromarray(pixels))
+        if pixels.ndim == 2 or pixels.shape[2] in _MODES:
+            return self.of(Image.fromarray(pixels))
+        if self.channels:
+            raise ConfigError(f"it has {pixels.shape[2]} channels, of which channels={self.channels} cannot be made")
+        return np.stack([np.asarray(self._sized(Image.fromarray(each))) for each in pixels.transpose(2, 0, 1)])
 
 
 def check_form(size: int, channels: int) -> Form:
@@ -72,7 +85,8 @@ def collect(
     Args: called, what a message calls an item.
 
     Raises ConfigError, which names it, for one that cannot be read, or is of another size or depth than the first;
-    with `skip_bad` such ones are left out and named on stderr; and where memory cannot hold them all.
+    with `skip_bad` such ones are left out and named on stderr; for one that is no picture at all, and where memory
+    cannot hold them all.
     """
     pictures, kept, shape = list[np.ndarray](), list[T](), None
     for item in items:
@@ -80,11 +94,13 @@ def collect(
             picture = read(item)
             shape = shape or picture.shape
             _check_shape(picture.shape, shape, called(kept[0] if kept else item))
-        except ConfigError as error:
+        except BadPictureError as error:
             if not skip_bad:
                 raise ConfigError(f"{called(item)}: {error}, or give skip_bad=true to leave it out") from None
             print(f"left out {called(item)}: {error}", file=sys.stderr)
             continue
+        except ConfigError as error:
+            raise ConfigError(f"{called(item)}: {error}") from None
         if not pictures:
             _check_room(len(items), picture)
         pictures.append(picture)
@@ -106,4 +122,4 @@ def _check_shape(shape: Sequence[int], first: Sequence[int], item: str) -> None:
         return
     mend = "give channels=3 to make all alike" if shape[0] != first[0] else "give size=64, say, to make all alike"
     told, other = ("x".join(map(str, each)) for each in (shape, first))
-    raise ConfigError(f"it is {told} (channels, height, width) and {item} is {other}: {mend}")
+    raise BadPictureError(f"it is {told} (channels, height, width) and {item} is {other}: {mend}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from curl_rl.representation.frames.base import Frames, numbered
+from curl_rl.representation.frames.base import Frames, called, numbered
 from curl_rl.types import ConfigError
 
 # What a file may hold beside `frames` (N, C, H, W) or (N, H, W, C) uint8, a row for each frame.
@@ -40,7 +40,7 @@ def read_recordings(paths: Sequence[Path], source: str, *, stack: int = 1, paddi
     lengths = [length for file in files for length in _lengths(file)]
     told: dict[str, Any] = {name: [str(each) for each in files[0][name]] for name in _OTHERS[2:] if name in held}
     count = [range(len(file["frames"])) for file in files]
-    names = [f"{path.name}#{i}" for path, numbers in zip(paths, count, strict=True) for i in numbers]
+    names = [f"{called(path, source)}#{i}" for path, numbers in zip(paths, count, strict=True) for i in numbers]
     layout = {"episode": numbered(lengths), "ordered": True, "stack": stack, "padding": padding}
     return Frames(torch.from_numpy(_stacked(images, paths)), source=source, names=names, **rows, **told, **layout)
 

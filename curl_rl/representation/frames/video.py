@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from curl_rl.representation.frames.base import Frames, numbered
+from curl_rl.representation.frames.base import Frames, called, numbered
 from curl_rl.representation.frames.pictures import Form
 from curl_rl.types import ConfigError
 
@@ -23,7 +23,11 @@ def read_videos(paths: Sequence[Path], source: str, *, form: Form, every: int = 
     if len(shapes) > 1:
         told = ", ".join(f"{path} is {'x'.join(map(str, shape))}" for shape, path in shapes.items())
         raise ConfigError(f"videos of several sizes ({told}): give size=64, say, to make all alike")
-    names = [f"{path.name}#{i * every}" for path, video in zip(paths, videos, strict=True) for i in range(len(video))]
+    names = [
+        f"{called(path, source)}#{i * every}"
+        for path, video in zip(paths, videos, strict=True)
+        for i in range(len(video))
+    ]
     images = torch.from_numpy(np.stack([frame for video in videos for frame in video]))
     episode = numbered([len(video) for video in videos])
     return Frames(images, source=source, episode=episode, ordered=True, names=names, stack=stack)

@@ -85,6 +85,9 @@ class Probe:
     def __init__(self, config: Any):
         self.config = config
 
+    def check(self, frames: Frames) -> None:
+        """Raise ConfigError for frames of which this cannot be asked."""
+
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         """Return quantities by their names; the seed decides every draw."""
         raise TypeError(f"{type(self).__name__} measures nothing")

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from curl_rl.options import option
+from curl_rl.representation.frames.base import Frames
 from curl_rl.representation.probes.base import Probe, ProbeConfig, Subject
 from curl_rl.representation.probes.regression import r2_scores, share_out
+from curl_rl.types import ConfigError
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,13 @@ class Ridge(Probe):
     """R2 of ridge regression on episodes left out, of each quantity and of all on average."""
 
     Config, needs, layers = RidgeConfig, frozenset({"states"}), ("features", "map")
+
+    def check(self, frames: Frames) -> None:
+        if (count := len(frames.episodes.unique())) < self.config.folds:
+            mend = f"set ridge.folds={count}, or give" if count >= 3 else "name other probes, or give"
+            raise ConfigError(
+                f"ridge.folds={self.config.folds} needs as many episodes, and {frames.source} has {count}: {mend} more"
+            )
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
         frames = subject.frames

@@ -7,24 +7,27 @@ import io
 import re
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from curl_rl.nn.encoders import Encoder, encoder_config, make_encoder
+from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.nn.images import center_fit
+from curl_rl.options import shown
+from curl_rl.representation.composing import check_effect
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.looking import as_seen, exported
-from curl_rl.representation.probes import Probe, choose
+from curl_rl.representation.probes import PROBES, Probe, choose
 from curl_rl.representation.probes.base import Subject, look_through, shrunk
 from curl_rl.representation.probing.picture import neighbours_picture
-from curl_rl.representation.tap import Tap
+from curl_rl.representation.tap import Tap, unchanged
 from curl_rl.run.device import choose_device
 from curl_rl.run.files import check_folder, write_whole
 from curl_rl.run.folder import weights_hash
-from curl_rl.run.measurements import made_by, merge_rows, read_rows
+from curl_rl.run.measurements import drop_rows, made_by, merge_rows, read_rows
 from curl_rl.types import ConfigError
 
 TABLE, PICTURES = "probe.csv", "pictures"
@@ -36,7 +39,8 @@ class Asked(NamedTuple):
 
     subject: str  # alike for encoders that differ in their seed alone
     encoder: str
-    weights: str  # their hash; empty of what was not trained
+    kind: str  # what encoders have in common that differ in their weights alone; empty of the pixels
+    weights: str  # their hash; empty of the pixels
     data: str  # CRC-32 of the frames
     probe: str
     options: str
@@ -51,6 +55,7 @@ class _Candidate(NamedTuple):
 
     subject: str
     encoder: str
+    kind: str
     weights: str
     module: ExportedEncoder | None
     seeds: Sequence[int]
@@ -73,51 +78,65 @@ def probe(
         seeds: of splits, of few labelled frames and of the untrained encoders, from 1 on.
         known: what is left out.
 
-    Weights and buffers stay as they are. Raises ConfigError for frames that an encoder does not take.
+    Weights and buffers stay as they are. Raises ConfigError for frames that an encoder does not take, or of which a
+    probe cannot be asked, and for encoders that are called as what stands beside.
     """
     frames = frames_of(frames)
     probes = probes or choose((), frames.gives, frames.source)
     modules = {name: exported(encoder) for name, encoder in encoders.items()}
     for name, module in modules.items():
+        if name.startswith((PIXELS, UNTRAINED)):
+            raise ConfigError(f"an encoder is called {name}, as what stands beside is: rename it")
         as_seen(frames, module, name)
+    for each in probes:
+        each.check(frames)
     for candidate in _candidates(modules, seeds):
         subject, rows = _subject(candidate, frames), list[Row]()
-        for each in probes:
-            for seed in candidate.seeds:
-                if (asked := _asked(candidate, each, frames, seed)) not in known:
-                    rows += _measured(asked, subject, each, seed)
+        asked = [(each, _asked(candidate, each, frames, seed)) for each in probes for seed in candidate.seeds]
+        with unchanged(candidate.module, candidate.encoder) if candidate.module else nullcontext():
+            for each, question in asked:
+                if question not in known:
+                    rows += _measured(question, subject, each)
         yield subject, rows
 
 
 def _asked(candidate: _Candidate, each: Probe, frames: Frames, seed: int) -> Asked:
     options = {key: value for key, value in dataclasses.asdict(each.config).items() if key != "name"}
     told = " ".join(f"{key}={value}" for key, value in options.items())
-    return Asked(*candidate[:3], f"{frames.checksum:08x}", each.config.name, told, str(seed))
+    return Asked(*candidate[:4], f"{frames.checksum:08x}", each.config.name, told, str(seed))
 
 
-def _measured(asked: Asked, subject: Subject, each: Probe, seed: int) -> Iterator[Row]:
+def _measured(asked: Asked, subject: Subject, each: Probe) -> Iterator[Row]:
     for layer in each.layers:
         if layer in subject.layers:
-            for quantity, value in each.measure(subject, layer, seed).items():
+            for quantity, value in each.measure(subject, layer, int(asked.seed)).items():
                 yield {**asked._asdict(), "layer": layer, "quantity": quantity, "value": value}
 
 
 def _candidates(encoders: Mapping[str, ExportedEncoder], seeds: int) -> Iterator[_Candidate]:
     every = range(1, seeds + 1)
-    yield _Candidate(PIXELS, PIXELS, "", None, every)
-    kinds = {repr(_kind(module)): module for module in encoders.values()}
-    for module in kinds.values():
-        title = UNTRAINED if len(kinds) == 1 else f"{UNTRAINED} {_kind(module)[0]['name']}"
+    yield _Candidate(PIXELS, PIXELS, "", "", None, every)
+    kinds = {_kind(module): module for module in encoders.values()}
+    for kind, module in kinds.items():
+        title = f"{UNTRAINED} {kind}"
         for seed in every:
-            yield _Candidate(title, f"{title}-seed{seed}", "", _untrained(module, seed), [seed])
+            blank = _untrained(module, seed)
+            yield _Candidate(title, f"{title}-seed{seed}", kind, _hash(blank), blank, [seed])
     for name, module in encoders.items():
-        yield _Candidate(re.sub(r"-seed\d+$", "", name), name, weights_hash(module.encoder)[:12], module, every)
+        yield _Candidate(re.sub(r"-seed\d+$", "", name), name, _kind(module), _hash(module), module, every)
 
 
-def _kind(module: ExportedEncoder) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """Return what encoders have in common that differ in their weights alone."""
-    config = module.encoder.config
-    return config if isinstance(config, dict) else dataclasses.asdict(config), module.encoder.obs_shape
+def _hash(module: ExportedEncoder) -> str:
+    return weights_hash(module.encoder)[:12]
+
+
+def _kind(module: ExportedEncoder) -> str:
+    """Return what encoders have in common that differ in their weights alone, in words."""
+    encoder, sides = module.encoder, "x".join(map(str, module.encoder.obs_shape))
+    if isinstance(encoder, Tap):
+        return f"{encoder.config['network'].rpartition(':')[2]} {encoder.layer} {sides}".replace("  ", " ")
+    config, usual = dataclasses.asdict(encoder.config), dataclasses.asdict(type(encoder.config)())
+    return " ".join([config["name"], sides, *(f"{k}={shown(v)}" for k, v in config.items() if v != usual[k])])
 
 
 def _untrained(module: ExportedEncoder, seed: int) -> ExportedEncoder:
@@ -125,14 +144,24 @@ def _untrained(module: ExportedEncoder, seed: int) -> ExportedEncoder:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(module.encoder, Tap):
-            encoder = copy.deepcopy(module.encoder)
-            for part in encoder.modules():
-                if callable(reset := getattr(part, "reset_parameters", None)):
-                    reset()
+            encoder = _begun_anew(module.encoder)
         else:
-            config, shape = _kind(module)
-            encoder = make_encoder(encoder_config(**config), shape)
+            encoder = make_encoder(module.encoder.config, module.encoder.obs_shape)
     return ExportedEncoder(encoder, module.obs_shape).to(next(module.parameters()).device).eval()
+
+
+def _begun_anew(tap: Tap) -> Tap:
+    """Return a copy of a network, each part of it initialised. Raises ConfigError for a part that cannot be."""
+    anew = copy.deepcopy(tap)
+    for name, part in anew.net.named_modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+        elif own := [key for key, _ in part.named_parameters(recurse=False)]:
+            raise ConfigError(
+                f"no untrained network can stand beside: {type(part).__name__} ({name or 'the whole'}) has "
+                f"{', '.join(own)} and no reset_parameters(); give its class one"
+            )
+    return anew
 
 
 def _subject(candidate: _Candidate, frames: Frames) -> Subject:
@@ -151,6 +180,8 @@ def probe_folders(
 
     Returns the table's path. Raises ConfigError where names or frames do not fit, before anything is measured.
     """
+    if config.stack:
+        raise ConfigError("an encoder takes as many frames as it was trained on: leave stack out")
     names = [folder.resolve().name for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two encoders are called {twice[0]}: rename a folder")
@@ -160,9 +191,12 @@ def probe_folders(
         type(each)(getattr(config, each.config.name, each.config))
         for each in choose(probes, frames.gives, frames.source)
     ]
+    check_effect(config, PROBES, [each.config.name for each in chosen], "probe")
     place = choose_device(device)
     encoders = {name: load_encoder(folder, place) for name, folder in zip(names, folders, strict=True)}
-    table, maker, known = out / TABLE, made_by(), _known(out / TABLE, frames)
+    table, maker = out / TABLE, made_by()
+    _forget(out, {name: _hash(module) for name, module in encoders.items()})
+    known = _known(table, frames)
     for subject, rows in probe(encoders, frames, probes=chosen, seeds=seeds, known=known):
         if not rows:
             continue
@@ -180,6 +214,18 @@ def _known(table: Path, frames: Frames) -> set[Asked]:
     if other := [row["data"] for row in rows if row["data"] != told]:
         raise ConfigError(f"{table} is of other frames (CRC-32 {other[0]}, these {told}): give another --out")
     return {Asked(*(row[name] for name in Asked._fields)) for row in rows}
+
+
+def _forget(out: Path, weights: Mapping[str, str]) -> None:
+    """Drop what a folder holds of encoders of these names that had other weights."""
+    rows = read_rows(out / TABLE)
+    old = {
+        row["encoder"]: row["subject"] for row in rows if weights.get(row["encoder"], row["weights"]) != row["weights"]
+    }
+    if old:
+        drop_rows(out / TABLE, lambda row: row["encoder"] in old)
+        for subject in old.values():
+            (out / PICTURES / f"{subject}.png").unlink(missing_ok=True)
 
 
 def _picture(subject: Subject) -> bytes:
