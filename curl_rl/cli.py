@@ -78,12 +78,14 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        gallery,
         index,
         pretrain,
         probe,
         record,
         report,
         search,
+        serve,
         train,
     )
     from curl_rl.commands.arguments import Mixed
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    verbs = (train, record, pretrain, finetune, distil, probe, index, search)
+    verbs = (train, record, pretrain, finetune, distil, probe, index, search, gallery, serve)
     for verb in (*verbs, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser
