@@ -7,10 +7,13 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from reach import reach
 
+from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.folder import Part
@@ -48,6 +51,11 @@ def index_of(
         embeddings = torch.tensor(points[chosen], dtype=torch.float32)
         parts.append(Part(embeddings, rows, tuple(sheets(frames)), told))
     return FrameIndex(parts, weights="none", metric=metric)
+
+
+def built_index(place: Path) -> Path:
+    """Write an index of 60 frames of toy/reach with its encoder, and return its folder."""
+    return FrameIndex.build(make_encoder(encoder_config("small"), (3, 24, 24)), reach(3, 1)).save(place)
 
 
 def data_of(page: str) -> dict:

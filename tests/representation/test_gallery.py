@@ -11,13 +11,12 @@ import pytest
 import torch
 from google.protobuf import text_format
 from PIL import Image
-from reach import reach
-from shown import SIDE, colour_of, column_of, data_of, index_of, table_of
+from places import ROOT
+from shown import SIDE, built_index, colour_of, column_of, data_of, index_of, table_of
 from sklearn.decomposition import PCA
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from curl_rl import cli
-from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.gallery import build_gallery, projector, write_projector
 from curl_rl.representation.gallery.maps import pca, quantised, umap
 from curl_rl.representation.index import FrameIndex
@@ -182,7 +181,8 @@ def test_more_frames_than_wanted_are_thinned_evenly(tmp_path):
     points = torch.nn.functional.normalize(index.embeddings[numbers.tolist()], dim=1)
     likeness = (points @ points.T).fill_diagonal_(-2)
     assert told["arrays"]["near"].reshape(-1, 3).tolist() == likeness.topk(3).indices.tolist()
-    assert len(sheets := embedded(page)) == 2
+    sheets = embedded(page)
+    assert len(sheets) == 2
     for point in (0, 31, 700, 1023, 1024, 1099):
         place = told["arrays"]["picture"][point]
         row, column = place % 1024 // 32, place % 32
@@ -267,11 +267,6 @@ def test_the_title_is_text(tmp_path, monkeypatch):
     assert "<b>" not in page.partition("<style>")[0]
 
 
-def built_index(place):
-    encoder = make_encoder(encoder_config("small"), (3, 24, 24))
-    return FrameIndex.build(encoder, reach(3, 1)).save(place)
-
-
 # The projector
 
 
@@ -306,7 +301,19 @@ def test_the_projectors_sprite_is_never_too_large(tmp_path, monkeypatch):
     assert write_projector(index_of(40), tmp_path / "q", most=3)[1] == 3
 
 
-# The command
+# The command, and the page of the docs
+
+
+def test_the_python_of_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = FrameIndex.load(built_index(tmp_path / "idx"))
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "gallery.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    exec(code, {})
+    told = data_of((tmp_path / "page.html").read_text())
+    bright = [index.picture(number).float().mean().item() for number in range(60)]
+    assert column_of(told, "brightness") == pytest.approx(bright)
 
 
 def test_the_command_writes_a_page_and_the_projectors_files(tmp_path, capsys):

@@ -12,13 +12,10 @@ import threading
 import pytest
 import torch
 from places import ROOT
-from reach import reach
-from shown import data_of, index_of
+from shown import built_index, data_of, index_of
 
 from curl_rl import cli
-from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.gallery.serving import open_server
-from curl_rl.representation.index import FrameIndex
 from curl_rl.types import ConfigError
 
 
@@ -56,7 +53,9 @@ def test_the_page_has_the_map_and_asks_for_the_rest(served):
     assert told["arrays"]["number"].tolist() == list(range(0, 80, 2))
     assert "near" not in told["arrays"]
     assert b'id="sheet-' not in content
-    assert told["arrays"]["picture"].tolist() == [1024 * (n // 40) + n % 40 // 32 * 32 + n % 40 % 32 for n in range(0, 80, 2)]
+    assert told["arrays"]["picture"].tolist() == [
+        1024 * (n // 40) + n % 40 // 32 * 32 + n % 40 % 32 for n in range(0, 80, 2)
+    ]
     for number, sheet in enumerate(index.sheets):
         assert ask(server, f"/sheet/{number}")[::2] == (200, sheet)
 
@@ -150,7 +149,9 @@ def test_many_ask_at_once(served):
     for thread in threads:
         thread.join()
     near = index.neighbours(torch.arange(24), 5).ids.tolist()
-    assert {n: [each["number"] for each in json.loads(answers[n][2])["near"]] for n in range(24)} == dict(enumerate(near))
+    assert {n: [each["number"] for each in json.loads(answers[n][2])["near"]] for n in range(24)} == dict(
+        enumerate(near)
+    )
 
 
 def test_a_server_listens_to_this_machine_alone(served):
@@ -158,17 +159,19 @@ def test_a_server_listens_to_this_machine_alone(served):
 
 
 def test_a_port_in_use_is_one_message(tmp_path, capsys):
-    place = _built(tmp_path)
+    place = built_index(tmp_path / "idx")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} is in use: give another --port"):
             open_server(index_of(20), port=port)
         assert cli.main(["serve", str(place), "--port", str(port)]) == 2
-    assert capsys.readouterr().err == f"curl-rl: port {port} is in use: give another --port, or 0 for any that is free\n"
+    assert (
+        capsys.readouterr().err == f"curl-rl: port {port} is in use: give another --port, or 0 for any that is free\n"
+    )
 
 
 def test_the_command_says_where_it_serves_and_ends_with_ctrl_c(tmp_path):
-    command = [sys.executable, "-m", "curl_rl", "serve", str(_built(tmp_path)), "--port", "0"]
+    command = [sys.executable, "-m", "curl_rl", "serve", str(built_index(tmp_path / "idx")), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=environment, **streams) as process:
@@ -182,8 +185,3 @@ def test_the_command_says_where_it_serves_and_ends_with_ctrl_c(tmp_path):
         _, errors = process.communicate(timeout=30)
         connection.close()
     assert (process.returncode, errors) == (0, "stopped\n")
-
-
-def _built(tmp_path):
-    encoder = make_encoder(encoder_config("small"), (3, 24, 24))
-    return FrameIndex.build(encoder, reach(2, 1)).save(tmp_path / "idx")

@@ -162,15 +162,18 @@ class Chart {
     this.pad = pad;
     const pixels = new Uint32Array(this.base.data.buffer).fill(0xff000000 | paper);
     const disc = stampOf(radius, width, 0.88), faint = stampOf(radius * 0.8, width, 0.16), rim = stampOf(edge, width, 1);
+    const across = width - pad + edge, down = height - pad + edge, least = pad - edge;
     const put = (i, stamp, colour) => {
-      const [px, py] = this.at(i), x = Math.round(px * this.ratio) + pad, y = Math.round(py * this.ratio) + pad;
-      if (x < pad - edge || y < pad - edge || x > width - pad + edge || y > height - pad + edge) return;
+      const x = Math.round((this.left + this.x[i] * this.scale) * this.ratio) + pad;
+      const y = Math.round((this.top + this.y[i] * this.scale) * this.ratio) + pad;
+      if (x < least || y < least || x > across || y > down) return;
       this.work.stamps++;
       blend(pixels, y * width + x, stamp, colour);
     };
     const each = (visit) => this.within(-edge, -edge, this.width + edge, this.height + edge, visit);
     if (this.shown.includes(0)) each((i) => { if (!this.shown[i]) put(i, faint, this.colours[i]); });
     each((i) => { if (this.shown[i] && !this.chosen[i]) put(i, disc, this.colours[i]); });
+    if (!this.chosen.includes(1)) return;
     each((i) => { if (this.chosen[i]) put(i, rim, ring); });
     each((i) => { if (this.chosen[i]) put(i, disc, this.colours[i]); });
   }

@@ -108,8 +108,9 @@ def _column(name: str, values: Values, count: int) -> Column:
     listed = values.tolist() if isinstance(values, np.ndarray | Tensor) else list(values)
     if len(listed) != count:
         raise ConfigError(f"column {name!r} has {len(listed):,} values: give one for each of {count:,} frames")
-    if all(isinstance(each, str) for each in listed):
-        return _named(name, listed)
+    texts = [each for each in listed if isinstance(each, str)]
+    if len(texts) == len(listed):
+        return _named(name, texts)
     try:
         return Column(name, np.array([float(each) for each in listed], np.float32))
     except (TypeError, ValueError):

@@ -141,17 +141,18 @@ function goTo(point) {
   redraw();
 }
 
-async function select(number, { focus = true } = {}) {
+async function select(number) {
   const mine = ++asked;
   try {
     const look = await lookAt(number);
     if (mine !== asked) return; // another was asked for since
+    if (!state.look) part("help").open = false;
     state.look = look;
     state.cursor = pointOf.get(number) ?? -1;
     if (state.cursor >= 0) chart.reveal(state.cursor);
-    const inPanel = part("frame").contains(document.activeElement) && document.activeElement.closest("[id]").id;
+    const list = document.activeElement.closest(".tiles, .strip")?.id;
     showLook();
-    if (focus && inPanel) (part(inPanel)?.querySelector('[aria-current], .tile') ?? canvas).focus();
+    if (list) (part(list)?.querySelector("[aria-current], .tile") ?? canvas).focus();
     say(`selected ${describe(look.frame)}`);
   } catch (error) {
     say(`this frame cannot be shown: ${error.message}`);
@@ -161,9 +162,10 @@ async function select(number, { focus = true } = {}) {
 }
 
 function showLook() {
-  const isChosen = (frame) => chosen.has(frame.number);
-  showFrame(part("frame"), state.look, { pick: select, toggle, isChosen, changed: () => { showLook(); redraw(); } });
-  part("help").open = !state.look && innerWidth > 928;
+  const box = part("frame"), isChosen = (frame) => chosen.has(frame.number);
+  const focused = box.contains(document.activeElement) ? document.activeElement.id : "";
+  showFrame(box, state.look, { pick: select, toggle, isChosen, changed: () => { showLook(); redraw(); } });
+  if (focused) part(focused)?.focus(); // the same control, made anew
 }
 
 function drop() {
@@ -172,7 +174,7 @@ function drop() {
   else if (state.look) [state.look, state.cursor] = [null, -1];
   else state.cursor = -1;
   hover(-1);
-  tip.hidden = true;
+  showTip(-1);
   showLook();
   redraw();
 }
@@ -250,6 +252,7 @@ canvas.addEventListener("pointermove", (event) => {
   if (!pressed.moved) return;
   held.set(event.pointerId, [x, y]);
   hover(-1);
+  showTip(-1);
   if (pressed.lasso) {
     state.line.push(...(state.line.length ? [] : [chart.mapped(...pressed.at)]), chart.mapped(x, y));
   } else {
@@ -282,9 +285,7 @@ canvas.addEventListener("pointercancel", (event) => {
 canvas.addEventListener("pointerleave", () => hover(-1));
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
-  chart.zoom(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...placeOf(event));
-  hover(-1);
-  redraw();
+  zoomed(Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ...placeOf(event));
 }, { passive: false });
 
 // Keys
@@ -310,10 +311,10 @@ function enter(event) {
   else if (state.cursor >= 0) select(arrays.number[state.cursor]);
 }
 
-function zoomed(factor) {
-  chart.zoom(factor);
+function zoomed(factor, ...around) {
+  chart.zoom(factor, ...around);
   hover(-1);
-  tip.hidden = true;
+  showTip(-1);
   redraw();
 }
 
@@ -393,3 +394,4 @@ new ResizeObserver(() => { chart.resize(); redraw(); }).observe(canvas);
 about();
 recolour();
 showLook();
+part("help").open = innerWidth > 928; // on a phone below everything else

@@ -5,7 +5,7 @@ let apart = false; // whether neighbours of the frame's own episode are left out
 function showFrame(box, look, { pick, toggle, isChosen, changed }) {
   box.replaceChildren();
   if (!look) {
-    const text = size ? "Click a point to see its frame, its nearest neighbours and its place in its episode." : "";
+    const text = "Click a point to see its frame, its nearest neighbours and its place in its episode.";
     box.append(element("p", { className: "empty" }, text));
     return;
   }
@@ -17,14 +17,14 @@ function card(frame, toggle, chosen) {
   const list = element("dl", {}, ...facts(frame).flatMap(([name, text]) => [
     element("dt", {}, element("bdi", {}, name)), element("dd", {}, element("bdi", {}, text)),
   ]));
-  const button = element("button", { type: "button" }, chosen ? "Take out of the set" : "Put into the set");
+  const button = element("button", { type: "button", id: "put" }, chosen ? "Take out of the set" : "Put into the set");
   button.addEventListener("click", () => toggle(frame));
   const heading = element("h2", {}, element("bdi", {}, frame.name));
   return element("div", { className: "card" }, pictureOf(frame), element("div", {}, heading, list, button));
 }
 
 function neighbours(look, pick, changed) {
-  const box = element("input", { type: "checkbox", checked: apart });
+  const box = element("input", { type: "checkbox", id: "apart", checked: apart });
   box.addEventListener("change", () => { apart = box.checked; changed(); });
   const choice = element("label", {}, box, "other episodes only");
   const several = look.strip.length > 1 || apart;

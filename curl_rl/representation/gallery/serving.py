@@ -92,7 +92,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 30
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         # A page elsewhere whose name is made to lead here would ask by its own name.
         if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (HERE, "localhost")}:
             self._send(HTTPStatus.FORBIDDEN, Answer("text/plain", f"ask for {self.server.url}\n".encode()))
