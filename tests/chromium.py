@@ -8,6 +8,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,14 @@ class Browser:
         for x, y in places[1:]:
             self.mouse("Moved", x, y, button="left", buttons=1, **options)
         self.mouse("Released", *places[-1], **options)
+
+    def touch(self, *steps: Sequence[Sequence[float]]) -> None:
+        """Lay fingers on places, move them to further ones, and lift them."""
+        kinds = ["touchStart", *["touchMove"] * (len(steps) - 1)]
+        for kind, places in zip(kinds, steps, strict=True):
+            points = [{"x": float(x), "y": float(y), "id": finger} for finger, (x, y) in enumerate(places)]
+            self.call("Input.dispatchTouchEvent", type=kind, touchPoints=points)
+        self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def key(self, name: str) -> None:
         """Press and release one key."""

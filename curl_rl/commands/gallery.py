@@ -39,12 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is None and look.keys() - {"most"}:
         raise ConfigError(f"--{min(look.keys() - {'most'})} has no effect on the projector: give --out as well")
     from curl_rl.representation.gallery import build_gallery, write_projector
-    from curl_rl.representation.index import FrameIndex
 
     if arguments.out is not None:
         print(f"wrote {build_gallery(arguments.index, arguments.out, **look)}")
     if arguments.projector is not None:
         most = {"most": arguments.most} if arguments.most else {}
-        folder, count = write_projector(FrameIndex.load(arguments.index), arguments.projector, **most)
+        folder, count = write_projector(arguments.index, arguments.projector, **most)
         print(f"wrote {count:,} frames into {folder}: tensorboard --logdir {folder}")
     return 0

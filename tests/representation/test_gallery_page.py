@@ -10,6 +10,7 @@ from chromium import CHROMIUM, Browser
 from shown import colour_of, index_of, table_of
 
 from curl_rl.representation.gallery import build_gallery
+from curl_rl.representation.gallery.contents import Contents, Gallery
 from curl_rl.representation.gallery.serving import open_server
 
 pytestmark = [
@@ -76,6 +77,18 @@ def enclosed(places: np.ndarray, line: list[tuple[float, float]]) -> list[int]:
     corners = np.array(line)
     sides, off = np.diff(corners, axis=0), places[:, None] - corners[:-1]
     return np.flatnonzero((sides[:, 0] * off[:, :, 1] - sides[:, 1] * off[:, :, 0] > 0).all(1)).tolist()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_map_is_that_of_the_index_at_one_scale(built, browser, width):
+    index, page = built
+    open_page(browser, page, width)
+    places, wanted = on_screen(browser), Contents(index, Gallery(), {}).places.numpy() * [1, -1]
+    scale = np.ptp(places[:, 0]) / np.ptp(wanted[:, 0])
+    assert places - places.mean(0) == pytest.approx(scale * (wanted - wanted.mean(0)), abs=0.1)
+    box = browser.look("canvas.getBoundingClientRect().toJSON()")
+    assert (places.min(0) > [box["left"], box["top"]]).all()
+    assert (places.max(0) < [box["right"], box["bottom"]]).all()
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS, ids=str)
@@ -177,6 +190,24 @@ def test_hovering_shows_the_frame_under_the_mouse(built, browser):
         assert f"step {number % 10}" in text_of(browser, "#tip")
     browser.mouse("Moved", 2, 2)
     assert browser.look("document.getElementById('tip').hidden")
+
+
+def test_fingers_select_and_zoom(built, browser):
+    open_page(browser, built[1], 390)
+    places = on_screen(browser)
+    number = lonely(places)[0]
+    browser.touch([places[number] + 5])
+    browser.wait(f"document.querySelector('#frame h2')?.textContent === {json.dumps(NAMES[number])}")
+    assert text_of(browser, "#tip b") == NAMES[number]
+    middle = places.mean(0)
+    near, far = np.array([40, 0]), np.array([80, 10])
+    browser.touch([middle - near, middle + near], [middle - far, middle + far])
+    now = on_screen(browser)
+    assert np.ptp(now, axis=0) == pytest.approx(np.ptp(places, axis=0) * np.hypot(80, 10) / 40, rel=0.01)
+    still = (now - middle) * 40 / np.hypot(80, 10)
+    assert still == pytest.approx(places - middle, abs=12)
+    assert text_of(browser, "#count") == "0"
+    assert browser.problems == []
 
 
 def test_names_are_text_wherever_they_are_shown(built, browser):
@@ -303,13 +334,16 @@ def test_twenty_thousand_points_are_drawn_once_and_found_by_few_looks(browser, t
     start = browser.look(work)
     assert start["stamps"] == 20_000 * start["draws"] <= 40_000
     assert (start["tested"], start["sheets"]) == (0, 0)
-    box = browser.look("(({ left, top, width, height }) => [left, top, width, height])(canvas.getBoundingClientRect())")
-    rng = np.random.default_rng(0)
-    for x, y in rng.uniform(0.1, 0.9, (100, 2)):
-        browser.mouse("Moved", box[0] + x * box[2], box[1] + y * box[3])
+    box, places = browser.look("canvas.getBoundingClientRect().toJSON()"), on_screen(browser)
+    spread, corner = (np.array([box[name] for name in names]) for names in (("width", "height"), ("left", "top")))
+    for x, y in np.round(np.random.default_rng(0).uniform(0.1, 0.9, (100, 2)) * spread) + corner:
+        browser.mouse("Moved", x, y)
+        apart = np.linalg.norm(places - [x, y], axis=1)
+        found = browser.look("state.hover")
+        assert found == -1 if apart.min() > 14 else apart[found] == pytest.approx(apart.min())
     hovered = browser.look(work)
     assert hovered["stamps"] == start["stamps"]  # the points are not drawn again
-    assert 0 < hovered["tested"] < 100 * 700
+    assert 0 < hovered["tested"] < 100 * 200
     assert hovered["draws"] <= start["draws"] + 100
     # Twenty turns of the wheel before the next frame are one drawing, of what is in sight.
     wheel = "new WheelEvent('wheel', { deltaY: -200, clientX: 400, clientY: 400 })"
@@ -338,7 +372,7 @@ def test_a_thinned_page_says_so(browser, tmp_path):
 
 
 def test_a_served_page_shows_frames_that_are_not_on_the_map(browser):
-    index = index_of(90, names=NAMES + [f"late {n}" for n in range(30)], sources=2)
+    index = index_of(90, names=[*NAMES, *(f"late {n}" for n in range(30))], sources=2)
     gone = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
     with open_server(index, most=30, neighbours=8) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

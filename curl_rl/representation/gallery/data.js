@@ -79,7 +79,7 @@ function sheetOf(number) {
     image.src = told.served
       ? `sheet/${number}`
       : `data:image/jpeg;base64,${document.getElementById(`sheet-${number}`).textContent}`;
-    sheet = image.decode().then(() => image);
+    sheet = image.decode().then(() => image, () => { sheets.delete(number); }); // asked for again next time
   }
   sheets.set(number, sheet);
   if (sheets.size > 12) sheets.delete(sheets.keys().next().value);
@@ -87,9 +87,8 @@ function sheetOf(number) {
 }
 
 async function paint(canvas, frame) {
-  canvas.dataset.picture = frame.picture;
   const image = await sheetOf(frame.picture >> 10);
-  if (Number(canvas.dataset.picture) !== frame.picture) return; // another was asked for since
+  if (!image) return;
   const place = frame.picture & 1023, side = told.side;
   canvas.getContext("2d").drawImage(image, (place & 31) * side, (place >> 5) * side, side, side, 0, 0, side, side);
   canvas.dataset.painted = frame.picture;

@@ -27,19 +27,29 @@ _SELF = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inlin
 
 
 def build_gallery(
-    index: FrameIndex | str | Path, out: str | Path, *, columns: Mapping[str, Values] | None = None, **options: Any
+    index: FrameIndex | str | Path,
+    out: str | Path,
+    *,
+    columns: Mapping[str, Values] | None = None,
+    title: str = "",
+    **options: Any,
 ) -> Path:
     """Write a page that shows the frames of an index, and return its file.
 
-    Args: index, or its folder; columns, more to colour by, a number or a text for each frame; options, what `Gallery`
-    has: map, clusters, most, neighbours. Raises ConfigError for other options or columns, WriteError.
+    Args: index, or its folder; columns, more to colour by, a number or a text for each frame; title, the folder's name
+    unless given; options, what `Gallery` has: map, clusters, most, neighbours. Raises ConfigError for other options or
+    columns, WriteError.
     """
     out, look = Path(out), Gallery(**options)
     check_target(out)
-    opened = index if isinstance(index, FrameIndex) else FrameIndex.load(index)
-    name = "Frames" if isinstance(index, FrameIndex) else Path(index).resolve().name
-    write_whole({out: page(Contents(opened, look, columns or {}), name)})
+    opened, name = opened_index(index)
+    write_whole({out: page(Contents(opened, look, columns or {}), title or name)})
     return out
+
+
+def opened_index(index: FrameIndex | str | Path) -> tuple[FrameIndex, str]:
+    """Return an index, read from its folder if that is given, and what it is called."""
+    return (index, "Frames") if isinstance(index, FrameIndex) else (FrameIndex.load(index), Path(index).resolve().name)
 
 
 def page(contents: Contents, title: str, *, served: bool = False) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from curl_rl.representation.gallery.contents import evenly
+from curl_rl.representation.gallery.page import opened_index
 from curl_rl.representation.gallery.pictures import pictures
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.rows import COLUMNS
@@ -34,7 +35,7 @@ def write_projector(index: FrameIndex | str | Path, out: str | Path, *, most: in
     """
     out = Path(out)
     check_folder(out)
-    index = index if isinstance(index, FrameIndex) else FrameIndex.load(index)
+    index, _ = opened_index(index)
     numbers = evenly(len(index), min(most, (_WIDEST // index.side) ** 2))
     rows = [["number", *COLUMNS], *([n, *index.rows.told(n)] for n in numbers.tolist())]
     vectors = ("\t".join(f"{value:.6g}" for value in row) for row in index.embeddings[numbers].tolist())

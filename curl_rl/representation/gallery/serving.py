@@ -13,7 +13,7 @@ from socketserver import TCPServer
 from typing import Any, NamedTuple
 
 from curl_rl.representation.gallery.contents import Contents, Gallery, Values
-from curl_rl.representation.gallery.page import page
+from curl_rl.representation.gallery.page import opened_index, page
 from curl_rl.representation.index import FrameIndex
 from curl_rl.types import ConfigError
 
@@ -133,9 +133,8 @@ def open_server(
 
     Args: port, 0 for a free one; others, as of `build_gallery`. Raises ConfigError for a port that is in use.
     """
-    opened = index if isinstance(index, FrameIndex) else FrameIndex.load(index)
-    title = "Frames" if isinstance(index, FrameIndex) else Path(index).resolve().name
-    site = Site(Contents(opened, Gallery(**options), columns or {}), title)
+    look, (opened, title) = Gallery(**options), opened_index(index)
+    site = Site(Contents(opened, look, columns or {}), title)
     try:
         return Server(site, port)
     except OSError as error:
