@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        gallery,
         index,
         pretrain,
         probe,
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         report,
         search,
         select,
+        serve,
         train,
     )
     from curl_rl.commands.arguments import Mixed
@@ -96,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    verbs = (train, record, pretrain, finetune, distil, probe, index, search, select)
-    for verb in (*verbs, evaluate, benchmark, report, export, doctor):
+    without_agent = (pretrain, finetune, distil, probe, index, search, gallery, serve, select)
+    for verb in (train, record, *without_agent, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -40,4 +40,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterat
     skipped = terminalreporter.stats.get("skipped", [])
     if count := sum("needs chromium" in str(report.longrepr) for report in skipped):
         command = "sudo apt-get update && sudo apt-get install -y chromium"
-        terminalreporter.write_line(f"{count} tests of the report's page need a browser: {command}, then make test")
+        terminalreporter.write_line(f"{count} tests of pages need a browser: {command}, then make test")

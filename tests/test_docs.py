@@ -36,6 +36,8 @@ VERBS = (
     "finetune",
     "distil",
     "probe",
+    "gallery",
+    "serve",
     "evaluate",
     "export",
     "benchmark",
