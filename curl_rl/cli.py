@@ -78,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        flag,
         index,
+        learn,
         pretrain,
         probe,
         record,
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    verbs = (train, record, pretrain, finetune, distil, probe, index, search)
+    verbs = (train, record, pretrain, finetune, distil, probe, index, search, flag, learn)
     for verb in (*verbs, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

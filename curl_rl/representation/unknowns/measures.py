@@ -13,7 +13,7 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     """
     if not len(known) or not len(unknown):
         return math.nan
-    values, place, counts = torch.cat([known, unknown]).unique(return_inverse=True, return_counts=True)
+    _, place, counts = torch.cat([known, unknown]).unique(return_inverse=True, return_counts=True)
     ranks = counts.double().cumsum(0) - (counts - 1) / 2  # of equal ones the mean
     of_unknown = ranks[place[len(known) :]].sum()
     m = len(unknown)

@@ -1,5 +1,6 @@
 """How unknown a frame is, by what a network makes of it: scores found by name, the higher the more unknown."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -109,5 +110,5 @@ def threshold(scores: Tensor, accept: float) -> float:
         raise ConfigError(f"accept must be above 0 and at most 1, got {accept}")
     if not len(scores):
         raise ConfigError("no known frames were held out: fine-tune with held_out=0.2, or give --known frames")
-    place = -int(-accept * len(scores) // 1)  # rounded up
-    return float(scores.sort().values[place - 1])
+    passing = math.ceil(accept * len(scores) - 1e-9)  # a hair less: 0.07 of 100 is 7
+    return float(scores.sort().values[passing - 1])
