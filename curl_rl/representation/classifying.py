@@ -1,7 +1,6 @@
 """What trains a classifier of frames, whatever it learns from: fine-tuning and distillation are of this kind."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,13 +18,11 @@ from curl_rl.representation.export import ExportedEncoder, describe_encoder
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.order import Passes, Rounds
 from curl_rl.representation.session import count_updates, run_training
-from curl_rl.representation.tap import evaluating
 from curl_rl.run.folder import Part
 from curl_rl.run.logger import MetricMeans
 from curl_rl.types import Batch, Metrics
 
 S = TypeVar("S", bound=Learning)
-_AT_ONCE = 256
 
 
 class ClassifierTrainer(Kept, Generic[S]):
@@ -116,14 +113,3 @@ class ClassifierTrainer(Kept, Generic[S]):
             "augmentation": dataclasses.asdict(self.augmentation.config),
             "data": {"frames": len(self.frames), "crc32": self.frames.checksum},
         }
-
-
-@torch.no_grad()
-def accuracy_on(classifier: Classifier, frames: Frames, ids: Tensor) -> float:
-    """Return the share of some frames (n,) whose class is found, NaN of none."""
-    classes, found = frames.given("classes"), list[Tensor]()
-    device = next(classifier.parameters()).device
-    with evaluating(classifier):
-        for some in ids.split(_AT_ONCE):
-            found.append(classifier(frames.obs(some).to(device)).argmax(1).cpu() == classes[some])
-    return float(torch.cat(found).float().mean()) if len(ids) else math.nan

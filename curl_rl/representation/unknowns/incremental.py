@@ -15,7 +15,7 @@ from curl_rl.config.unknowns import Adding, Addition
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.representation.augment import Augment, fit, make_augmentation
 from curl_rl.representation.classifier import Classifier, load_classifier
-from curl_rl.representation.classifying import ClassifierTrainer, accuracy_on
+from curl_rl.representation.classifying import ClassifierTrainer
 from curl_rl.representation.export import read_description
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.labels import Labels, labelled_frames
@@ -73,7 +73,12 @@ class Incremental(ClassifierTrainer[Adding]):
         joined, self.learned, self.held_out = _joined(old, memory, new, settings)
         augmentation = make_augmentation(augment, joined)
         fit(old.encoder.encoder, joined, augmentation)
-        self.began, self.told = weights_hash(old.encoder.encoder), read_description(path)
+        self.told: dict[str, Any] = {
+            "weights": weights_hash(old.encoder.encoder),
+            "classifier": weights_hash(old.head),
+            "labels_seen": read_description(path).get("labels_seen", 0),
+            "classes": self.old,
+        }
         self.new_frames = int((joined.given("classes")[self.learned] >= self.old).sum())
         head = _widened(old.head, len(new.class_names), settings.seed)
         encoder = old.encoder.encoder.train()
@@ -89,10 +94,9 @@ class Incremental(ClassifierTrainer[Adding]):
         return F.cross_entropy(logits, classes), {"accuracy": (logits.argmax(1) == classes).float().mean()}
 
     def watch(self, batch: Batch) -> Metrics:
-        """Return the accuracy on the held-out frames of old and of new classes."""
-        parts = zip(("old", "new"), self._measured(), strict=True)
-        found = {name: accuracy_on(self.classifier, self.frames, ids) for name, ids in parts if len(ids)}
-        return {f"{name}_accuracy": torch.tensor(value) for name, value in found.items()}
+        """Return what `measure` does of what was held out."""
+        found = self.measure(self.classifier)
+        return {name: torch.tensor(value) for name, value in found.items() if not math.isnan(value)}
 
     def _measured(self) -> tuple[Tensor, Tensor]:
         """Return the held-out frames of old and of new classes."""
@@ -111,14 +115,15 @@ class Incremental(ClassifierTrainer[Adding]):
         with evaluating(classifier):
             features = (embed(classifier.encoder, self.frames, ids=ids) for ids in (old, new))
             of_old, of_new = (classifier.head(each.to(self.device)).cpu() for each in features)
+        classes = self.frames.given("classes")
         known, unknown = (energy(logits[:, : self.old]) for logits in (of_old, of_new))
         a_ose = math.nan
         if len(old) and len(new):
             passing = unknown <= threshold(known, self.settings.accept)
             a_ose = float((passing & (of_new.argmax(1) < self.old)).sum())
         return {
-            "old_accuracy": accuracy_on(classifier, self.frames, old),
-            "new_accuracy": accuracy_on(classifier, self.frames, new),
+            "old_accuracy": float((of_old.argmax(1) == classes[old]).double().mean()),
+            "new_accuracy": float((of_new.argmax(1) == classes[new]).double().mean()),
             "auroc": auroc(known, unknown),
             "a_ose": a_ose,
         }
@@ -148,11 +153,10 @@ class Incremental(ClassifierTrainer[Adding]):
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""
-        seen = self.told.get("labels_seen", 0)
         return super().describe() | {
             "made_by": "learn",
-            "from": {"weights": self.began, "labels_seen": seen, "classes": self.old},
-            "labels_seen": seen + self.new_frames,
+            "from": self.told,
+            "labels_seen": self.told["labels_seen"] + self.new_frames,
             "held_out": len(self.held_out),
         }
 

@@ -31,8 +31,8 @@ def open_set_error(unknown: Tensor, limit: float) -> int:
 def wilderness_impact(known: Tensor, unknown: Tensor, limit: float) -> float:
     """Return what unknown frames take from precision: P of known ones alone over P among all, less 1.
 
-    Right answers divide out: it is the unknown frames called known for each known one that is (Dhamija et al. 2020,
-    equation 1). NaN where none is. Args: scores (n,) and (m,); limit, as of `open_set_error`.
+    Right answers divide out: it is the unknown frames called known for each known one that is (Dhamija et al.
+    2020). NaN where none is. Args: scores (n,) and (m,); limit, as of `open_set_error`.
     """
     accepted = int((known <= limit).sum())
     return open_set_error(unknown, limit) / accepted if accepted else math.nan
