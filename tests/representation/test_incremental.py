@@ -19,9 +19,10 @@ from test_unknowns import other
 from curl_rl import Finetuner, Incremental, Tap, cli, load_classifier
 from curl_rl.config.unknowns import compose_addition
 from curl_rl.nn.augmentations import AUGMENTATIONS
+from curl_rl.nn.novelty import threshold
 from curl_rl.representation.memory import load_memory
 from curl_rl.representation.unknowns.measures import auroc
-from curl_rl.representation.unknowns.scores import energy, threshold
+from curl_rl.representation.unknowns.scores import energy
 from curl_rl.types import ConfigError
 
 NEW = {f"ramp{i}": "de"[i % 2] for i in range(20)}

@@ -21,6 +21,7 @@ from curl_rl import Finetuner, FrameIndex, Recogniser, cli, load_classifier, loa
 from curl_rl.config.overrides import compose
 from curl_rl.config.unknowns import compose_flagging
 from curl_rl.nn.augmentations import AUGMENTATIONS
+from curl_rl.nn.novelty import threshold
 from curl_rl.representation.classifier import Classifier
 from curl_rl.representation.export import ExportedEncoder, save_encoder
 from curl_rl.representation.frames import Frames
@@ -28,7 +29,7 @@ from curl_rl.representation.looking import embed
 from curl_rl.representation.memory import load_memory
 from curl_rl.representation.unknowns.flagging import find_unknown
 from curl_rl.representation.unknowns.measures import auroc, open_set_error, open_set_measures, wilderness_impact
-from curl_rl.representation.unknowns.scores import SCORES, Known, energy, make_score, threshold
+from curl_rl.representation.unknowns.scores import SCORES, Known, energy, make_score
 from curl_rl.run.recording import record
 from curl_rl.run.trainer import train
 from curl_rl.types import ConfigError

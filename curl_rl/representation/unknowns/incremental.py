@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from curl_rl.config.unknowns import Adding, Addition
 from curl_rl.nn.augmentations import AUGMENTATIONS
+from curl_rl.nn.novelty import threshold
 from curl_rl.representation.augment import Augment, fit, make_augmentation
 from curl_rl.representation.classifier import Classifier, load_classifier
 from curl_rl.representation.classifying import ClassifierTrainer
@@ -26,7 +27,7 @@ from curl_rl.representation.probes.base import labelled
 from curl_rl.representation.probes.classifier import few_of_each
 from curl_rl.representation.tap import Prepare, evaluating
 from curl_rl.representation.unknowns.measures import auroc
-from curl_rl.representation.unknowns.scores import energy, threshold
+from curl_rl.representation.unknowns.scores import energy
 from curl_rl.run.device import choose_device
 from curl_rl.run.files import write_whole
 from curl_rl.run.folder import Part, weights_hash
@@ -212,7 +213,7 @@ def _widened(head: nn.Sequential, count: int, seed: int) -> nn.Sequential:
     with torch.no_grad():
         for mine, theirs in ((wider.weight, last.weight), (wider.bias, last.bias)):
             mine[: len(theirs)] = theirs
-    return nn.Sequential(*head[:-1], wider)
+    return nn.Sequential(*list(head)[:-1], wider)
 
 
 def _filled(measures: dict[str, float]) -> dict[str, float | None]:

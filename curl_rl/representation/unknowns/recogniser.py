@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from curl_rl.nn.novelty import threshold
 from curl_rl.representation.classifier import Classifier, load_classifier
 from curl_rl.representation.export import CLASSIFIER, ExportedEncoder, export_run, load_encoder, read_description
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.looking import as_seen, embed
 from curl_rl.representation.memory import load_memory
-from curl_rl.representation.unknowns.scores import Known, make_score, threshold
+from curl_rl.representation.unknowns.scores import Known, make_score
 from curl_rl.types import ConfigError
 
 

@@ -1,15 +1,13 @@
 """How unknown a frame is, by what a network makes of it: scores found by name, the higher the more unknown."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from curl_rl.nn.novelty import NEIGHBOURS, neighbour_distances
 from curl_rl.options import Registry, check, option
-from curl_rl.representation.index.exact import Exact
 from curl_rl.types import ConfigError
 
 
@@ -66,7 +64,7 @@ class Energy(Score):
 @dataclass(frozen=True)
 class NeighboursConfig(ScoreConfig):
     name: str = "neighbours"
-    count: int = option(5, "the neighbour whose distance counts; the paper: 50 of CIFAR's 50,000", at_least=1)
+    count: int = option(NEIGHBOURS, "the neighbour whose distance counts; the paper: 50 of CIFAR's 50,000", at_least=1)
 
 
 class Neighbours(Score):
@@ -81,10 +79,9 @@ class Neighbours(Score):
                 f"the score by neighbours needs {config.count} known frames, and {len(known.features)} are remembered: "
                 "fine-tune on more, give --known frames, or --by energy"
             )
-        self._exact = Exact(F.normalize(known.features, dim=1), "euclidean")
 
     def score(self, features: Tensor) -> Tensor:
-        return self._exact.search(F.normalize(features, dim=1), self.config.count)[1][:, -1]
+        return neighbour_distances(features, self.known.features, self.config.count)
 
 
 SCORES = Registry("score", __name__, Score, gives=("score",))
@@ -98,17 +95,3 @@ def energy(logits: Tensor, temperature: float = 1.0) -> Tensor:
 def make_score(name: str, known: Known) -> Score:
     """Build a score with its own options. Raises ConfigError for an unknown one, and where it lacks what it needs."""
     return SCORES[name](SCORES[name].Config(), known)
-
-
-def threshold(scores: Tensor, accept: float) -> float:
-    """Return the least score that a share of held-out known frames does not exceed.
-
-    Args: scores (n,), of known frames that nothing was learned from: what is unknown takes no part, for it is not there
-    beforehand. Raises ConfigError without any, and for a share that is none.
-    """
-    if not 0 < accept <= 1:
-        raise ConfigError(f"accept must be above 0 and at most 1, got {accept}")
-    if not len(scores):
-        raise ConfigError("no known frames were held out: fine-tune with held_out=0.2, or give --known frames")
-    passing = math.ceil(accept * len(scores) - 1e-9)  # a hair less: 0.07 of 100 is 7
-    return float(scores.sort().values[passing - 1])
