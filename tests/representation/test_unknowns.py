@@ -15,15 +15,16 @@ from test_distil import distilled
 from test_finetune import tuned
 from test_memory import uneven
 from test_pretrain import LOCAL, digits_encoder, looped, play, small
+from test_tap import Policy
 from torch import nn
 
-from curl_rl import Finetuner, FrameIndex, Recogniser, cli, load_classifier, load_encoder
+from curl_rl import Finetuner, FrameIndex, Recogniser, Tap, cli, load_classifier, load_encoder
 from curl_rl.config.overrides import compose
 from curl_rl.config.unknowns import compose_flagging
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.novelty import threshold
 from curl_rl.representation.classifier import Classifier
-from curl_rl.representation.export import ExportedEncoder, save_encoder
+from curl_rl.representation.export import EncoderError, ExportedEncoder, save_encoder
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.looking import embed
 from curl_rl.representation.memory import load_memory
@@ -198,6 +199,15 @@ def test_what_lacks_known_frames_is_refused_with_the_mend(clf, tmp_path):
         Recogniser(clf, known=play(shape=(3, 20, 20)))
     with pytest.raises(ConfigError, match="energy is of a classifier's logits"):
         Recogniser(tmp_path / "enc", known=uneven(), by="energy")
+
+
+def test_a_network_of_ones_own_is_given_again(tmp_path):
+    tuned(Tap(Policy(), layer="trunk.4"), tmp_path, frames=uneven(), labels=None, held_out=0.25)
+    with pytest.raises(EncoderError, match="module=Policy"):
+        Recogniser(tmp_path)
+    recogniser = Recogniser(tmp_path, module=Policy())
+    wanted = load_classifier(tmp_path, module=Policy())(uneven().obs(torch.arange(40))).detach()
+    torch.testing.assert_close(recogniser.scores(recogniser.embed(uneven())), -wanted.logsumexp(1))
 
 
 def test_features_that_are_not_finite_name_the_frame(tmp_path):

@@ -90,7 +90,8 @@ def flag(config: Flagging) -> int:
         features = embed(recogniser.encoder, frames, progress.update)
     flagged = find_unknown(recogniser, features, clusters=config.clusters, seed=config.seed)
     if len(flagged.ids):
-        index_of(recogniser, frames, features, flagged.ids, {"data": config.data, **source}).save(out / INDEX)
+        index = index_of(recogniser, frames, features, flagged.ids, {"data": config.data, **source})
+        index.save(out / INDEX)
     names = [frames.name(each) for each in flagged.ids.tolist()]
     write_whole({out / TABLE: _table(names, flagged), out / LABELS: _csv(["name", "class"], ([n, ""] for n in names))})
     print(

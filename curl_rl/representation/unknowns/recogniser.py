@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from curl_rl.nn.novelty import threshold
@@ -14,6 +14,7 @@ from curl_rl.representation.export import CLASSIFIER, ExportedEncoder, export_ru
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.looking import as_seen, embed
 from curl_rl.representation.memory import load_memory
+from curl_rl.representation.tap import Prepare
 from curl_rl.representation.unknowns.scores import Known, make_score
 from curl_rl.types import ConfigError
 
@@ -39,6 +40,7 @@ class Recogniser:
             episodes are what is known, and the other half says how far known frames are from it.
         by: "energy" or "neighbours"; of a classifier energy unless given.
         accept: the share of the held-out known frames that are not beyond `limit`.
+        module, prepare: as of `load_encoder`, where the folder holds a network of one's own.
 
     Raises ConfigError where known frames are lacking or do not fit, and for a score that needs a classifier.
     """
@@ -52,8 +54,10 @@ class Recogniser:
         accept: float = 0.95,
         seed: int = 1,
         device: str | torch.device = "cpu",
+        module: nn.Module | None = None,
+        prepare: Prepare | None = None,
     ):
-        self.name, self.network = str(network), load_network(Path(network), device)
+        self.name, self.network = str(network), load_network(network, device, module=module, prepare=prepare)
         remembered = self._remembered(Path(network), known, seed)
         self.by = by or ("energy" if isinstance(self.network, Classifier) else "neighbours")
         last = self.network.last if isinstance(self.network, Classifier) else None
@@ -121,11 +125,17 @@ class Recogniser:
         return _Remembered(next(features), names, next(features))
 
 
-def load_network(path: Path, device: str | torch.device = "cpu") -> Classifier | ExportedEncoder:
+def load_network(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    module: nn.Module | None = None,
+    prepare: Prepare | None = None,
+) -> Classifier | ExportedEncoder:
     """Load the classifier or the encoder of a folder, or the encoder of a run's newest checkpoint."""
+    path = Path(path)
     if (path / "checkpoints").is_dir():
         with tempfile.TemporaryDirectory() as place:
             return load_encoder(export_run(path, Path(place, "encoder")), device)
-    if CLASSIFIER in read_description(path).get("parts", {}):
-        return load_classifier(path, device)
-    return load_encoder(path, device)
+    load = load_classifier if CLASSIFIER in read_description(path).get("parts", {}) else load_encoder
+    return load(path, device, module=module, prepare=prepare)
