@@ -12,13 +12,16 @@ if TYPE_CHECKING:
     from curl_rl.representation.index import FrameIndex
     from curl_rl.representation.pretrain import Pretrainer
     from curl_rl.representation.tap import Tap
+    from curl_rl.representation.unknowns import Incremental, Recogniser
 
 __version__ = "0.1.0"
 __all__ = [
     "Distiller",
     "Finetuner",
     "FrameIndex",
+    "Incremental",
     "Pretrainer",
+    "Recogniser",
     "Tap",
     "__version__",
     "frames_of",
@@ -30,7 +33,9 @@ _PLACES = {
     "Distiller": "distil",
     "Finetuner": "finetune",
     "FrameIndex": "index",
+    "Incremental": "unknowns",
     "Pretrainer": "pretrain",
+    "Recogniser": "unknowns",
     "Tap": "tap",
     "frames_of": "frames",
     "load_classifier": "classifier",

@@ -78,8 +78,10 @@ def _parser() -> argparse.ArgumentParser:
         evaluate,
         export,
         finetune,
+        flag,
         gallery,
         index,
+        learn,
         pretrain,
         probe,
         record,
@@ -98,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Mixed)
 
-    without_agent = (pretrain, finetune, distil, probe, index, search, gallery, serve, select)
+    without_agent = (pretrain, finetune, distil, probe, index, search, gallery, serve, select, flag, learn)
     for verb in (train, record, *without_agent, evaluate, benchmark, report, export, doctor):
         verb.add(commands)
     return parser

@@ -120,6 +120,10 @@ class Seeing(Protocol):
     @property
     def encoder(self) -> Callable[[Tensor], Tensor]: ...
 
+    def whole(self, images: Tensor) -> Tensor:
+        """Return images (n, k*C, H, W), or states (n, D), as acting shows them to the encoder."""
+        ...
+
     def snapshot(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return named batches of stacked frames (B, k*C, h, w) uint8 worth looking at: query and key views."""
         ...

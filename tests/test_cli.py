@@ -20,6 +20,7 @@ from curl_rl.config.finetuning import Distillation, Finetuning
 from curl_rl.config.overrides import compose, hydra_arguments
 from curl_rl.config.pretraining import Pretraining
 from curl_rl.config.schema import GROUPS, from_node
+from curl_rl.config.unknowns import Addition, Flagging
 from curl_rl.options import kinds
 from curl_rl.representation import export
 from curl_rl.run import playing, trainer
@@ -85,8 +86,9 @@ def test_train_help_shows_the_values_of_what_is_asked(capsys):
         ("pretrain", Pretraining, "usage: curl-rl pretrain data=SOURCE out=DIR"),
         ("finetune", Finetuning, "usage: curl-rl finetune ENCODER --labels FILE --out DIR"),
         ("distil", Distillation, "usage: curl-rl distil CLASSIFIER --data SOURCE --out DIR"),
+        ("learn", Addition, "usage: curl-rl learn CLASSIFIER --labels FILE --out DIR"),
     ],
-    ids=["pretrain", "finetune", "distil"],
+    ids=["pretrain", "finetune", "distil", "learn"],
 )
 def test_help_without_an_agent_shows_every_group_and_setting(verb, root, usage, capsys):
     assert cli.main([verb, "--help"]) == 0
@@ -96,6 +98,14 @@ def test_help_without_an_agent_shows_every_group_and_setting(verb, root, usage, 
         assert f"\n  {name} " in shown if name in GROUPS else f"\n  {name}=" in shown
     assert cli.main([verb, "augmentation=crop", "-h"]) == 0
     assert "\n  augmentation.size=84 " in capsys.readouterr().out
+
+
+def test_help_on_flags_shows_every_setting_and_no_group(capsys):
+    assert cli.main(["flag", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: curl-rl flag NETWORK --data SOURCE --out DIR")
+    assert [name for name in kinds(Flagging) if f"\n  {name}=" not in shown] == []
+    assert "Groups" not in shown
 
 
 def test_words_stand_before_between_and_behind_options():

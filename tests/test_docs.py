@@ -16,12 +16,13 @@ from tiny import run, tiny_batch, tiny_rainbow, tiny_sac
 
 from curl_rl import cli
 from curl_rl.benchmark.plans import load_benchmark, make_plans, select
-from curl_rl.commands import distil, finetune
+from curl_rl.commands import distil, finetune, flag, learn
 from curl_rl.commands.arguments import overrides_of
 from curl_rl.config.finetuning import compose_distillation, compose_finetuning
 from curl_rl.config.overrides import compose, hydra_arguments
 from curl_rl.config.pretraining import compose_pretraining
 from curl_rl.config.schema import GROUPS
+from curl_rl.config.unknowns import compose_addition, compose_flagging
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.probing.options import compose_probing
@@ -36,8 +37,13 @@ VERBS = (
     "finetune",
     "distil",
     "probe",
+    "index",
+    "search",
     "gallery",
     "serve",
+    "select",
+    "flag",
+    "learn",
     "evaluate",
     "export",
     "benchmark",
@@ -220,6 +226,11 @@ def check_command(words: list[str]) -> None:
     elif words[0] == "distil":
         # Without an encoder's name the teacher is asked, who is not there.
         compose_distillation(["encoder=small", *overrides_of(arguments, "teacher", distil.FLAGS)])
+    elif words[0] == "flag":
+        compose_flagging(overrides_of(arguments, "network", flag.FLAGS))
+    elif words[0] == "learn":
+        # Without an augmentation's name the classifier is asked, who is not there either.
+        compose_addition(["augmentation=shift", *overrides_of(arguments, "classifier", learn.FLAGS)])
     elif words[0] == "benchmark" and arguments.name != "mine.yaml":
         benchmark = load_benchmark(arguments.name)
         chosen = select(benchmark, arguments.tasks or benchmark.tasks[:1], arguments.methods, seeds=1)
@@ -234,6 +245,8 @@ def check_command(words: list[str]) -> None:
         ["report", "a", "--outt", "b"],
         ["finetune", "a", "--label", "b", "--out", "c", "encoder=small"],
         ["distil", "a", "--data", "b"],
+        ["flag", "a", "--data", "b"],
+        ["learn", "a", "--label", "b"],
         ["train", "objective=crul"],
         ["benchmark", "dmc99k"],
     ],

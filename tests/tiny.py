@@ -40,6 +40,7 @@ def tiny_batch(
     discrete: bool = False,
     horizon: int = 0,
     label_side: int = 0,
+    classes: int = 0,
     device: str = "cpu",
 ) -> Batch:
     """Draw a batch of noise: uint8 frames for a shape (C, H, W), float32 states for (D,).
@@ -77,6 +78,7 @@ def tiny_batch(
         episode=torch.arange(size) // 2,
         future=future() if horizon else None,
         labels=labels() if label_side else None,
+        classes=torch.arange(size) % classes if classes else None,
     )
     return replaced(batch, {id(tensor): tensor.to(device) for tensor in tensors(batch)})
 
@@ -221,6 +223,7 @@ def run(agent: Sac | Rainbow, updates: range) -> list[dict[str, Tensor]]:
     results = []
     config = agent.learner.objective.config
     extras = {"horizon": config.horizon, "label_side": 5 * ("labels" in config.needs)}
+    extras["classes"] = 3 * ("classes" in config.needs)
     for i in updates:
         batch = atari_batch(i, **extras) if isinstance(agent, Rainbow) else tiny_batch(i, **extras)
         agent.act(batch.obs[:1].numpy(), explore=True)

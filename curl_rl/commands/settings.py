@@ -39,7 +39,8 @@ def describe(introduction: str, config: Any) -> Iterator[str]:
 
     groups = groups_of(type(config))
     yield introduction
-    yield "Groups, chosen by name:"
+    if groups:
+        yield "Groups, chosen by name:"
     for group in groups:
         yield row(group, ", ".join(sorted(GROUPS[group])))
     yield "\nSettings:"

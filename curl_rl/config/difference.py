@@ -7,7 +7,7 @@ from curl_rl.types import ConfigError
 
 # What may change from one start of a run to the next: where it lives and what the machine gives it. Device, threads,
 # CUDA graphs and evaluation workers round floating-point sums in another order: they change a result's last bits, not
-# what is computed.
+# what is computed. What is told of evaluations beside their returns changes nothing.
 LOCAL = (
     "run_dir",
     "device",
@@ -16,6 +16,7 @@ LOCAL = (
     "agent.capture",
     "env.timeout",
     "evaluation.workers",
+    "novelty",
     "pretrained.path",
 )
 

@@ -23,6 +23,9 @@ class Tuning(Learning):
     freeze: bool = option(False, "train a new linear layer alone; encoder and head stay as they are")
     balanced: bool = option(True, "show every class equally often, however many of its frames are labelled")
     held_out: float = option(0.0, "share of the labelled episodes on which accuracy is measured", at_least=0, below=1)
+    exemplars: int = option(
+        20, "frames of each class kept in the folder, to learn further classes beside, and as many held out", at_least=0
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

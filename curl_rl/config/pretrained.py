@@ -39,13 +39,15 @@ def text_of(override: Override) -> Any:
     return getattr(override.value(), "text", override.value())
 
 
-def described_encoder(path: Path, key: str) -> dict[str, Any]:
+def described_encoder(path: Path, key: str, group: str = "encoder") -> dict[str, Any]:
     """Return the name and options of a folder's encoder; what is wrong with its weights is seen when they are read.
+
+    Args: group, "augmentation" for that of which it was trained.
 
     Raises ConfigError, which names the key that the path was given as, where there is none.
     """
     try:
-        described = json.loads((path / "config.json").read_text(encoding="utf-8"))["encoder"]
+        described = json.loads((path / "config.json").read_text(encoding="utf-8"))[group]
         return {**described, "name": str(described["name"])}
     except OSError as error:
         fault = f"its config.json cannot be read, {error.strerror}"

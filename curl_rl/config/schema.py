@@ -96,6 +96,7 @@ class Config:
     random_steps: int = option(1000, "agent steps with random actions at the start", at_least=1, at_most=LONGEST)
     batch_size: int = option(128, "transitions of one update", at_least=1, at_most=4096)
     updates_per_step: int = option(1, "gradient updates for each agent step", at_least=1, at_most=1000)
+    novelty: bool = option(False, "tell how unlike replayed frames those of evaluations are; they are encoded twice")
     env: EnvConfig = field(default_factory=EnvConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

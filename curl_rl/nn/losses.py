@@ -362,6 +362,26 @@ def hybrid_contrast(
     return torch.where(valid, losses, 0).sum() / count, ((logits.argmax(1) == own) & valid).sum() / count
 
 
+def hinged_distances(
+    embeddings: Tensor, classes: Tensor, prototypes: Tensor, made: Tensor, margin: float
+) -> tuple[Tensor, Tensor]:
+    """Return the mean over embeddings of |z - p_c| and of max(0, margin - |z - p_k|) for all other classes k, summed.
+
+    And the share whose nearest prototype is their class's. An embedding whose class has no prototype does not count,
+    nor does such a class.
+    Args: embeddings (B, d), classes (B,) int64, -1 where unknown; prototypes (C, d), made (C,) bool. Source: Joseph et
+    al. 2021, equations 1 and 2.
+    """
+    differences = _full(embeddings)[:, None] - prototypes
+    distances = differences.square().sum(2).clamp(min=1e-12).sqrt()  # whose slope at zero is none, not infinite
+    own = classes[:, None] == torch.arange(len(prototypes), device=classes.device)
+    terms = torch.where(own, distances, F.relu(margin - distances)) * made
+    valid = (own & made).any(1)
+    count = valid.sum().clamp(min=1)
+    nearest = distances.detach().masked_fill(~made, math.inf).argmin(1)
+    return torch.where(valid, terms.sum(1), 0).sum() / count, ((nearest == classes) & valid).sum() / count
+
+
 def pixel_nce(logits: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy of each positive against all negatives, and the share whose nearest is positive.
 

@@ -62,6 +62,43 @@ class Queue(nn.Module):
         self.filled.add_(len(rows)).clamp_(max=size)
 
 
+class ClassMemory(nn.Module):
+    """A ring of the last `size` embeddings of each class."""
+
+    def __init__(self, classes: int, size: int, dim: int):
+        super().__init__()
+        self.rows: Tensor
+        self.place: Tensor
+        self.filled: Tensor
+        self.register_buffer("rows", torch.zeros(classes, size, dim))
+        self.register_buffer("place", torch.zeros(classes, dtype=torch.int64))
+        self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
+
+    def known(self) -> Tensor:
+        """Return which rows have been pushed, (classes, size) bool."""
+        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.filled[:, None]
+
+    @torch.no_grad()
+    def push(self, rows: Tensor, valid: Tensor) -> None:
+        """Put the valid rows of each class, the first ones of (classes, V, dim), in the places of its oldest."""
+        size, count = self.rows.shape[1], valid.sum(1)
+        places = (self.place[:, None] + torch.arange(rows.shape[1], device=rows.device)) % size
+        kept = self.rows.take_along_dim(places[..., None], 1)
+        new = torch.where(valid[..., None], rows.to(kept.dtype), kept)
+        self.rows.scatter_(1, places[..., None].expand_as(new), new)
+        self.place.add_(count).remainder_(size)
+        self.filled.add_(count).clamp_(max=size)
+
+
+def by_class(classes: Tensor, count: int, rank: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the items in order of class, within a class of rank (n,), and where each class starts (count + 1,).
+
+    Args: classes (n,) int64 below `count`, rank (n,) int64 in [0, 2**32).
+    """
+    keys, order = ((classes << 32) | rank).sort(stable=True)
+    return order, torch.searchsorted(keys, torch.arange(count + 1, device=keys.device) << 32)
+
+
 class Schedule(nn.Module):
     """Counts calls, and tells every `period`-th."""
 

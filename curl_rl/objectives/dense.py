@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from curl_rl.nn.losses import pixel_nce
 from curl_rl.nn.networks import frozen_copy, move_average
-from curl_rl.nn.parts import projection_head
+from curl_rl.nn.parts import ClassMemory, by_class, projection_head
 from curl_rl.objectives.base import Objective, ObjectiveConfig
 from curl_rl.options import option
 from curl_rl.types import Batch, ConfigError, Crop, Features, Metrics, Shapes, Views
@@ -175,34 +175,6 @@ class PixelContrast(Objective):
         return scrambled(torch.arange(count, device=self.draws.device) ^ scrambled(2 * self.draws + stream))
 
 
-class ClassMemory(nn.Module):
-    """A ring of the last `size` embeddings of each class."""
-
-    def __init__(self, classes: int, size: int, dim: int):
-        super().__init__()
-        self.rows: Tensor
-        self.place: Tensor
-        self.filled: Tensor
-        self.register_buffer("rows", torch.zeros(classes, size, dim))
-        self.register_buffer("place", torch.zeros(classes, dtype=torch.int64))
-        self.register_buffer("filled", torch.zeros(classes, dtype=torch.int64))
-
-    def known(self) -> Tensor:
-        """Return which rows have been pushed, (classes, size) bool."""
-        return torch.arange(self.rows.shape[1], device=self.rows.device) < self.filled[:, None]
-
-    @torch.no_grad()
-    def push(self, rows: Tensor, valid: Tensor) -> None:
-        """Put the valid rows of each class, the first ones of (classes, V, dim), in the places of its oldest."""
-        size, count = self.rows.shape[1], valid.sum(1)
-        places = (self.place[:, None] + torch.arange(rows.shape[1], device=rows.device)) % size
-        kept = self.rows.take_along_dim(places[..., None], 1)
-        new = torch.where(valid[..., None], rows.to(kept.dtype), kept)
-        self.rows.scatter_(1, places[..., None].expand_as(new), new)
-        self.place.add_(count).remainder_(size)
-        self.filled.add_(count).clamp_(max=size)
-
-
 def normalised(maps: Tensor) -> Tensor:
     """Return maps (B, c, h, w) with mean 0 and variance 1 in each channel, without which all cells look alike."""
     return F.batch_norm(maps, None, None, training=True)
@@ -230,15 +202,6 @@ def cell_classes(labels: Tensor, crop: Crop, side: int, image_size: int, middles
     index = (pixel * labels.shape[-1] / image_size + 1e-9).floor().long().clamp(0, labels.shape[-1] - 1)
     image = torch.arange(len(labels), device=labels.device)[:, None, None]
     return labels[image, index[:, 0, :, None], index[:, 1, None, :]].long()
-
-
-def by_class(classes: Tensor, count: int, rank: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the items in order of class, within a class of rank (n,), and where each class starts (count + 1,).
-
-    Args: classes (n,) int64 below `count`, rank (n,) int64 in [0, 2**32).
-    """
-    keys, order = ((classes << 32) | rank).sort(stable=True)
-    return order, torch.searchsorted(keys, torch.arange(count + 1, device=keys.device) << 32)
 
 
 def evenly(classes: Tensor, count: int, rank: Tensor, size: int) -> Tensor:

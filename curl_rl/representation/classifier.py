@@ -1,8 +1,8 @@
 """A classifier of frames: an encoder with a head of plain layers, as one folder, which is an encoder's folder too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from curl_rl.representation.export import (
     save_encoder,
 )
 from curl_rl.representation.tap import Prepare
+from curl_rl.run.folder import Part
 
 
 class Classifier(nn.Module):
@@ -38,17 +39,28 @@ class Classifier(nn.Module):
         """Return the encoder's features (B, d), what comes before the head."""
         return self.encoder(obs)
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the logits."""
+        return cast(nn.Linear, self.head[-1])
+
+    def before_last(self, features: Tensor) -> Tensor:
+        """Return what the last layer is given (B, d'), of the encoder's features (B, d)."""
+        return self.head[:-1](features)
+
     def forward(self, obs: Tensor) -> Tensor:
         return self.head(self.encoder(obs))
 
 
-def save_classifier(classifier: Classifier, config: dict[str, Any], out: Path, **extra: Any) -> Path:
+def save_classifier(
+    classifier: Classifier, config: dict[str, Any], out: Path, *, beside: Mapping[str, Part] | None = None, **extra: Any
+) -> Path:
     """Write a classifier as a folder; an older one there stays whole until the new one is.
 
-    Args and errors: as of `save_encoder`.
+    Args and errors: as of `save_encoder`; beside, what else stands there, by its name.
     """
     told = {**extra, "classes": list(classifier.classes)}
-    parts = {CLASSIFIER: classifier.head}
+    parts = {CLASSIFIER: classifier.head, **(beside or {})}
     return save_encoder(classifier.encoder.encoder, config, classifier.obs_shape, out, parts=parts, **told)
 
 

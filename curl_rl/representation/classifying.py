@@ -18,6 +18,7 @@ from curl_rl.representation.export import ExportedEncoder, describe_encoder
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.order import Passes, Rounds
 from curl_rl.representation.session import count_updates, run_training
+from curl_rl.run.folder import Part
 from curl_rl.run.logger import MetricMeans
 from curl_rl.types import Batch, Metrics
 
@@ -47,6 +48,7 @@ class ClassifierTrainer(Kept, Generic[S]):
         encoder.bf16 = self.settings.precision == "bf16"
         self.encoder, self.head, self.classes = encoder.to(device), head.to(device), tuple(classes)
         self.frames, self.augmentation, self.device = frames, augmentation, device
+        self.stack = frames.stack
         parameters = [p for part in trained for p in part.parameters() if p.requires_grad]
         groups = decayed(parameters, self.settings.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, fused=True)
@@ -92,12 +94,16 @@ class ClassifierTrainer(Kept, Generic[S]):
     def shown(self, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
         """Return at most 16 augmented frames of a batch, and how many each stacks."""
         images = self.augmentation(batch.obs[:16], self.generator.clone_state()).images
-        return {"view": images}, self.frames.stack
+        return {"view": images}, self.stack
 
     def write(self, out: Path, update: int) -> None:
         """Write the classifier's folder."""
-        told = {**self.describe(), "updates": update, "stack": self.frames.stack}
-        save_classifier(self.classifier, told.pop("encoder"), out, training=True, **told)
+        told = {**self.describe(), "updates": update, "stack": self.stack}
+        save_classifier(self.classifier, told.pop("encoder"), out, beside=self.beside(), training=True, **told)
+
+    def beside(self) -> dict[str, Part]:
+        """Return what stands beside the classifier in its folder, by its name."""
+        return {}
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""

@@ -152,15 +152,17 @@ def save_encoder(
     obs_shape: tuple[int, ...],
     out: Path,
     *,
-    parts: Mapping[str, nn.Sequential] | None = None,
+    parts: Mapping[str, nn.Sequential | Part] | None = None,
     training: bool = False,
     **extra: Any,
 ) -> Path:
     """Write an encoder as a folder; an older one there stays whole until the new one is.
 
     Args: config, the encoder's name and options; obs_shape, of a stacked observation before the crop; parts, heads of
-    plain layers to stand beside it; training, whether it is trained there; extra, whatever else config.json shall say,
-    as JSON. Raises ValueError for what `load_encoder` would refuse, WriteError.
+    plain layers, or anything else, to stand beside it; training, whether it is trained there; extra, whatever else
+    config.json shall say, as JSON.
+
+    Raises ValueError for what `load_encoder` would refuse, WriteError.
     """
     ExportedEncoder(encoder, obs_shape)
     out = Path(out)
@@ -179,9 +181,12 @@ def save_encoder(
         "version": __version__,
         **extra,
     }
-    heads = {name: Part(describe_layers(part), tensors_of(part)) for name, part in (parts or {}).items()}
-    write_folder(out, tensors, described, heads)
+    write_folder(out, tensors, described, {name: _part(part) for name, part in (parts or {}).items()})
     return out
+
+
+def _part(given: nn.Sequential | Part) -> Part:
+    return given if isinstance(given, Part) else Part({"layers": describe_layers(given)}, tensors_of(given))
 
 
 def copy_encoder(path: str | Path, out: str | Path, beside: Mapping[str, str | bytes] | None = None) -> Path:
@@ -214,7 +219,7 @@ def load_part(path: str | Path, name: str) -> nn.Sequential | None:
         return None
     try:
         with torch.device("meta"):
-            layers = build_layers(part.layers).eval()
+            layers = build_layers(part.told["layers"]).eval()
         fault = misfit(layers, part.tensors)
     except _BUILDING as error:
         raise damaged(path, CONFIG, f"its {name} has layers that this version cannot build ({error})") from error

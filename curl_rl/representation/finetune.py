@@ -1,7 +1,6 @@
 """Fine-tuning: a pre-trained encoder, and what is kept of its head, become a classifier on few labels."""
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,14 +16,14 @@ from curl_rl.representation.augment import Augment, fit, make_augmentation
 from curl_rl.representation.classifying import ClassifierTrainer
 from curl_rl.representation.export import HEAD, load_encoder, load_part, read_description
 from curl_rl.representation.labels import Labels, labelled_frames
+from curl_rl.representation.looking import embed
+from curl_rl.representation.memory import MEMORY, remember
 from curl_rl.representation.order import rounds
 from curl_rl.representation.probes.base import labelled
 from curl_rl.representation.tap import Prepare, evaluating, unchanged
 from curl_rl.run.device import choose_device
-from curl_rl.run.folder import weights_hash
+from curl_rl.run.folder import Part, weights_hash
 from curl_rl.types import Batch, ConfigError, Metrics
-
-_AT_ONCE = 256
 
 
 class Finetuner(ClassifierTrainer[Tuning]):
@@ -103,12 +102,11 @@ class Finetuner(ClassifierTrainer[Tuning]):
     @torch.no_grad()
     def accuracy(self) -> float:
         """Return the share of the held-out frames whose class is found, NaN without any."""
-        classifier, classes, found = self.classifier, self.frames.given("classes"), []
+        classifier, classes = self.classifier, self.frames.given("classes")[self.held_out]
+        features = embed(classifier.encoder, self.frames, ids=self.held_out)
         with evaluating(classifier):
-            for ids in self.held_out.split(_AT_ONCE):
-                logits = classifier(self.frames.obs(ids).to(self.device))
-                found.append(logits.argmax(1).cpu() == classes[ids])
-        return float(torch.cat(found).float().mean()) if found else math.nan
+            found = classifier.head(features.to(self.device)).argmax(1).cpu()
+        return float((found == classes).float().mean())
 
     def watch(self, batch: Batch) -> Metrics:
         """Return the accuracy on the held-out frames."""
@@ -120,6 +118,12 @@ class Finetuner(ClassifierTrainer[Tuning]):
         if self.settings.freeze and now != (self.began, self.kept_head):
             raise ConfigError("the network was to stay as it is and has changed: leave freeze out")
         super().write(out, update)
+
+    def beside(self) -> dict[str, Part]:
+        """Return what the folder remembers of the frames."""
+        given, settings = (self.frames, self.learned, self.held_out), self.settings
+        kept = remember(self.classifier.encoder, *given, count=settings.exemplars, seed=settings.seed)
+        return {MEMORY: kept.part()}
 
     def describe(self) -> dict[str, Any]:
         """Return what a folder says of how its classifier came to be."""

@@ -49,12 +49,12 @@ def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
     return [(number, (row[0], row[1])) for number, row in named]
 
 
-def labelled_frames(labels: Labels | None, frames: Any = None, **arguments: Any) -> Frames:
+def labelled_frames(labels: Labels | None, frames: Any = None, *, least: int = 2, **arguments: Any) -> Frames:
     """Return frames with the classes that labels give them.
 
     Args: labels, a CSV file, or a mapping, of the frames' names to classes; without it classes are the frames' own;
     frames and arguments, what `frames_of` takes, without them the images that a CSV file names by their paths beside
-    it. Raises ConfigError for names that no frame has, and for fewer classes than two.
+    it; least, how many classes there must be. Raises ConfigError for names that no frame has, and for fewer classes.
     """
     if labels is not None and arguments.get("classes"):
         raise ConfigError("classes would have no effect beside labels: leave one of them out")
@@ -71,7 +71,7 @@ def labelled_frames(labels: Labels | None, frames: Any = None, **arguments: Any)
             there = set(map(found.name, range(len(found))))
             named = {name: named[name] for name in named if name in there}
         classified = classify(found, named)
-    if len(classified.class_names) < 2:
+    if len(classified.class_names) < least:
         told = ", ".join(map(repr, classified.class_names))
         raise ConfigError(f"{found.source} is labelled with one class, {told}: label two or more")
     return classified

@@ -37,18 +37,27 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 @torch.no_grad()
-def embed(encoder: ExportedEncoder, frames: Frames, done: Callable[[int], None] = lambda count: None) -> Tensor:
+def embed(
+    encoder: ExportedEncoder,
+    frames: Frames,
+    done: Callable[[int], None] = lambda count: None,
+    *,
+    ids: Tensor | None = None,
+) -> Tensor:
     """Return features (N, d) float32 on the CPU of frames stacked as the encoder takes them; no weight changes.
 
-    Args: done, is told how many frames are embedded. Raises ConfigError for features that are not finite.
+    Args: done, is told how many frames are embedded; ids (N,), of the frames, all unless given.
+
+    Raises ConfigError for features that are not finite.
     """
-    device, parts = device_of(encoder), list[Tensor]()
+    device, parts, count = device_of(encoder), [torch.empty(0, encoder.feature_dim)], 0
     with evaluating(encoder):
-        for ids in torch.arange(len(frames)).split(_AT_ONCE):
-            features = encoder(frames.obs(ids).to(device)).float().cpu()
+        for some in (torch.arange(len(frames)) if ids is None else ids).split(_AT_ONCE):
+            features = encoder(frames.obs(some).to(device)).float().cpu()
             if not (fine := features.isfinite().all(1)).all():
-                name = frames.name(int(ids[~fine][0]))
+                name = frames.name(int(some[~fine][0]))
                 raise ConfigError(f"the encoder gives values that are not finite for frame {name}: train it again")
             parts.append(features)
-            done(int(ids[-1]) + 1)
+            count += len(some)
+            done(count)
     return torch.cat(parts)

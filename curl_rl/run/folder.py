@@ -15,6 +15,7 @@ from curl_rl.run.files import write_whole
 from curl_rl.types import ConfigError
 
 WEIGHTS = "model.safetensors"
+_HASH = "weights"  # of a part, under its name in the description
 
 
 class EncoderError(ConfigError):
@@ -32,9 +33,9 @@ def weights_hash(module: nn.Module) -> str:
 
 
 class Part(NamedTuple):
-    """What stands beside an encoder: a head's layers, as plain data, and their weights."""
+    """What stands beside an encoder: tensors, and what the description says of them, as plain data."""
 
-    layers: Any
+    told: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
 
 
@@ -46,8 +47,7 @@ def write_folder(
     saved = {name: save(dict(part.tensors)) for name, part in (parts or {}).items()}
     described = {**described, "weights": _hash(weights)}
     if parts:
-        hashes = {name: _hash(content) for name, content in saved.items()}
-        described["parts"] = {name: {"layers": parts[name].layers, "weights": hashes[name]} for name in hashes}
+        described["parts"] = {name: {**parts[name].told, _HASH: _hash(content)} for name, content in saved.items()}
     described["checksum"] = _checksum(described)
     beside = {out / _file(name): content for name, content in saved.items()}
     # The description last: of two exports it fits one's weights.
@@ -73,7 +73,8 @@ def read_part(path: Path, described: Mapping[str, Any], name: str) -> Part | Non
     try:
         if (told := described.get("parts", {}).get(name)) is None:
             return None
-        return Part(told["layers"], _loaded(path, file, _read(path, file), told["weights"]))
+        rest = {key: value for key, value in told.items() if key != _HASH}
+        return Part(rest, _loaded(path, file, _read(path, file), told[_HASH]))
     except (LookupError, TypeError, AttributeError) as error:
         raise damaged(path, CONFIG, f"it describes no {name}") from error
     except FileNotFoundError as error:

@@ -20,6 +20,7 @@ from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
+from curl_rl.run.novelty import Watched
 from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
@@ -132,8 +133,7 @@ class Trainer(Kept):
         self.clock = self.clock._replace(agent_step=step, frame=step * self.config.env.action_repeat)
         self.progress.update(self.clock.frame, self.rollout.score if over else None)
         if over:
-            ended = {"return": self.rollout.score, "length": len(self.rollout.actions)}
-            self.logger.scalars(self.clock, ended)
+            self.logger.scalars(self.clock, {"return": self.rollout.score, "length": len(self.rollout.actions)})
             self.rollout.begin(self.rollout.index + 1)
 
     def _choose_action(self) -> np.ndarray:
@@ -166,11 +166,11 @@ class Trainer(Kept):
         count = (settings.final_episodes if self._last else 0) or settings.episodes
         seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
         self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
+        player = Watched(self.agent, self.device) if self.config.novelty else self.agent
         film = Film(limit=_SHOWN_FRAMES) if settings.video else None
         options: dict[str, Any] = {"epsilon": settings.epsilon, "film": film, "interrupted": self.stop}
         try:
-            lanes = [Lane(env, make_stack(self.config)) for env in self.judges]
-            episodes = evaluate(self.agent, lanes, seeds, **options)
+            episodes = evaluate(player, [Lane(env, make_stack(self.config)) for env in self.judges], seeds, **options)
         except Interrupted:
             return
         self.evaluated = frame
@@ -182,6 +182,8 @@ class Trainer(Kept):
         if len(self.replay):
             batch = self._sample(8, np.random.default_rng(self.clock.frame))
             self.logger.views(self.clock, self.agent.learner.snapshot(batch), self.config.env.frame_stack)
+            if isinstance(player, Watched):
+                self.logger.scalars(self.clock, player.novelty(self._sample, len(self.replay), frame))
 
     def _save(self) -> None:
         raise_on_nonfinite(self.means.peek(), self.clock)  # no broken weights replace good ones

@@ -24,7 +24,8 @@ from curl_rl.run.memory import predict_activation_bytes, predict_training_bytes
 from curl_rl.types import ConfigError
 
 EXTREMES = (0, -1, 2**31, 2**63, 10**18, math.nan, math.inf, -math.inf, 1e308, 1e-308)
-CHOICES = [(group, name) for group, registry in GROUPS.items() for name in registry]
+APART = {name for name, cls in OBJECTIVES.items() if "classes" in cls.Config().needs}  # which no run can give
+CHOICES = [(group, name) for group, registry in GROUPS.items() for name in registry if name not in APART]
 WITHOUT = ("none", "state", "data_efficient", "canonical")  # a number to raise, or pixels
 SMALL = {"crop": {"size": 24}, "cutout": {"most": 20}}  # what fits in a toy task's images
 FIXED = ["env", "replay", "evaluation", "checkpoint", "log"]

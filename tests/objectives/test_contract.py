@@ -29,6 +29,7 @@ TINY: dict[str, dict[str, Any]] = {
     "spcl": {"memory_size": 64, "period": 4, "warmup": 8, "neighbors": 6, "expansion": 2},
     "swav": {"prototypes": 16, "queue_size": 24, "queue_start": 5, "freeze_updates": 3},
     "pixel_contrast": {"labels": "segmentation", "memory": 10},
+    "open_world": {"start": 1, "period": 2, "momentum": 0.5},
     "deepcluster": {"clusters": (8, 8), "store_size": 64, "period": 4},
 }
 # Heads without normalisation take a while to tell features apart that all have a large part in common.
@@ -71,6 +72,8 @@ class Setting(NamedTuple):
         if batch.labels is not None:
             shown = nn.functional.interpolate(coarse[:, -1:], 10, mode="bilinear")[:, 0]
             batch = batch._replace(labels=(4 * shown).byte())
+        if "classes" in config.needs:
+            batch = batch._replace(classes=(4 * bright[:, 0, 0, 0]).long())
         offsets = torch.zeros((size, 2), dtype=torch.int64)
         index = torch.arange(size) + 1000 * seed
         batch = batch._replace(obs=noisy(), reward=bright[:, 0, 0, 0], index=index, episode=index // 4)

@@ -255,5 +255,5 @@ def test_what_data_lack_is_refused_with_the_objectives_that_would_do():
         check_needs(OBJECTIVES["supcon"].Config(), {"classes"}, "the folder")
     assert str(error.value) == (
         "objective=supcon needs episodes, which the folder has not: choose another objective.labels, or one of "
-        "barlow_twins, byol, curl, deepcluster, mochi, moco, pcl, simclr, simsiam, spcl, swav, vicreg, wmse"
+        "barlow_twins, byol, curl, deepcluster, mochi, moco, open_world, pcl, simclr, simsiam, spcl, swav, vicreg, wmse"
     )

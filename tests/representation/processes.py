@@ -23,6 +23,7 @@ FITTING = {
     "swav": {"queue_size": 64, "queue_start": 1, "freeze_updates": 1},
     "deepcluster": {"store_size": 64, "period": 2, "clusters": (4,)},
     "wmse": {"projection_dim": 4},
+    "open_world": {"start": 1, "period": 2},
 }
 NAMES = sorted(set(OBJECTIVES) - {"none"})
 LOCAL = {"device": "cpu", "threads": 1, "batch_size": 16, "log_every": 2, "checkpoint_every": 2}
@@ -47,7 +48,10 @@ def trainer(name: str) -> Pretrainer:
     encoder = make_encoder(encoder_config("small", filters=4, feature_dim=8), (3, 20, 20))
     config = OBJECTIVES[name].Config(**FITTING.get(name, {}))
     shift = AUGMENTATIONS["shift"](AUGMENTATIONS["shift"].Config(pad=2))
-    made = Pretrainer(encoder, objective=config, frames=frames(), augment=shift, learning_rate=0.05, **LOCAL)
+    given = frames()
+    if "classes" in config.needs:
+        given = given.classified(torch.arange(96) % 3, "abc")
+    made = Pretrainer(encoder, objective=config, frames=given, augment=shift, learning_rate=0.05, linear=False, **LOCAL)
     # Adam would make a whole step of the rounding in a gradient that is zero, such as a shift's before batch norm.
     made.optimizer = torch.optim.SGD(made.optimizer.param_groups, lr=0.05)
     return made

@@ -21,7 +21,7 @@ from curl_rl.run.recording import record
 
 # Those that learn from plain images, or classes, and train the features.
 PLAIN = (
-    *("barlow_twins", "byol", "curl", "deepcluster", "mochi", "moco", "pcl"),
+    *("barlow_twins", "byol", "curl", "deepcluster", "mochi", "moco", "open_world", "pcl"),
     *("simclr", "simsiam", "spcl", "supcon", "swav", "vicreg", "wmse"),
 )
 

@@ -393,7 +393,7 @@ def test_a_command_that_was_killed_goes_on_bit_for_bit(enc, shots, tmp_path):
         process.send_signal(signal.SIGKILL)
     done = subprocess.run(parts, check=True, capture_output=True, text=True)
     assert "60/60 updates" in done.stderr
-    for name in ("config.json", "model.safetensors", "classifier.safetensors"):
+    for name in ("config.json", "model.safetensors", "classifier.safetensors", "memory.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert rows(tmp_path / "a") == rows(tmp_path / "b")
 

@@ -42,6 +42,7 @@ SHORT = {
     "swav": {"queue_size": 16, "queue_start": 3, "freeze_updates": 2},
     "deepcluster": {"store_size": 16, "clusters": (2, 2), "period": 3},
     "wmse": {"projection_dim": 2},
+    "open_world": {"start": 1, "period": 2},
 }
 ALL = sorted(set(OBJECTIVES) - {"none"})
 
@@ -94,7 +95,7 @@ def test_every_objective_trains_an_encoder(name, tmp_path):
     assert torch.equal(loaded(images), trainer.embed(images))
     told = json.loads((tmp_path / "config.json").read_text())
     assert (told["objective"]["name"], told["updates"], told["data"]["frames"]) == (name, 6, 40)
-    assert told["labels_seen"] == 0
+    assert told["labels_seen"] == (40 if name == "open_world" else 0)
 
 
 def rows(out: Path) -> dict[str, list[tuple[int, float]]]:
@@ -529,6 +530,7 @@ FITTING = {
     "swav": {"queue_start": 100, "freeze_updates": 9},
     "deepcluster": {"store_size": 1200, "period": 9},
     "supcon": {"labels": "class"},
+    "open_world": {"start": 10, "period": 10, "momentum": 0.9},
     "curl": {"projection_dim": 64, "logit_scale": 10.0},
 }
 

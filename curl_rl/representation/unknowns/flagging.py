@@ -1,0 +1,122 @@
+"""Finds the frames of a source that are like nothing known, and lays them out for a person to name."""
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from curl_rl.config.unknowns import Flagging
+from curl_rl.nn.clustering import k_means
+from curl_rl.representation.frames import Frames, frames_of
+from curl_rl.representation.index import FrameIndex
+from curl_rl.representation.index.folder import Part
+from curl_rl.representation.index.pictures import sheets
+from curl_rl.representation.index.rows import Rows
+from curl_rl.representation.looking import embed
+from curl_rl.representation.unknowns.recogniser import Recogniser
+from curl_rl.run.device import choose_device
+from curl_rl.run.files import check_folder, write_whole
+from curl_rl.run.folder import weights_hash
+from curl_rl.run.progress import Progress
+
+TABLE, LABELS, INDEX = "flagged.csv", "labels.csv", "index"
+
+
+class Flagged(NamedTuple):
+    """Frames beyond the limit, the clusters in their order, in each the most unknown first."""
+
+    ids: Tensor  # (n,) int64, the frames' numbers
+    scores: Tensor  # (n,) float32
+    clusters: Tensor  # (n,) int64, the largest is 0
+    nearest: list[str]  # known class that each is taken for, "" where none is known
+
+
+def find_unknown(recogniser: Recogniser, features: Tensor, *, clusters: int = 4, seed: int = 1) -> Flagged:
+    """Return which of features (N, d) are of unknown frames, in clusters of what is alike (k-means on unit length)."""
+    scores = recogniser.scores(features)
+    ids = (scores > recogniser.limit).nonzero()[:, 0]
+    points = F.normalize(recogniser.compared(features[ids]), dim=1)
+    found = _clustered(points, min(clusters, len(ids)), seed)
+    order = torch.from_numpy(np.lexsort((-scores[ids].numpy(), found.numpy())))
+    ids = ids[order]
+    return Flagged(ids, scores[ids], found[order], recogniser.nearest(features[ids]))
+
+
+def _clustered(points: Tensor, count: int, seed: int) -> Tensor:
+    """Return the cluster (n,) of each point, the largest first."""
+    if not count:
+        return torch.empty(0, dtype=torch.int64)
+    _, found = k_means(points, count, torch.Generator().manual_seed(seed))
+    sizes = torch.bincount(found, minlength=count)
+    return sizes.argsort(descending=True, stable=True).argsort()[found]
+
+
+def index_of(recogniser: Recogniser, frames: Frames, features: Tensor, ids: Tensor, told: dict[str, Any]) -> FrameIndex:
+    """Return an index of some frames, whose features (N, d) are known. Args: told, how they are read again."""
+    shown = Frames(frames.newest(ids), source=frames.source)
+    place = {"crc32": f"{shown.checksum:08x}", "stack": frames.stack, "shape": list(frames.frame_shape)}
+    rows = Rows(*(_taken(column, ids.tolist()) for column in Rows.of(frames)))
+    encoder = recogniser.encoder
+    part = Part(features[ids], rows, tuple(sheets(shown)), {**told, **place})
+    return FrameIndex([part], weights=weights_hash(encoder.encoder), encoder=encoder)
+
+
+def _taken(column: Any, places: list[int]) -> Any:
+    return column[places] if isinstance(column, np.ndarray) else [column[each] for each in places]
+
+
+def flag(config: Flagging) -> int:
+    """Flag frames as configured; return the exit status.
+
+    Writes `flagged.csv`, `labels.csv`, whose classes are left for a person, and an index of the flagged frames. Raises
+    FileExistsError where a table stands already, which may hold a person's work.
+    """
+    out = Path(config.out)
+    _check_place(out)
+    source, device = config.arguments(), choose_device(config.device)
+    known = frames_of(config.known, **source) if config.known else None
+    given: dict[str, Any] = {"by": config.by, "accept": config.accept, "seed": config.seed, "device": device}
+    recogniser = Recogniser(config.network, known=known, **given)
+    frames = recogniser.frames(config.data, **source)
+    with closing(Progress(len(frames))) as progress:
+        features = embed(recogniser.encoder, frames, progress.update)
+    flagged = find_unknown(recogniser, features, clusters=config.clusters, seed=config.seed)
+    if len(flagged.ids):
+        index = index_of(recogniser, frames, features, flagged.ids, {"data": config.data, **source})
+        index.save(out / INDEX)
+    names = [frames.name(each) for each in flagged.ids.tolist()]
+    write_whole({out / TABLE: _table(names, flagged), out / LABELS: _csv(["name", "class"], ([n, ""] for n in names))})
+    print(
+        f"{out}: {len(names):,} of {len(frames):,} frames are more unknown than {config.accept:g} of "
+        f"{len(recogniser.held_out):,} known ones ({recogniser.by} beyond {recogniser.limit:.4g})",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _check_place(out: Path) -> None:
+    check_folder(out)
+    for name in (TABLE, LABELS):
+        if (out / name).exists():
+            raise FileExistsError(f"{out / name} is there, perhaps with labels: give another --out, or move it away")
+
+
+def _table(names: Sequence[str], flagged: Flagged) -> str:
+    rows = zip(names, flagged.scores.tolist(), flagged.clusters.tolist(), flagged.nearest, strict=True)
+    return _csv(["name", "score", "cluster", "nearest"], ([name, f"{score:.6g}", *rest] for name, score, *rest in rows))
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
