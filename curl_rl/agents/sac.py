@@ -104,13 +104,6 @@ class Sac(Kept):
             return self.actor.mode(conv).cpu().numpy()
         return self.actor(conv, self._noise(len(obs)))[0].cpu().numpy()
 
-    @torch.no_grad()
-    def disagreement(self, obs: np.ndarray) -> Tensor:
-        """Return how far apart (n,) the twin critics value what the policy would do, for stacked observations."""
-        conv = self.learner.encoder.conv(self.learner.observe(obs))
-        one, other = self.critic(self.learner.encoder.head(conv), self.actor.mode(conv))
-        return (one - other).abs().cpu()
-
     def _noise(self, rows: int) -> Tensor:
         return torch.randn((rows, self.action_dim), generator=self.generator, device=self.device)
 

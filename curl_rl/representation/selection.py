@@ -140,13 +140,19 @@ def _disagreement(sources: Sources, run_dir: Path, device: str) -> Tensor:
     from curl_rl.run.stored import load_config
 
     stack, agent = load_config(run_dir).env.frame_stack, load_agent(run_dir, device)
-    if (ask := getattr(agent, "disagreement", None)) is None:
+    if not hasattr(agent, "critic"):
         raise ConfigError(f"the agent of {run_dir} has no twin critics: give a classifier, or a run of agent=sac")
-    return torch.cat([_asked(ask, frames.stacked(stack)) for frames in sources.frames])
+    return torch.cat([_asked(agent, frames.stacked(stack)) for frames in sources.frames])
 
 
-def _asked(ask: Any, frames: Frames) -> Tensor:
+@torch.no_grad()
+def _asked(agent: Any, frames: Frames) -> Tensor:
+    encoder, found = agent.learner.encoder, list[Tensor]()
     try:
-        return torch.cat([ask(frames.obs(ids).numpy()) for ids in torch.arange(len(frames)).split(_AT_ONCE)])
+        for ids in torch.arange(len(frames)).split(_AT_ONCE):
+            conv = encoder.conv(agent.learner.observe(frames.obs(ids).numpy()))
+            one, other = agent.critic(encoder.head(conv), agent.actor.mode(conv))
+            found.append((one - other).abs().cpu())
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f"the run's agent does not take {frames.source}: {error}") from None
+    return torch.cat(found)

@@ -100,11 +100,12 @@ def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False
     check_same(stored, given, f"{place} holds checkpoints", mend)
 
 
-def check_begun(config: Config) -> None:
-    """Raise ConfigError where a finished run began from other weights than a configuration names."""
-    if config.pretrained.path == load_config(config.run_dir).pretrained.path:
+def _check_begun(config: Config) -> None:
+    """Raise ConfigError where a run began from other weights than a configuration names."""
+    starts = read_starts(Path(config.run_dir))
+    if not starts or config.pretrained.path == load_config(config.run_dir).pretrained.path:
         return  # which need not be there any more
-    stored = read_starts(Path(config.run_dir))[-1].get("pretrained")
+    stored = starts[-1].get("pretrained")
     mend = f"leave pretrained.path out, or give another run_dir than {config.run_dir}"
     check_same({"pretrained": stored}, told_of(config), f"{config.run_dir} holds a run", mend)
 
@@ -117,6 +118,7 @@ def take_up(config: Config) -> Config:
     check_resumable(config)
     run_dir = Path(config.run_dir)
     if (run_dir / FILE).exists():
+        _check_begun(config)
         return dataclasses.replace(config, threads=config.threads or load_config(run_dir).threads)
     if not (run_dir / "checkpoints").is_dir():
         return config

@@ -27,7 +27,7 @@ from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.records import read_run
 from curl_rl.run.rollout import Lane, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
-from curl_rl.run.stored import FILE, check_begun, check_state, identify, make_protocol, save_config, take_up
+from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.threads import choose_threads
 from curl_rl.run.video import Film
@@ -55,8 +55,7 @@ class Trainer(Kept):
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
         self.identity = identify(self.config)  # once: the folder of what it starts from may go
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
-        self.evaluated = 0  # frames at the last evaluation
-        self.saved = 0, 0  # frames at the last checkpoint, and at the last evaluation that it knows of
+        self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, and its former
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
         self.stop = StopRequest("stopping after this step; once more stops at once")
@@ -222,10 +221,8 @@ def train(config: Config) -> int:
     can go on from; OSError where it cannot be written.
     """
     with unfailing_stderr(), ExitStack() as cleanup:
-        run_dir = Path(config.run_dir)
-        config = take_up(config)
+        run_dir, config = Path(config.run_dir), take_up(config)
         if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
-            check_begun(config)
             print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
             return 0
         read_starts(run_dir)  # what could not be added to is refused before anything is built
