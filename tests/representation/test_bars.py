@@ -107,6 +107,19 @@ def test_the_state_is_read_from_features(reach):
     assert known_of(taught(reach, "simclr"), reach, "ridge", "features", "r2") >= 0.85  # untrained: .45
 
 
+@pytest.mark.learning
+def test_what_is_found_is_in_a_similar_state(reach, tmp_path):
+    """On unseen episodes, in standard deviations; any frame 2.71, pixels .96, untrained 1.45, simclr .60, best .55."""
+    record(compose(["task=toy/reach", "objective=none"]), tmp_path, episodes=100, seed=1, workers=1)
+    unseen = frames_of(tmp_path)
+    found = {
+        title: known_of(taught(reach, title), unseen, "nearest_states", "features", "distance")
+        for title in ("", "simclr")
+    }
+    assert found["simclr"] < 0.75  # in the units of the arena .43
+    assert found[""] > 1.2
+
+
 @pytest.fixture(scope="module")
 def cells(reach) -> dict[str, float]:
     """Mean IoU of the map's cells, by what has trained it: .402, .415, .414 and .433 were seen."""

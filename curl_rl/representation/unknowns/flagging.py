@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from curl_rl.config.unknowns import Flagging
 from curl_rl.nn.clustering import k_means
 from curl_rl.representation.frames import Frames, frames_of
+from curl_rl.representation.gallery import build_gallery
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.folder import Part
 from curl_rl.representation.index.pictures import sheets
@@ -27,7 +28,7 @@ from curl_rl.run.files import check_folder, write_whole
 from curl_rl.run.folder import weights_hash
 from curl_rl.run.progress import Progress
 
-TABLE, LABELS, INDEX = "flagged.csv", "labels.csv", "index"
+TABLE, LABELS, INDEX, GALLERY = "flagged.csv", "labels.csv", "index", "gallery.html"
 
 
 class Flagged(NamedTuple):
@@ -92,6 +93,8 @@ def flag(config: Flagging) -> int:
     if len(flagged.ids):
         index = index_of(recogniser, frames, features, flagged.ids, {"data": config.data, **source})
         index.save(out / INDEX)
+        columns = {"cluster": [str(each) for each in flagged.clusters.tolist()], "score": flagged.scores.tolist()}
+        build_gallery(index, out / GALLERY, columns=columns, clusters=0, title="Flagged frames")
     names = [frames.name(each) for each in flagged.ids.tolist()]
     write_whole({out / TABLE: _table(names, flagged), out / LABELS: _csv(["name", "class"], ([n, ""] for n in names))})
     print(
