@@ -23,6 +23,8 @@ class Sources:
         return [self._read(part.told) for part in self._index.parts]
 
     def _read(self, told: dict) -> Frames:
+        if told.get("some"):
+            raise ConfigError(f"this index is of some frames of {told['data']} alone: index them all, or copy none")
         frames = frames_of(told["data"], **told["arguments"])
         if f"{frames.checksum:08x}" != told["crc32"]:
             raise ConfigError(f"{told['data']} has other frames than when it was indexed: index it again")
