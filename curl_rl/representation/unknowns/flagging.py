@@ -91,7 +91,9 @@ def flag(config: Flagging) -> int:
         features = embed(recogniser.encoder, frames, progress.update)
     flagged = find_unknown(recogniser, features, clusters=config.clusters, seed=config.seed)
     if len(flagged.ids):
-        index = index_of(recogniser, frames, features, flagged.ids, {"data": config.data, "arguments": source, "some": True})
+        index = index_of(
+            recogniser, frames, features, flagged.ids, {"data": config.data, "arguments": source, "some": True}
+        )
         index.save(out / INDEX)
         columns = {"cluster": [str(each) for each in flagged.clusters.tolist()], "score": flagged.scores.tolist()}
         build_gallery(index, out / GALLERY, columns=columns, clusters=0, title="Flagged frames")
