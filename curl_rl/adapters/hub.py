@@ -97,8 +97,8 @@ def probe_results(path: str | Path, weights: str) -> Results:
         with open(path, encoding="utf-8", errors="replace", newline="") as file:
             rows = list(csv.DictReader(file))
         mine = [row for row in rows if (told := row.get("weights")) and weights.startswith(told)]
-        kinds = {row["kind"] for row in mine}
-        beside = {"pixels": "pixels", **{f"untrained {kind}": "untrained" for kind in kinds}}
+        kinds = {row.get("kind") or "" for row in mine}
+        beside = {"pixels": "pixels", **{f"untrained {kind}".strip(): "untrained" for kind in kinds}}
         others = [row for row in rows if row.get("subject") in beside]
         for row in (*mine, *others):
             name = beside.get(str(row["subject"]), "encoder")
