@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from curl_rl.benchmark.cells import inert
+from curl_rl.run.cells import inert
+from curl_rl.run.files import csv_text
 from curl_rl.types import ConfigError
 
 JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run_dir", "command", "tail")
@@ -14,11 +15,7 @@ JOB_COLUMNS = ("task", "method", "seed", "status", "attempts", "exit_code", "run
 
 def jobs_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the table of some jobs."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(JOB_COLUMNS)
-    table.writerows([inert(str(row[name])) for name in JOB_COLUMNS] for row in rows)
-    return buffer.getvalue()
+    return csv_text([JOB_COLUMNS, *([inert(str(row[name])) for name in JOB_COLUMNS] for row in rows)])
 
 
 def read_jobs(content: bytes, name: str) -> list[dict[str, str]]:

@@ -88,6 +88,12 @@ class Source:
         return {name: getattr(self, name) for name in names if name != "data"}
 
 
+def check_own_stack(source: Source) -> None:
+    """Raise ConfigError where frames are to be stacked that a trained encoder looks at."""
+    if source.stack:
+        raise ConfigError("an encoder takes as many frames as it was trained on: leave stack out")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Length:
     """Where what is trained goes, and for how long; how many updates are taken unless told is each command's own."""

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from curl_rl.benchmark.cells import escaped
 from curl_rl.config.suites import SUITES
 from curl_rl.report.numbers.results import Results, gather
 from curl_rl.report.page import contents, figures
@@ -13,6 +12,7 @@ from curl_rl.report.page.comparison import compare
 from curl_rl.report.page.figures import Drawing
 from curl_rl.report.page.tables import Table, counted
 from curl_rl.report.read.sections import Absent, read, read_sections
+from curl_rl.run.cells import escaped
 from curl_rl.run.files import WriteError, check_folder, check_target, write_whole, writing
 
 _SUFFIXES = {f"{kind}s": tuple(formats) for kind, formats in page.FORMATS.items()}  # by folder

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from curl_rl.benchmark.cells import escaped
 from curl_rl.report.build import check_place, write
 from curl_rl.report.page import html as page
 from curl_rl.report.page.probes import of_makers, of_pictures, of_probe, ordered
 from curl_rl.report.page.tables import counted
+from curl_rl.run.cells import escaped
 from curl_rl.run.measurements import read_rows
 from curl_rl.types import ConfigError
 

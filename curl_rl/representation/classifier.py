@@ -16,7 +16,9 @@ from curl_rl.representation.export import (
     read_description,
     save_encoder,
 )
-from curl_rl.representation.tap import Prepare
+from curl_rl.representation.frames import Frames
+from curl_rl.representation.looking import device_of, embed
+from curl_rl.representation.tap import Prepare, evaluating
 from curl_rl.run.folder import Part
 
 
@@ -50,6 +52,17 @@ class Classifier(nn.Module):
 
     def forward(self, obs: Tensor) -> Tensor:
         return self.head(self.encoder(obs))
+
+
+@torch.no_grad()
+def logits_of(classifier: Classifier, frames: Frames, ids: Tensor | None = None) -> Tensor:
+    """Return logits (N, classes) on the CPU of frames stacked as the classifier takes them; no weight changes.
+
+    Args: ids (N,), of the frames, all unless given. Raises ConfigError for features that are not finite.
+    """
+    features = embed(classifier.encoder, frames, ids=ids)
+    with evaluating(classifier):
+        return classifier.head(features.to(device_of(classifier))).cpu()
 
 
 def save_classifier(

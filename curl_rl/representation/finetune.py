@@ -13,10 +13,10 @@ from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.plain import count_linear, first_layers, out_features
 from curl_rl.representation.augment import Augment, fit, make_augmentation
+from curl_rl.representation.classifier import logits_of
 from curl_rl.representation.classifying import ClassifierTrainer
 from curl_rl.representation.export import HEAD, load_encoder, load_part, read_description
 from curl_rl.representation.labels import Labels, labelled_frames
-from curl_rl.representation.looking import embed
 from curl_rl.representation.memory import MEMORY, remember
 from curl_rl.representation.order import rounds
 from curl_rl.representation.probes.base import labelled
@@ -99,14 +99,10 @@ class Finetuner(ClassifierTrainer[Tuning]):
             features = self.head[:-1](self.encoder(images))
         return self.head[-1](features)
 
-    @torch.no_grad()
     def accuracy(self) -> float:
         """Return the share of the held-out frames whose class is found, NaN without any."""
-        classifier, classes = self.classifier, self.frames.given("classes")[self.held_out]
-        features = embed(classifier.encoder, self.frames, ids=self.held_out)
-        with evaluating(classifier):
-            found = classifier.head(features.to(self.device)).argmax(1).cpu()
-        return float((found == classes).float().mean())
+        found = logits_of(self.classifier, self.frames, self.held_out).argmax(1)
+        return float((found == self.frames.given("classes")[self.held_out]).float().mean())
 
     def watch(self, batch: Batch) -> Metrics:
         """Return the accuracy on the held-out frames."""

@@ -2,7 +2,7 @@
 
 import csv
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.frames.images import check_names
+from curl_rl.run.files import csv_text
 from curl_rl.types import ConfigError
 
 Labels = str | Path | Mapping[str, str]
@@ -29,6 +30,11 @@ def read_labels(path: str | Path) -> dict[str, str]:
     if not found:
         raise ConfigError(f"{path} labels nothing: give a row for each frame, name and class")
     return found
+
+
+def to_be_labelled(names: Iterable[str]) -> str:
+    """Return a CSV file of names whose classes a person fills in, as `read_labels` takes it then."""
+    return csv_text([_HEADER, *([name, ""] for name in names)])
 
 
 def _rows(path: Path) -> list[tuple[int, tuple[str, str]]]:

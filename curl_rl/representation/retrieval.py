@@ -80,13 +80,15 @@ def calibrate(index: FrameIndex, precision: float = 0.95, *, share: float = 0.25
     """
     if not 0 < precision <= 1:
         raise ConfigError(f"precision must be above 0 and at most 1, got {precision}")
-    known, classes = _known(index)
-    if len(classes.unique()) < 2:
+    names, classes = index.classes
+    known = (classes >= 0).nonzero()[:, 0]
+    if len(names) < 2:
         raise ConfigError("the index has no two classes to tell apart: index frames with labels or classes=folder")
     first, held_out = (known[part] for part in divide(index.episodes[known], classes[known], share, seed=seed))
     if not len(held_out):
         raise ConfigError(f"a share of {share:g} holds no episode out: give more labels, or a larger share")
-    likeness, right = _answers(index, first, index.embeddings[held_out], classes[held_out])
+    found, likeness = _nearest(index, first, index.embeddings[held_out])
+    right = classes[found] == classes[held_out]
     likeness, order = likeness.sort(descending=True, stable=True)
     precise = right[order].double().cumsum(0) / torch.arange(1, len(order) + 1)
     last_of_equals = torch.ones(len(order), dtype=torch.bool)
@@ -105,26 +107,13 @@ def match(index: FrameIndex, query: Tensor | np.ndarray, threshold: Threshold) -
 
     Args: query, as of `FrameIndex.search`; one gives a list of one.
     """
-    known, _ = _known(index)
+    known = (index.classes[1] >= 0).nonzero()[:, 0]
     ids, likeness = _nearest(index, known, index.vectors(query))
     alike = (likeness >= threshold.value).tolist()
     return [index.rows.classes[i] if near else UNKNOWN for i, near in zip(ids.tolist(), alike, strict=True)]
-
-
-def _known(index: FrameIndex) -> tuple[Tensor, Tensor]:
-    """Return the numbers of the frames of known classes, and the class (N,) of every frame, -1 where unknown."""
-    names = sorted(set(index.rows.classes) - {""})
-    classes = torch.tensor([names.index(each) if each else -1 for each in index.rows.classes])
-    return (classes >= 0).nonzero()[:, 0], classes
 
 
 def _nearest(index: FrameIndex, among: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest (Q,) of some frames, and how alike it is: the cosine, or the distance below zero."""
     ids, values = Exact(index.embeddings[among], index.metric).search(vectors, 1)
     return among[ids[:, 0]], values[:, 0] if index.metric == "cosine" else -values[:, 0]
-
-
-def _answers(index: FrameIndex, among: Tensor, vectors: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how alike each vector's nearest frame is, and whether it is of the vector's class."""
-    ids, likeness = _nearest(index, among, vectors)
-    return likeness, _known(index)[1][ids] == classes

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.selectors import SELECTORS
@@ -45,8 +44,7 @@ def select(
     left = int((~taken).sum())
     if not 1 <= count <= left:
         raise ConfigError(f"count={count} must be at least 1 and at most {left:,}, the frames without a label")
-    points = F.normalize(index.embeddings, dim=1) if index.metric == "cosine" else index.embeddings
-    pool = Pool(points, taken, count, functools.cache(doubt))
+    pool = Pool(index.points, taken, count, functools.cache(doubt))
     chosen = [SELECTORS[each](SELECTORS[each].Config()) if isinstance(each, str) else each for each in by]
     ranks = torch.zeros(len(index))
     for selector in chosen:

@@ -1,27 +1,24 @@
 """Chooses frames of an index as a command does: their pictures, a table to be labelled, and what chose them."""
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from curl_rl.representation.classifier import load_classifier
+from curl_rl.representation.classifier import load_classifier, logits_of
 from curl_rl.representation.composing import check_effect, compose_options
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.pictures import png
 from curl_rl.representation.index.sources import Sources
-from curl_rl.representation.labels import read_labels
+from curl_rl.representation.labels import read_labels, to_be_labelled
 from curl_rl.representation.looking import as_seen
 from curl_rl.representation.selecting import Doubt, nobody, select
 from curl_rl.representation.selectors import SELECTORS
-from curl_rl.representation.tap import evaluating
 from curl_rl.run.device import choose_device
 from curl_rl.run.files import check_folder, write_whole
 from curl_rl.types import ConfigError
@@ -64,6 +61,7 @@ def select_from(
     index = FrameIndex.load(path)
     sources = Sources(index)
     check_effect(config, SELECTORS, by, "selection")
+    _check_idle(by, {"--classifier": classifier, "--run": run}, link=link, copy=copy)
     selectors = [SELECTORS[name](getattr(config, name, SELECTORS[name].Config())) for name in by]
     labelled = read_labels(labels) if labels else {}
     chosen = select(
@@ -73,8 +71,7 @@ def select_from(
     for name in names:
         index.number(name)  # a label's name must be of one frame
     if copy:
-        for number, name in zip(chosen.tolist(), names, strict=True):
-            _lay_out(sources, number, out / IMAGES / name, link=link)
+        _lay_out(sources, dict(zip(chosen.tolist(), names, strict=True)), out / IMAGES, link=link)
     told = {
         "index": {"path": str(path), "encoder": index.weights, "sources": [part.told for part in index.parts]},
         "by": [vars(selector.config) for selector in selectors],
@@ -83,32 +80,38 @@ def select_from(
         "uncertain": str(classifier or run or ""),
         "chosen": [{"number": n, "name": name} for n, name in zip(chosen.tolist(), names, strict=True)],
     }
-    write_whole({out / LABELS: _table(names), out / DESCRIPTION: json.dumps(told, indent=2) + "\n"})
+    write_whole({out / LABELS: to_be_labelled(names), out / DESCRIPTION: json.dumps(told, indent=2) + "\n"})
     return out / LABELS
 
 
-def _table(names: Iterable[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["name", "class"])
-    writer.writerows([name, ""] for name in names)
-    return buffer.getvalue()
+def _check_idle(by: Sequence[str], asked: Mapping[str, Path | None], *, link: bool, copy: bool) -> None:
+    """Raise ConfigError for what was given and would have no effect."""
+    if "uncertain" not in by and (idle := [name for name, path in asked.items() if path]):
+        raise ConfigError(f"{idle[0]} has no effect without --by uncertain: add that, or leave it out")
+    if link and not copy:
+        raise ConfigError("--link has no effect beside --no-pictures: leave one of them out")
 
 
-def _lay_out(sources: Sources, number: int, place: Path, *, link: bool) -> None:
-    """Copy or link the image file that a frame is; write a picture of one that is none."""
-    file = sources.file(number)
-    if file is None:
-        if link:
-            raise ConfigError(
-                "frames of runs, videos and recordings are no files that could be linked: leave --link out"
-            )
-        write_whole({place.with_name(f"{place.name}.png"): png(sources.newest(number))})
-    elif link:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        os.symlink(file.resolve(), place)
-    else:
-        write_whole({place: file.read_bytes()})
+def _lay_out(sources: Sources, names: Mapping[int, str], place: Path, *, link: bool) -> None:
+    """Copy or link the image files that frames are; write pictures of those that are none.
+
+    Args: names, of the frames by their numbers. Raises ConfigError, before anything is written, for frames that are to
+    be linked and are no files, and for names that lead out of the folder.
+    """
+    files = {number: sources.file(number) for number in names}
+    if link and None in files.values():
+        raise ConfigError("frames of runs, videos and recordings are no files that could be linked: leave --link out")
+    if outside := [name for name in names.values() if os.path.isabs(name) or ".." in Path(name).parts]:
+        raise ConfigError(f"{outside[0]!r} leads out of {place}: index the folder that it is in")
+    for number, name in names.items():
+        target, file = place / name, files[number]
+        if file is None:
+            write_whole({target.with_name(f"{target.name}.png"): png(sources.newest(number))})
+        elif not link:
+            write_whole({target: file.read_bytes()})
+        elif not target.is_symlink():  # of a selection that was cut off
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file.resolve())
 
 
 def _doubt(sources: Sources, classifier: Path | None, run: Path | None, device: str) -> Doubt:
@@ -120,18 +123,12 @@ def _doubt(sources: Sources, classifier: Path | None, run: Path | None, device: 
     return (lambda: _disagreement(sources, run, device)) if run else nobody
 
 
-@torch.no_grad()
 def _margins(sources: Sources, folder: Path, device: str) -> Tensor:
     """Return (N,) how little more likely the best class is than the second."""
-    place = choose_device(device)
-    model, found = load_classifier(folder, place), list[Tensor]()
-    with evaluating(model):
-        for frames in sources.frames:
-            seen = as_seen(frames, model.encoder, str(folder))
-            for ids in torch.arange(len(seen)).split(_AT_ONCE):
-                best = model(seen.obs(ids).to(place)).softmax(1).topk(2).values
-                found.append(1 - (best[:, 0] - best[:, 1]).cpu())
-    return torch.cat(found)
+    model = load_classifier(folder, choose_device(device))
+    seen = (as_seen(frames, model.encoder, str(folder)) for frames in sources.frames)
+    best = torch.cat([logits_of(model, frames) for frames in seen]).softmax(1).topk(2).values
+    return 1 - (best[:, 0] - best[:, 1])
 
 
 def _disagreement(sources: Sources, run_dir: Path, device: str) -> Tensor:

@@ -1,8 +1,10 @@
 """How a file is written: whole or not at all, in the place of nothing but a regular file, and refused with a mend."""
 
+import csv
+import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,6 +72,13 @@ def write_whole(contents: Mapping[Path, str | bytes]) -> None:
         for (path, content), temporary in zip(contents.items(), temporaries, strict=True):
             with writing(path):
                 temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Return rows as a CSV file holds them, their lines ending in a line feed alone."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(rows)
+    return buffer.getvalue()
 
 
 def check_folder(path: Path) -> None:

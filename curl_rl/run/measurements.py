@@ -2,12 +2,11 @@
 
 import csv
 import fcntl
-import io
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from curl_rl.run.files import write_whole
+from curl_rl.run.files import csv_text, write_whole
 from curl_rl.run.provenance import make_origin, surroundings
 
 Row = Mapping[str, object]
@@ -53,8 +52,5 @@ def _change(path: Path, change: Callable[[Sequence[Row]], Sequence[Row]]) -> Non
         fcntl.flock(lock, fcntl.LOCK_EX)
         old = read_rows(path)
         merged = change(old)
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(dict.fromkeys(chain(*(merged or old)))), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(merged)
-        write_whole({path: buffer.getvalue()})
+        columns = list(dict.fromkeys(chain(*(merged or old))))
+        write_whole({path: csv_text([columns, *([row.get(name, "") for name in columns] for row in merged)])})

@@ -55,7 +55,7 @@ class Trainer(Kept):
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
         self.identity = identify(self.config)  # once: the folder of what it starts from may go
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
-        self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, and its former
+        self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, at its own
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
         self.stop = StopRequest("stopping after this step; once more stops at once")

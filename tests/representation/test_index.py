@@ -147,7 +147,12 @@ def test_what_was_saved_is_found_in_a_fresh_process(index, tmp_path):
 def test_appended_frames_are_found_as_if_they_had_been_there(index, tmp_path):
     index.save(tmp_path / "idx")
     grown = FrameIndex.load(tmp_path / "idx")
+    assert (len(grown.sheets), len(grown.classes[1]), len(grown.points)) == (1, 30, 30)
+    assert grown.number("clip0#3") == 3
     grown.append(frames(seed=5))
+    assert (len(grown.sheets), len(grown.classes[1]), len(grown.points)) == (2, 60, 60)
+    assert grown.number("clip5#3") == 33
+    assert grown.search(grown.embeddings[40], 1).ids.tolist() == [40]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "idx").rglob("*.safetensors")}
     grown.save(tmp_path / "idx")
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -365,6 +370,8 @@ def test_commands_refuse_what_does_not_belong_together(tmp_path, capsys):
     cases = [
         (["index", str(second), "--data", str(data), "--out", str(out)], "built by another encoder"),
         (["index", str(first), "--data", str(data), "--out", str(tmp_path / "new"), "--append"], "leave --append out"),
+        (["index", str(first), "--data", str(data), "--out", str(out), "metric=euclidean"], "give metric=cosine"),
+        (["index", str(first), "--data", str(data), "--out", str(out), "stack=2"], "leave stack out"),
         (["index", "--data", str(data), "--out", str(out), "metric=cosine"], "give one encoder's folder"),
         (["index", str(first), "--data", str(data), "--out", str(out), "metrik=cosine"], "metric"),
         (["search", str(out), "rec.npz#99"], "there are, among others, rec.npz#"),

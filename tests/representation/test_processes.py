@@ -85,7 +85,8 @@ def test_two_processes_train_what_one_does(alone, together, name):
     assert one.keys() == two.keys()
     for place, value in one.items():
         if value.is_floating_point():
-            near = 1e-5 * max(1.0, float(value.abs().max()))  # where batch norm magnifies what hardly differs
+            # What open_world stores is not of unit length, and batch norm magnifies what hardly differs.
+            near = 1e-5 * (max(1.0, float(value.abs().max())) if name == "open_world" else 1)
             torch.testing.assert_close(two[place], value, rtol=0, atol=near, msg=f"{name} {place}")
         else:
             assert torch.equal(two[place], value), place

@@ -171,6 +171,28 @@ def test_a_folder_to_be_labelled(shots, tmp_path, link):
     assert [each["name"] for each in told["chosen"]] == [name for name, _ in named]
 
 
+def test_a_selection_that_was_cut_off_is_done_again(shots, tmp_path):
+    words = ["select", str(shots), "--by", "coverage", "--count", "3", "--link", "--out", str(tmp_path / "sel")]
+    assert cli.main(words) == 0
+    table = rows(tmp_path / "sel" / "labels.csv")
+    for name in ("labels.csv", "selection.json"):
+        (tmp_path / "sel" / name).unlink()
+    (tmp_path / "sel" / "images" / table[1][0]).unlink()
+    assert cli.main(words) == 0
+    assert rows(tmp_path / "sel" / "labels.csv") == table
+    assert all((tmp_path / "sel" / "images" / name).is_symlink() for name, _ in table[1:])
+
+
+def test_no_picture_is_written_outside_of_the_folder(shots, tmp_path, capsys):
+    built = FrameIndex.load(shots)
+    built.parts[0].rows.names[0] = "../out.png"
+    built.save(tmp_path / "odd")
+    words = ["select", str(tmp_path / "odd"), "--by", "random", "--count", "12", "--out", str(tmp_path / "sel")]
+    assert cli.main(words) != 0
+    assert "leads out of" in capsys.readouterr().err
+    assert not (tmp_path / "sel").exists()
+
+
 def test_what_is_labelled_is_not_chosen_again_and_a_labelled_table_is_never_lost(shots, tmp_path, capsys):
     out = tmp_path / "first"
     words = ["select", str(shots), "--by", "coverage", "--out"]
@@ -237,6 +259,9 @@ def test_what_does_not_fit_is_refused(shots, tmp_path, capsys):
         ([*words, "coverage", "--labels", str(tmp_path / "odd.csv")], "no frame 'nobody.png'"),
         ([*words, "uncertain", "--classifier", "a", "--run", "b"], "give one of them"),
         ([*words, "typical", "typical.leest=3"], "typical.least"),
+        ([*words, "coverage", "--classifier", "a"], "--classifier has no effect without --by uncertain"),
+        ([*words, "random", "--run", "b"], "--run has no effect without --by uncertain"),
+        ([*words, "random", "--link", "--no-pictures"], "--link has no effect beside --no-pictures"),
         (["select", "typical.least=3", *words[2:], "random"], "give one index: curl-rl select idx"),
     ]
     for given, told in cases:

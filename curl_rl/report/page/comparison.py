@@ -7,13 +7,13 @@ from os.path import commonpath
 
 import numpy as np
 
-from curl_rl.benchmark.cells import one_line, printable
 from curl_rl.config.difference import LOCAL, differing
 from curl_rl.config.moved import MOVED
 from curl_rl.report.numbers.results import Curve, difference_of_means, spread
 from curl_rl.report.page.tables import Table, Value, counted, shown
 from curl_rl.report.read.measured import origin_parts
 from curl_rl.report.read.sections import is_number
+from curl_rl.run.cells import one_line, printable
 from curl_rl.run.records import Run
 from curl_rl.types import ConfigError
 

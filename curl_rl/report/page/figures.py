@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curl_rl.benchmark.cells import escaped
 from curl_rl.report.numbers.results import Curve, Results
 from curl_rl.report.numbers.statistics import METRICS
 from curl_rl.report.read.sections import normalised
+from curl_rl.run.cells import escaped
 
 # Okabe and Ito 2008 without yellow and black, which vanish on one of the two backgrounds.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")

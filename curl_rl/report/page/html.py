@@ -5,12 +5,13 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from curl_rl.benchmark.cells import escaped
 from curl_rl.report.page.contents import Block
 from curl_rl.report.page.figures import Drawing
 from curl_rl.report.page.tables import Table
 from curl_rl.report.read import measured
 from curl_rl.report.read.sections import Absent, Section
+from curl_rl.run.cells import escaped
+from curl_rl.run.look import style_of
 from curl_rl.run.records import Run
 
 # Names of the files' formats, by suffix, for the links to a table and to a figure.
@@ -38,7 +39,7 @@ def page(title: str, summary: str, parts: Sequence[Part]) -> str:
         summary=summary,
         contents="\n".join(map(_entry, parts)),
         body="\n".join(map(_chapter, parts)),
-        style=(_HERE / "page.css").read_text(encoding="utf-8").strip(),
+        style=style_of(_HERE / "page.css"),
         script=(_HERE / "page.js").read_text(encoding="utf-8").strip(),
     )
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from curl_rl.benchmark.cells import escaped
 from curl_rl.report.numbers.statistics import Interval, spread
 from curl_rl.report.page import html as page
 from curl_rl.report.page.figures import Drawing, Look, blank, draw_point, looks, name_rows, render
 from curl_rl.report.page.tables import Table, Value, counted
+from curl_rl.run.cells import escaped
 
 Row = Mapping[str, str]
 Cells = dict[str, dict[str, np.ndarray]]  # values (n,) by column and subject

@@ -1,7 +1,5 @@
 """Tables that are written as CSV, Markdown, LaTeX and HTML from the same cells."""
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -9,8 +7,9 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from curl_rl.benchmark.cells import escaped, inert, printable
 from curl_rl.report.numbers.statistics import Interval
+from curl_rl.run.cells import escaped, inert, printable
+from curl_rl.run.files import csv_text
 
 
 class Value(NamedTuple):
@@ -77,11 +76,8 @@ class Table:
     def to_csv(self) -> str:
         """Return plain numbers, each part of a value in a column of its own."""
         columns = [(index, part) for index in range(len(self.columns)) for part in self._parts(index)]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(inert(self.columns[index] + _PARTS[part]) for index, part in columns)
-        writer.writerows([_plain(row[index], part) for index, part in columns] for row in self.rows)
-        return buffer.getvalue()
+        header = [inert(self.columns[index] + _PARTS[part]) for index, part in columns]
+        return csv_text([header, *([_plain(row[index], part) for index, part in columns] for row in self.rows)])
 
     def to_markdown(self) -> str:
         head, *rows = (map(_markdown, line) for line in (self.columns, *(map(shown, row) for row in self.rows)))

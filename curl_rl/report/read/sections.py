@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from curl_rl.benchmark.cells import one_line, printable
 from curl_rl.benchmark.jobs import read_jobs
 from curl_rl.config.suites import SUITES, Suite, suite_of
 from curl_rl.report.read.pooling import check
+from curl_rl.run.cells import one_line, printable
 from curl_rl.run.records import Run, find_runs, read_run
 from curl_rl.types import ConfigError, Origin
 

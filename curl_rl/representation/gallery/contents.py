@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from curl_rl.nn.clustering import k_means, nearest
 from curl_rl.options import check, option
 from curl_rl.representation.gallery.maps import MAPS
-from curl_rl.representation.gallery.pictures import picture_number
 from curl_rl.representation.index import FrameIndex
 from curl_rl.types import ConfigError
 
@@ -77,7 +75,7 @@ class Contents:
         if not index.embeddings.isfinite().all():
             raise ConfigError("the index holds values that are not finite: train the encoder again, index again")
         self.numbers = evenly(len(index), look.most)
-        points = F.normalize(index.embeddings, dim=1) if index.metric == "cosine" else index.embeddings
+        points = index.points
         self.places, self.told = MAPS[look.map](points[self.numbers])
         given = {name: _column(name, values, len(index)) for name, values in columns.items()}
         own = [each for each in _known(index) if each.name not in given]
@@ -92,7 +90,7 @@ class Contents:
         return {
             "number": number,
             "name": self.index.rows.names[number],
-            "picture": picture_number(self.index, number),
+            "picture": self.index.tile(number).number,
             "repeated": bool(self.repeated[number]),
             "values": [column.told(number) for column in self.columns],
         }

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -15,11 +14,12 @@ from torch import Tensor
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.gallery.contents import Contents, Gallery, Values
 from curl_rl.representation.gallery.maps import quantised
-from curl_rl.representation.gallery.pictures import picture_number, pictures
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.exact import Exact
 from curl_rl.representation.index.pictures import TILES, sheets
+from curl_rl.run.cells import escaped
 from curl_rl.run.files import check_target, write_whole
+from curl_rl.run.look import style_of
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("data.js", "chart.js", "colours.js", "panel.js", "gallery.js")
@@ -59,16 +59,11 @@ def page(contents: Contents, title: str, *, served: bool = False) -> str:
     return Template(_read("gallery.html")).substitute(
         title=escaped(title),
         policy=_SELF + policy,
-        style=_read("gallery.css").strip(),
+        style=style_of(_HERE / "gallery.css"),
         script="\n".join(_read(name).strip() for name in _SCRIPTS),
         data=embeddable(_data(contents, title, served)),
         pictures="\n".join(embedded),
     )
-
-
-def escaped(text: str) -> str:
-    """Return a text as the page holds it between tags, halves of characters replaced."""
-    return escape(text.encode("utf-8", "replace").decode())
 
 
 def embeddable(value: Any) -> str:
@@ -85,7 +80,7 @@ def _data(contents: Contents, title: str, served: bool) -> dict[str, Any]:
     index, numbers = contents.index, contents.numbers.numpy()
     places, origin, unit = quantised(contents.places)
     repacked = len(numbers) < len(index) and not served
-    drawn = range(len(numbers)) if repacked else [picture_number(index, number) for number in numbers.tolist()]
+    drawn = range(len(numbers)) if repacked else [index.tile(number).number for number in numbers.tolist()]
     arrays = {"x": places[:, 0], "y": places[:, 1], "number": numbers, "picture": drawn}
     arrays |= {"repeated": contents.repeated[numbers], "episode": index.rows.episodes[numbers]}
     if not served and len(numbers) > 1:
@@ -130,7 +125,7 @@ def _sheets(contents: Contents) -> Iterator[bytes]:
         yield from index.sheets
         return
     for some in numbers.split(TILES):
-        yield from sheets(Frames(torch.stack(list(pictures(index, some.tolist()))), source="pictures"))
+        yield from sheets(Frames(torch.stack(list(index.pictures(some.tolist()))), source="pictures"))
 
 
 def _embedded(number: int, sheet: bytes) -> str:

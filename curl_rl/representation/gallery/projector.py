@@ -1,6 +1,5 @@
 """An index for TensorBoard's projector: embeddings, what is known of each frame, and its picture, as plain files."""
 
-import io
 import re
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import torch
 
 from curl_rl.representation.gallery.contents import evenly
 from curl_rl.representation.gallery.page import opened_index
-from curl_rl.representation.gallery.pictures import pictures
 from curl_rl.representation.index import FrameIndex
+from curl_rl.representation.index.pictures import png
 from curl_rl.representation.index.rows import COLUMNS
 from curl_rl.run.files import check_folder, write_whole
 
@@ -56,15 +55,11 @@ def _cell(value: object) -> str:
 
 def _sprite(index: FrameIndex, numbers: list[int]) -> bytes:
     """Return pictures row by row in a square, as a PNG file."""
-    from PIL import Image
-
     side, across = index.side, 1
     while across**2 < len(numbers):
         across += 1
     whole = torch.zeros(3, across * side, across * side, dtype=torch.uint8)
-    for place, tile in enumerate(pictures(index, numbers)):
+    for place, tile in enumerate(index.pictures(numbers)):
         top, left = place // across * side, place % across * side
         whole[:, top : top + side, left : left + side] = tile
-    file = io.BytesIO()
-    Image.fromarray(whole.permute(1, 2, 0).contiguous().numpy()).save(file, "PNG")
-    return file.getvalue()
+    return png(whole)

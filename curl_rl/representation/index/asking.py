@@ -1,7 +1,5 @@
 """Answers one question to an index as a command does: as a table, and as a picture."""
 
-import csv
-import io
 from pathlib import Path
 
 import torch
@@ -13,7 +11,7 @@ from curl_rl.representation.index.base import FrameIndex, Hits
 from curl_rl.representation.index.pictures import picture_of, small
 from curl_rl.representation.index.rows import COLUMNS
 from curl_rl.run.device import choose_device
-from curl_rl.run.files import write_whole
+from curl_rl.run.files import csv_text, write_whole
 from curl_rl.types import ConfigError
 
 
@@ -42,7 +40,7 @@ def search_index(
         tile, hits = index.picture(number), index.neighbours(number, count, other_episodes=other_episodes)
     hits = Hits(*(part[hits.ids >= 0] for part in hits))
     if picture is not None:
-        write_whole({picture: picture_of([tile, *map(index.picture, hits.ids.tolist())])})
+        write_whole({picture: picture_of([tile, *index.pictures(hits.ids.tolist())])})
     return _table(index, hits)
 
 
@@ -69,9 +67,6 @@ def _tile(obs: Tensor, index: FrameIndex) -> Tensor:
 
 
 def _table(index: FrameIndex, hits: Hits) -> str:
-    buffer, rows = io.StringIO(), index.rows
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["rank", "number", "cosine" if index.metric == "cosine" else "distance", *COLUMNS])
-    for rank, (number, value) in enumerate(zip(hits.ids.tolist(), hits.similarity.tolist(), strict=True), 1):
-        writer.writerow([rank, number, f"{value:.6f}", *rows.told(number)])
-    return buffer.getvalue()
+    found = enumerate(zip(hits.ids.tolist(), hits.similarity.tolist(), strict=True), 1)
+    rows = ([rank, number, f"{value:.6f}", *index.rows.told(number)] for rank, (number, value) in found)
+    return csv_text([["rank", "number", "cosine" if index.metric == "cosine" else "distance", *COLUMNS], *rows])

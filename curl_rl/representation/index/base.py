@@ -1,7 +1,7 @@
 """An index of frames: what an encoder makes of them, searched by what is alike."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,7 +24,7 @@ from curl_rl.representation.index import folder
 from curl_rl.representation.index.approximate import EXACT_UP_TO, approximate
 from curl_rl.representation.index.exact import METRICS, Exact
 from curl_rl.representation.index.folder import ENCODER, Part
-from curl_rl.representation.index.pictures import Tile, read_picture, sheets, side_of
+from curl_rl.representation.index.pictures import Tile, read_pictures, sheets, side_of
 from curl_rl.representation.index.rows import Rows
 from curl_rl.representation.looking import as_seen, embed, exported
 from curl_rl.run.folder import weights_hash
@@ -70,8 +70,8 @@ class FrameIndex:
         self.embeddings = torch.cat([part.embeddings for part in self.parts])
         self.rows = Rows.joined([part.rows for part in self.parts])
         self.episodes = torch.from_numpy(self.rows.episodes)
-        self.__dict__.pop("_searcher", None)
-        self.__dict__.pop("_numbers", None)
+        for kept in ("classes", "sheets", "_exact", "_numbers", "_searcher"):
+            self.__dict__.pop(kept, None)
 
     @classmethod
     def build(
@@ -148,10 +148,18 @@ class FrameIndex:
         """The width of the embeddings."""
         return self.embeddings.shape[1]
 
+    @property
+    def points(self) -> Tensor:
+        """The embeddings (N, d) as they are compared: of an index by cosine their directions."""
+        return self._exact.points
+
+    @functools.cached_property
+    def _exact(self) -> Exact:
+        return Exact(self.embeddings, self.metric)
+
     @functools.cached_property
     def _searcher(self) -> Any:
-        kind = approximate if len(self) > EXACT_UP_TO else Exact
-        return kind(self.embeddings, self.metric)
+        return approximate(self.embeddings, self.metric) if len(self) > EXACT_UP_TO else self._exact
 
     def search(self, query: Tensor | np.ndarray, count: int = 10) -> Hits:
         """Return the frames that are most like a query.
@@ -185,8 +193,7 @@ class FrameIndex:
         numbers = torch.tensor([self.number(ids)]) if single else ids
         self._check_count(count, len(self) - 1)
         group = self.episodes if other_episodes else torch.arange(len(self))
-        exact = self._searcher if isinstance(self._searcher, Exact) else Exact(self.embeddings, self.metric)
-        hits = Hits(*exact.search(self.embeddings[numbers], count, (group[numbers], group)))
+        hits = Hits(*self._exact.search(self.embeddings[numbers], count, (group[numbers], group)))
         return Hits(hits.ids[0], hits.similarity[0]) if single else hits
 
     def number(self, name: int | str) -> int:
@@ -199,6 +206,13 @@ class FrameIndex:
         if len(found := self._numbers[name]) > 1:
             raise ConfigError(f"{name} is the name of the frames {' and '.join(map(str, found))}: give a number")
         return found[0]
+
+    @functools.cached_property
+    def classes(self) -> tuple[tuple[str, ...], Tensor]:
+        """The names of the classes, in order, and the class (N,) int64 of every frame, -1 where unknown."""
+        names = sorted(set(self.rows.classes) - {""})
+        codes = {"": -1} | {name: code for code, name in enumerate(names)}
+        return tuple(names), torch.tensor([codes[each] for each in self.rows.classes])
 
     @functools.cached_property
     def _numbers(self) -> dict[str, list[int]]:
@@ -223,8 +237,11 @@ class FrameIndex:
 
     def picture(self, number: int) -> Tensor:
         """Return a frame's picture (1 or 3, side, side) uint8."""
-        tile = self.tile(number)
-        return read_picture(self.sheets[tile.sheet], tile, self.side)
+        return next(self.pictures([number]))
+
+    def pictures(self, numbers: Iterable[int]) -> Iterator[Tensor]:
+        """Yield the pictures of frames; those of one sheet should follow one another."""
+        return read_pictures(self.sheets, map(self.tile, numbers), self.side)
 
     @functools.cached_property
     def side(self) -> int:
@@ -237,7 +254,7 @@ class FrameIndex:
             return 1.0
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:sample]
         found = self._searcher.search(self.embeddings[drawn], count)[0]
-        true = Exact(self.embeddings, self.metric).search(self.embeddings[drawn], count)[0]
+        true = self._exact.search(self.embeddings[drawn], count)[0]
         return float((found[:, :, None] == true[:, None]).any(2).float().mean())
 
     @property

@@ -1,7 +1,5 @@
 """Builds an index as a command does: says what it will take, embeds, writes, and goes on where it stopped."""
 
-import csv
-import io
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -9,13 +7,14 @@ from pathlib import Path
 import torch
 
 from curl_rl.config.indexing import Indexing
+from curl_rl.config.pretraining import check_own_stack
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.index.base import FrameIndex, check_encoder
+from curl_rl.representation.index.base import FrameIndex
 from curl_rl.representation.index.folder import DESCRIPTION, LOCK, check_place
 from curl_rl.representation.index.pictures import side_of
 from curl_rl.run.device import choose_device
-from curl_rl.run.files import write_whole
+from curl_rl.run.files import csv_text, write_whole
 from curl_rl.run.locks import alone
 from curl_rl.run.memory import check_fits
 from curl_rl.run.progress import Progress
@@ -33,6 +32,7 @@ def index_frames(
 
     Raises ConfigError where encoder, index and frames do not belong together, FileExistsError where another index is.
     """
+    check_own_stack(config)
     check_place(out)
     with alone(out / LOCK, f"another process indexes into {out}: wait for it or give another --out"):
         module = load_encoder(encoder, choose_device(device))
@@ -41,8 +41,9 @@ def index_frames(
         if append and not there:
             raise ConfigError(f"there is no index in {out}: leave --append out, or name one")
         index = FrameIndex.load(out, encoder=module) if there else None
+        if index is not None and index.metric != config.metric:
+            raise ConfigError(f"{out} compares by {index.metric}: give metric={index.metric}, or another --out")
         if index is not None and any(part.told["crc32"] == crc32 for part in index.parts):
-            check_encoder(module, index.weights, str(out))
             print(f"{out} has these {len(frames):,} frames", file=sys.stderr)
         elif index is not None and not append:
             raise ConfigError(f"{out} holds an index of other frames: add --append, or give another --out")
@@ -74,8 +75,6 @@ def _built(
             built = FrameIndex.build(module, frames, metric=config.metric, done=progress.update)
             built.origin = Path(encoder)
         else:
-            if index.metric != config.metric:
-                raise ConfigError(f"the index is by {index.metric}: leave metric={config.metric} out")
             built = index
             built.append(frames, done=progress.update)
     built.parts[-1].told.update({"data": config.data, "arguments": config.arguments()})
@@ -84,11 +83,7 @@ def _built(
 
 def lightly_csv(index: FrameIndex) -> str:
     """Return the embeddings in Lightly's form: filenames, embedding_0, ..., labels, a number for each class."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["filenames", *(f"embedding_{i}" for i in range(index.dim)), "labels"])
-    classes = sorted({each for each in index.rows.classes if each})
-    numbers = [classes.index(each) if each else -1 for each in index.rows.classes]
-    rows = zip(index.rows.names, index.embeddings.tolist(), numbers, strict=True)
-    writer.writerows([name, *values, number] for name, values, number in rows)
-    return buffer.getvalue()
+    header = ["filenames", *(f"embedding_{i}" for i in range(index.dim)), "labels"]
+    _, classes = index.classes
+    rows = zip(index.rows.names, index.embeddings.tolist(), classes.tolist(), strict=True)
+    return csv_text([header, *([name, *values, number] for name, values, number in rows)])

@@ -13,8 +13,8 @@ class Exact:
 
     def __init__(self, points: Tensor, metric: str):
         self.metric = metric
-        self._points = F.normalize(points, dim=1) if metric == "cosine" else points
-        self._half_squares = self._points.square().sum(1) / 2 if metric == "euclidean" else None
+        self.points = F.normalize(points, dim=1) if metric == "cosine" else points
+        self._half_squares = self.points.square().sum(1) / 2 if metric == "euclidean" else None
 
     def search(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the nearest points (Q, count) int64, and their cosine or distance, the nearest first.
@@ -22,7 +22,7 @@ class Exact:
         Args: queries (Q, d); apart, a group of each query (Q,) and of each point (N,): points of the query's own group
         are left out, and where fewer than `count` remain the rest is -1 and NaN.
         """
-        size = max(1, _AT_ONCE // len(self._points))
+        size = max(1, _AT_ONCE // len(self.points))
         parts = [
             self._block(block, count, None if apart is None else (apart[0][at : at + size], apart[1]))
             for at, block in zip(range(0, len(queries), size), queries.split(size), strict=True)
@@ -32,12 +32,12 @@ class Exact:
     def _block(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         if self.metric == "cosine":
             queries = F.normalize(queries, dim=1)
-        likeness = queries @ self._points.T
+        likeness = queries @ self.points.T
         if self._half_squares is not None:
             likeness -= self._half_squares
         if apart is not None:
             likeness[apart[0][:, None] == apart[1]] = -torch.inf
         likeness, ids = likeness.topk(count, dim=1)
         gone = likeness == -torch.inf
-        values = likeness if self.metric == "cosine" else (queries[:, None] - self._points[ids]).norm(dim=2)
+        values = likeness if self.metric == "cosine" else (queries[:, None] - self.points[ids]).norm(dim=2)
         return ids.masked_fill_(gone, -1), values.masked_fill(gone, torch.nan)

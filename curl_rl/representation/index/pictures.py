@@ -1,7 +1,7 @@
 """Small pictures of frames, many on one sheet, as files that people can look at."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -23,6 +23,11 @@ class Tile(NamedTuple):
     sheet: int
     row: int
     column: int
+
+    @property
+    def number(self) -> int:
+        """The picture's number among those of all sheets."""
+        return self.sheet * TILES + self.row * COLUMNS + self.column
 
     @classmethod
     def at(cls, first: int, number: int) -> Self:
@@ -54,26 +59,29 @@ def small(images: Tensor, side: int) -> Tensor:
     return padded.round().clamp(0, 255).to(torch.uint8)
 
 
-def read_picture(sheet: bytes, tile: Tile, side: int) -> Tensor:
-    """Return one picture (1 or 3, side, side) uint8 of a sheet."""
+def read_pictures(sheets: Sequence[bytes], tiles: Iterable[Tile], side: int) -> Iterator[Tensor]:
+    """Yield pictures (1 or 3, side, side) uint8; a sheet is read once for those that follow one another."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(sheet)) as whole:
+    opened, pixels = -1, np.empty(0)
+    for tile in tiles:
+        if tile.sheet != opened:
+            with Image.open(io.BytesIO(sheets[tile.sheet])) as whole:
+                opened, pixels = tile.sheet, np.atleast_3d(np.asarray(whole))
         left, top = tile.column * side, tile.row * side
-        pixels = np.asarray(whole.crop((left, top, left + side, top + side)))
-    return torch.from_numpy(pixels[None].copy() if pixels.ndim == 2 else pixels.transpose(2, 0, 1).copy())
+        yield torch.from_numpy(pixels[top : top + side, left : left + side].transpose(2, 0, 1).copy())
 
 
 def png(frame: Tensor) -> bytes:
     """Return a frame (C, H, W) uint8 as a PNG file, in colours where it has three channels or more."""
-    return _file(frame[: 3 if len(frame) >= 3 else 1], "PNG")
+    return image_file(frame[: 3 if len(frame) >= 3 else 1], "PNG")
 
 
 def picture_of(tiles: Sequence[Tensor]) -> bytes:
     """Return pictures side by side as a PNG file, the first apart from what follows."""
     padded = [F.pad(tile.expand(3, -1, -1), (2, 2, 2, 2), value=255) for tile in tiles]
     padded.insert(1, torch.full((3, padded[0].shape[1], 8), 255, dtype=torch.uint8))
-    return _file(torch.cat(padded, 2), "PNG")
+    return image_file(torch.cat(padded, 2), "PNG")
 
 
 def _sheet(tiles: Tensor) -> bytes:
@@ -82,11 +90,11 @@ def _sheet(tiles: Tensor) -> bytes:
     whole = torch.zeros(rows * columns, *tiles.shape[1:], dtype=torch.uint8)
     whole[: len(tiles)] = tiles
     pixels = whole.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    return _file(pixels, "JPEG", quality=_QUALITY)
+    return image_file(pixels, "JPEG", quality=_QUALITY)
 
 
-def _file(pixels: Tensor, kind: str, **options: int) -> bytes:
-    """Return an image (1 or 3, H, W) as a file."""
+def image_file(pixels: Tensor, kind: str, **options: int) -> bytes:
+    """Return an image (1 or 3, H, W) uint8 as a file of a kind that Pillow knows, with its options."""
     from PIL import Image
 
     file = io.BytesIO()

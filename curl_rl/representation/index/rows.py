@@ -9,6 +9,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from curl_rl.representation.frames import Frames
+from curl_rl.run.files import csv_text
 
 COLUMNS = ("name", "source", "episode", "step", "return", "class")
 
@@ -37,11 +38,8 @@ class Rows(NamedTuple):
         return cls(names, [frames.source] * len(frames), episodes, steps, _returns(frames, begins, lengths), known)
 
     def to_csv(self) -> str:
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows(map(self.told, range(len(self.names))))
-        return buffer.getvalue()
+        """Return a CSV file of all, which `from_csv` reads."""
+        return csv_text([COLUMNS, *map(self.told, range(len(self.names)))])
 
     def told(self, number: int) -> tuple[str | int, ...]:
         """Return what is known of one frame, in the order of `COLUMNS`; nothing where it is not."""

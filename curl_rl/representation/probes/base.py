@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from curl_rl.nn.encoders import Encoder
 from curl_rl.options import option
 from curl_rl.representation.frames.base import Frames
+from curl_rl.representation.looking import device_of
 from curl_rl.representation.tap import evaluating
 
 LAYERS = ("features", "map")
@@ -101,7 +102,7 @@ def look_through(encoder: Encoder, whole: Callable[[Tensor], Tensor]) -> Look:
 
     @torch.no_grad()
     def look(obs: Tensor) -> dict[str, Tensor]:
-        device = next(encoder.parameters()).device
+        device = device_of(encoder)
         with evaluating(encoder):
             seen = encoder.conv(whole(obs).to(device))
             features = encoder.head(seen)

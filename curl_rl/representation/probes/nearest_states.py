@@ -23,6 +23,7 @@ class NearestStates(Probe):
     Config, needs, layers = NearestStatesConfig, frozenset({"states"}), ("features", "map")
 
     def measure(self, subject: Subject, layer: str, seed: int) -> dict[str, float]:
+        """Return means over queries: `distance` of what was found, the `best` possible, that of `any` other frame."""
         frames, count, state = subject.frames, self.config.count, subject.frames.given("state").double()
         state = (state - state.mean(0)) / state.std(0).clamp(min=1e-9)
         drawn = torch.randperm(len(frames), generator=torch.Generator().manual_seed(seed))[: self.config.queries]

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import io
 import re
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -13,13 +12,15 @@ from typing import Any, NamedTuple
 
 import torch
 
+from curl_rl.config.pretraining import check_own_stack
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.nn.images import center_fit
 from curl_rl.options import shown
 from curl_rl.representation.composing import check_effect
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.looking import as_seen, exported
+from curl_rl.representation.index.pictures import png
+from curl_rl.representation.looking import as_seen, device_of, exported
 from curl_rl.representation.probes import PROBES, Probe, choose
 from curl_rl.representation.probes.base import Subject, look_through, shrunk
 from curl_rl.representation.probing.picture import neighbours_picture
@@ -147,7 +148,7 @@ def _untrained(module: ExportedEncoder, seed: int) -> ExportedEncoder:
             encoder = _begun_anew(module.encoder)
         else:
             encoder = make_encoder(module.encoder.config, module.encoder.obs_shape)
-    return ExportedEncoder(encoder, module.obs_shape).to(next(module.parameters()).device).eval()
+    return ExportedEncoder(encoder, module.obs_shape).to(device_of(module)).eval()
 
 
 def _begun_anew(tap: Tap) -> Tap:
@@ -180,8 +181,7 @@ def probe_folders(
 
     Returns the table's path. Raises ConfigError where names or frames do not fit, before anything is measured.
     """
-    if config.stack:
-        raise ConfigError("an encoder takes as many frames as it was trained on: leave stack out")
+    check_own_stack(config)
     names = [folder.resolve().name for folder in folders]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two encoders are called {twice[0]}: rename a folder")
@@ -204,7 +204,7 @@ def probe_folders(
         print(f"{subject.name}: {len(rows)} numbers", file=sys.stderr, flush=True)
         picture = out / PICTURES / f"{rows[0]['subject']}.png"
         if not picture.is_file():  # of a subject's first encoder alone
-            write_whole({picture: _picture(subject)})
+            write_whole({picture: png(neighbours_picture(subject.frames, subject.vectors("features")))})
     return table
 
 
@@ -226,12 +226,3 @@ def _forget(out: Path, weights: Mapping[str, str]) -> None:
         drop_rows(out / TABLE, lambda row: row["encoder"] in old)
         for subject in old.values():
             (out / PICTURES / f"{subject}.png").unlink(missing_ok=True)
-
-
-def _picture(subject: Subject) -> bytes:
-    from PIL import Image
-
-    pixels = neighbours_picture(subject.frames, subject.vectors("features")).numpy()
-    file = io.BytesIO()
-    Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
-    return file.getvalue()

@@ -23,6 +23,7 @@ class Coverage(Selector):
     Config = CoverageConfig
 
     def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
+        """Return the frames without a label, in the order in which each was farthest from all before it."""
         points, free = pool.points, pool.free
         distance = torch.full((len(points),), torch.inf)
         labelled = pool.labelled.nonzero()[:, 0]

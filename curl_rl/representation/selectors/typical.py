@@ -31,6 +31,7 @@ class Typical(Selector):
     Config = TypicalConfig
 
     def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
+        """Return the frames without a label: those of each cluster in turn, then the rest, by how typical they are."""
         count = min(int(pool.labelled.sum()) + pool.wanted, self.config.clusters, len(pool.points))
         _, cluster = k_means(pool.points, count, generator)
         typicality = self._typicality(pool.points, cluster, count)

@@ -1,9 +1,7 @@
 """Finds the frames of a source that are like nothing known, and lays them out for a person to name."""
 
-import csv
-import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from curl_rl.config.pretraining import check_own_stack
 from curl_rl.config.unknowns import Flagging
 from curl_rl.nn.clustering import k_means
 from curl_rl.representation.frames import Frames, frames_of
@@ -21,10 +20,11 @@ from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.folder import Part
 from curl_rl.representation.index.pictures import sheets
 from curl_rl.representation.index.rows import Rows
+from curl_rl.representation.labels import to_be_labelled
 from curl_rl.representation.looking import embed
 from curl_rl.representation.unknowns.recogniser import Recogniser
 from curl_rl.run.device import choose_device
-from curl_rl.run.files import check_folder, write_whole
+from curl_rl.run.files import check_folder, csv_text, write_whole
 from curl_rl.run.folder import weights_hash
 from curl_rl.run.progress import Progress
 
@@ -81,6 +81,7 @@ def flag(config: Flagging) -> int:
     FileExistsError where a table stands already, which may hold a person's work.
     """
     out = Path(config.out)
+    check_own_stack(config)
     _check_place(out)
     source, device = config.arguments(), choose_device(config.device)
     known = frames_of(config.known, **source) if config.known else None
@@ -98,7 +99,7 @@ def flag(config: Flagging) -> int:
         columns = {"cluster": [str(each) for each in flagged.clusters.tolist()], "score": flagged.scores.tolist()}
         build_gallery(index, out / GALLERY, columns=columns, clusters=0, title="Flagged frames")
     names = [frames.name(each) for each in flagged.ids.tolist()]
-    write_whole({out / TABLE: _table(names, flagged), out / LABELS: _csv(["name", "class"], ([n, ""] for n in names))})
+    write_whole({out / TABLE: _table(names, flagged), out / LABELS: to_be_labelled(names)})
     print(
         f"{out}: {len(names):,} of {len(frames):,} frames are more unknown than {config.accept:g} of "
         f"{len(recogniser.held_out):,} known ones ({recogniser.by} beyond {recogniser.limit:.4g})",
@@ -116,12 +117,5 @@ def _check_place(out: Path) -> None:
 
 def _table(names: Sequence[str], flagged: Flagged) -> str:
     rows = zip(names, flagged.scores.tolist(), flagged.clusters.tolist(), flagged.nearest, strict=True)
-    return _csv(["name", "score", "cluster", "nearest"], ([name, f"{score:.6g}", *rest] for name, score, *rest in rows))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    told = ([name, f"{score:.6g}", *rest] for name, score, *rest in rows)
+    return csv_text([["name", "score", "cluster", "nearest"], *told])

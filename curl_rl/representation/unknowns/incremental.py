@@ -15,17 +15,17 @@ from curl_rl.config.unknowns import Adding, Addition
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.novelty import threshold
 from curl_rl.representation.augment import Augment, fit, make_augmentation
-from curl_rl.representation.classifier import Classifier, load_classifier
+from curl_rl.representation.classifier import Classifier, load_classifier, logits_of
 from curl_rl.representation.classifying import ClassifierTrainer
 from curl_rl.representation.export import read_description
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.labels import Labels, labelled_frames
-from curl_rl.representation.looking import as_seen, embed
+from curl_rl.representation.looking import as_seen
 from curl_rl.representation.memory import MEMORY, Memory, load_memory, remember
 from curl_rl.representation.order import rounds
 from curl_rl.representation.probes.base import labelled
 from curl_rl.representation.probes.classifier import few_of_each
-from curl_rl.representation.tap import Prepare, evaluating
+from curl_rl.representation.tap import Prepare
 from curl_rl.representation.unknowns.measures import auroc
 from curl_rl.representation.unknowns.scores import energy
 from curl_rl.run.device import choose_device
@@ -66,7 +66,7 @@ class Incremental(ClassifierTrainer[Adding]):
         augment: Augment = "shift",
         **options: Any,
     ):
-        self.settings = settings = Adding(**options)
+        self.settings = settings = Adding.given(options)
         device, path = choose_device(settings.device), Path(classifier)
         old, memory = load_classifier(path, module=module, prepare=prepare), _memory(path, settings)
         new = _fitting(labelled_frames(labels, frames, least=1), old, str(path))
@@ -104,7 +104,6 @@ class Incremental(ClassifierTrainer[Adding]):
         is_old = self.frames.given("classes")[self.held_out] < self.old
         return self.held_out[is_old], self.held_out[~is_old]
 
-    @torch.no_grad()
     def measure(self, classifier: Classifier) -> dict[str, float]:
         """Return how well a classifier, of the old or of all classes, does on the held-out frames.
 
@@ -113,9 +112,7 @@ class Incremental(ClassifierTrainer[Adding]):
         does. NaN where nothing was held out.
         """
         old, new = self._measured()
-        with evaluating(classifier):
-            features = (embed(classifier.encoder, self.frames, ids=ids) for ids in (old, new))
-            of_old, of_new = (classifier.head(each.to(self.device)).cpu() for each in features)
+        of_old, of_new = (logits_of(classifier, self.frames, ids) for ids in (old, new))
         classes = self.frames.given("classes")
         known, unknown = (energy(logits[:, : self.old]) for logits in (of_old, of_new))
         a_ose = math.nan

@@ -12,7 +12,7 @@ from curl_rl.nn.novelty import threshold
 from curl_rl.representation.classifier import Classifier, load_classifier
 from curl_rl.representation.export import CLASSIFIER, ExportedEncoder, export_run, load_encoder, read_description
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.looking import as_seen, embed
+from curl_rl.representation.looking import as_seen, device_of, embed
 from curl_rl.representation.memory import load_memory
 from curl_rl.representation.tap import Prepare
 from curl_rl.representation.unknowns.scores import Known, make_score
@@ -84,7 +84,7 @@ class Recogniser:
         """Return what scores compare (N, d'), of features (N, d): of a classifier what its last layer is given."""
         if not isinstance(self.network, Classifier):
             return features
-        return self.network.before_last(features.to(next(self.network.parameters()).device)).cpu()
+        return self.network.before_last(features.to(device_of(self.network))).cpu()
 
     def scores(self, features: Tensor) -> Tensor:
         """Return how unknown frames are (N,), of their features (N, d)."""

@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 
-from curl_rl.benchmark.cells import escaped, inert, one_line, printable
+from curl_rl.run.cells import escaped, inert, one_line, printable
 
 
 @pytest.mark.parametrize(
