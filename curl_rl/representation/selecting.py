@@ -8,7 +8,7 @@ from torch import Tensor
 
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.selectors import SELECTORS
-from curl_rl.representation.selectors.base import Pool, Selector
+from curl_rl.representation.selectors.base import Pool, Selector, ranks
 from curl_rl.types import ConfigError
 
 Doubt = Callable[[], Tensor]
@@ -33,7 +33,7 @@ def select(
     """Return the numbers (count,) of the frames that are most worth a label, in that order.
 
     Args:
-        by: selectors or their names; of several the sum of a frame's ranks counts.
+        by: selectors or their names; of several the sum of a frame's ranks counts, after every choice anew.
         labelled: names or numbers of the frames that have a label, and are not chosen again.
         doubt: gives how uncertain (N,) somebody is of each frame; "uncertain" asks it.
 
@@ -44,11 +44,16 @@ def select(
     left = int((~taken).sum())
     if not 1 <= count <= left:
         raise ConfigError(f"count={count} must be at least 1 and at most {left:,}, the frames without a label")
-    pool = Pool(index.points, taken, count, functools.cache(doubt))
-    chosen = [SELECTORS[each](SELECTORS[each].Config()) if isinstance(each, str) else each for each in by]
-    ranks = torch.zeros(len(index))
-    for selector in chosen:
-        order = selector.rank(pool, torch.Generator().manual_seed(seed))
-        ranks[order] += torch.arange(len(order)).float()
-    ranks[taken] = torch.inf
-    return ranks.argsort(stable=True)[:count]
+    pool = Pool(index.points, taken.clone(), count, functools.cache(doubt))
+    selectors = [SELECTORS[each](SELECTORS[each].Config()) if isinstance(each, str) else each for each in by]
+    for selector in selectors:
+        selector.begin(pool, torch.Generator().manual_seed(seed))
+    chosen = list[int]()
+    for _ in range(count):
+        worths = [selector.worth().masked_fill(taken, -torch.inf) for selector in selectors]
+        best = worths[0].argmax() if len(worths) == 1 else torch.stack([*map(ranks, worths)]).sum(0).argmin()
+        chosen.append(int(best))
+        taken[chosen[-1]] = True
+        for selector in selectors:
+            selector.take(chosen[-1])
+    return torch.tensor(chosen)

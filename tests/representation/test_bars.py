@@ -28,14 +28,14 @@ PLAIN = (
 
 @functools.cache
 def trained(name: str) -> Pretrainer:
-    return learned(name, 400, digits_encoder(feature_dim=128, filters=32), 1e-3 if name == "simsiam" else 3e-3)
+    rate = {"simsiam": 1e-3, "curl": 2e-3}.get(name, 3e-3)
+    return learned(name, 400, digits_encoder(feature_dim=128, filters=32), rate)
 
 
 @pytest.mark.learning
 @pytest.mark.parametrize("name", PLAIN)
 def test_every_objective_helps_where_five_labels_a_class_are_known(name):
-    bar = 0.86 if name == "curl" else 0.88  # curl reached .881; untrained: .85
-    assert accuracy(trained(name).embed, count=5) >= bar
+    assert accuracy(trained(name).embed, count=5) >= 0.88  # untrained: .85
 
 
 @pytest.mark.learning

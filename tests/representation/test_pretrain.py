@@ -531,7 +531,7 @@ FITTING = {
     "deepcluster": {"store_size": 1200, "period": 9},
     "supcon": {"labels": "class"},
     "open_world": {"start": 10, "period": 10, "momentum": 0.9},
-    "curl": {"projection_dim": 64, "logit_scale": 10.0},
+    "curl": {"projection_dim": 128, "logit_scale": 10.0, "projection_tau": 0.05},
 }
 
 

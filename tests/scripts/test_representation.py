@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from places import ROOT
 
 from curl_rl.nn.encoders import encoder_config, make_encoder
@@ -44,18 +43,16 @@ def test_agents_start_in_four_ways(tmp_path):
     for name, words in (("curl-rl", "-m curl_rl "), ("python", "")):
         (tmp_path / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
         (tmp_path / name).chmod(0o755)
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        encoder = make_encoder(encoder_config("small"), (6, 28, 28))
-        save_encoder(encoder, vars(encoder.config), (6, 28, 28), tmp_path / f"enc-seed{seed}")
-    small = {"TASK": "toy/reach", "SEEDS": "2", "BUDGET": "budget_frames=60 random_steps=40 batch_size=8"}
+    encoder = make_encoder(encoder_config("small"), (6, 28, 28))
+    save_encoder(encoder, vars(encoder.config), (6, 28, 28), tmp_path / "enc-seed1")
+    small = {"TASK": "toy/reach", "SEEDS": "1", "BUDGET": "budget_frames=60 random_steps=40 batch_size=8"}
     place = {"OUT": str(tmp_path / "out"), "WORK": str(tmp_path / "work"), "PYTHONPATH": str(ROOT)}
     environment = {**os.environ, **small, **place, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = ["bash", str(ROOT / "scripts" / "reproduce_starts.sh"), str(tmp_path / "enc")]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     runs = [read_run(path) for path in (tmp_path / "out" / "toy_reach").iterdir()]
     assert {(run.method, run.seed) for run in runs} == {
-        (name, seed) for name in ("scratch", "frozen", "frozen_untrained", "finetuned") for seed in (1, 2)
+        (name, 1) for name in ("scratch", "frozen", "frozen_untrained", "finetuned")
     }
     assert all(run.finished for run in runs)
     assert (tmp_path / "work" / "report" / "index.html").is_file()

@@ -3,4 +3,4 @@
 from curl_rl.options import Registry
 from curl_rl.representation.selectors.base import Selector
 
-SELECTORS = Registry("selector", __name__, Selector, gives=("rank",))
+SELECTORS = Registry("selector", __name__, Selector, gives=("worth",))

@@ -1,4 +1,4 @@
-"""What every selector is: an order in which frames are worth a person's label."""
+"""What every selector is: how much each frame is worth a person's label, given those that are chosen."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,20 +23,28 @@ class Pool(NamedTuple):
     wanted: int  # how many are asked for
     doubt: Callable[[], Tensor]  # gives how uncertain (N,) somebody is of each frame, or raises ConfigError
 
-    @property
-    def free(self) -> Tensor:
-        """The numbers of the frames without a label."""
-        return (~self.labelled).nonzero()[:, 0]
+
+def ranks(worth: Tensor) -> Tensor:
+    """Return the place (N,) int64 of each frame in the order of its worth, 0 of the most worthwhile."""
+    places = torch.empty(len(worth), dtype=torch.int64)
+    places[worth.argsort(descending=True, stable=True)] = torch.arange(len(worth))
+    return places
 
 
 class Selector:
-    """An order of frames. A subclass names its options as `Config`, and is found by its name."""
+    """How worthwhile frames are, one choice after another. A subclass names its options as `Config`."""
 
     Config: ClassVar[type[SelectorConfig]]
 
     def __init__(self, config: Any):
         self.config = config
 
-    def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        """Return the numbers of all frames without a label, the most worthwhile first."""
-        raise TypeError(f"{type(self).__name__} ranks nothing")
+    def begin(self, pool: Pool, generator: torch.Generator) -> None:
+        """Look at what there is to choose from."""
+
+    def worth(self) -> Tensor:
+        """Return how worthwhile (N,) a label of each frame is now; of those that have one any number."""
+        raise TypeError(f"{type(self).__name__} finds no frame worthwhile")
+
+    def take(self, number: int) -> None:
+        """Regard a frame as labelled from now on."""

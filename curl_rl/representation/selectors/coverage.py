@@ -17,26 +17,23 @@ class Coverage(Selector):
     """Farthest first from all that is chosen or labelled, which keeps the largest distance to one of them small.
 
     Source: Sener and Savarese 2018, algorithm 1 (k-centre greedy). Without a label it begins with the frame nearest to
-    the mean. After as many as are asked for, the rest follow by their distance to what is chosen.
+    the mean.
     """
 
     Config = CoverageConfig
 
-    def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        """Return the frames without a label, in the order in which each was farthest from all before it."""
-        points, free = pool.points, pool.free
-        distance = torch.full((len(points),), torch.inf)
-        labelled = pool.labelled.nonzero()[:, 0]
-        for part in labelled.split(256) if len(labelled) else ():
-            distance = torch.minimum(distance, torch.cdist(points, points[part]).amin(1))
-        if distance.isinf().all():
-            distance = -(points - points.mean(0)).norm(dim=1)
-        chosen, left = list[int](), ~pool.labelled
-        for _ in range(min(pool.wanted, len(free))):
-            best = int(distance.masked_fill(~left, -torch.inf).argmax())
-            away = (points - points[best]).norm(dim=1)
-            distance = torch.minimum(distance, away) if chosen or len(labelled) else away
-            chosen.append(best)
-            left[best] = False
-        rest = left.nonzero()[:, 0]
-        return torch.cat([torch.tensor(chosen), rest[distance[rest].argsort(descending=True, stable=True)]])
+    def begin(self, pool: Pool, generator: torch.Generator) -> None:
+        """Measure how far all frames are from those that have a label."""
+        self._points = pool.points
+        self._distance = torch.full((len(pool.points),), torch.inf)
+        for number in pool.labelled.nonzero()[:, 0].tolist():
+            self.take(number)
+
+    def worth(self) -> Tensor:
+        """Return (N,) the distance to the nearest that is chosen or labelled; before any, how near the mean is."""
+        if self._distance.isinf().all():
+            return -(self._points - self._points.mean(0)).norm(dim=1)
+        return self._distance
+
+    def take(self, number: int) -> None:
+        self._distance = torch.minimum(self._distance, (self._points - self._points[number]).norm(dim=1))

@@ -18,6 +18,8 @@ class Random(Selector):
 
     Config = RandomConfig
 
-    def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        free = pool.free
-        return free[torch.randperm(len(free), generator=generator)]
+    def begin(self, pool: Pool, generator: torch.Generator) -> None:
+        self._order = torch.randperm(len(pool.points), generator=generator).float()
+
+    def worth(self) -> Tensor:
+        return self._order

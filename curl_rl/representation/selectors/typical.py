@@ -7,7 +7,7 @@ from torch import Tensor
 
 from curl_rl.nn.clustering import k_means
 from curl_rl.options import option
-from curl_rl.representation.selectors.base import Pool, Selector, SelectorConfig
+from curl_rl.representation.selectors.base import Pool, Selector, SelectorConfig, ranks
 
 _AT_ONCE = 1024
 
@@ -24,30 +24,30 @@ class Typical(Selector):
     """The densest frame of each cluster in turn, of the largest first that has fewest labels.
 
     Source: Hacohen et al. 2022 (TypiClust), algorithm 1: as many clusters as there are labels and frames asked for;
-    typicality is one over the mean distance to the nearest of the cluster. After as many as are asked for, the rest
-    follow by typicality.
+    typicality is one over the mean distance to the nearest of the cluster.
     """
 
     Config = TypicalConfig
 
-    def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        """Return the frames without a label: those of each cluster in turn, then the rest, by how typical they are."""
+    def begin(self, pool: Pool, generator: torch.Generator) -> None:
+        """Find clusters, and how typical every frame is of its own."""
         count = min(int(pool.labelled.sum()) + pool.wanted, self.config.clusters, len(pool.points))
-        _, cluster = k_means(pool.points, count, generator)
-        typicality = self._typicality(pool.points, cluster, count)
-        sizes, labels = cluster.bincount(minlength=count), cluster[pool.labelled].bincount(minlength=count)
-        left, chosen = ~pool.labelled, list[int]()
-        members = [((cluster == each) & left).nonzero()[:, 0] for each in range(count)]
-        queues = [each[typicality[each].argsort(descending=True, stable=True)].tolist() for each in members]
-        small = sizes < self.config.least
-        while len(chosen) < min(pool.wanted, int(left.sum())):
-            open_ = [each for each in range(count) if queues[each]]
-            best = min(open_, key=lambda each: (bool(small[each]), int(labels[each]), -int(sizes[each])))
-            chosen.append(queues[best].pop(0))
-            labels[best] += 1
-        left[chosen] = False
-        rest = left.nonzero()[:, 0]
-        return torch.cat([torch.tensor(chosen), rest[typicality[rest].argsort(descending=True, stable=True)]])
+        _, self._cluster = k_means(pool.points, count, generator)
+        self._labels = self._cluster[pool.labelled].bincount(minlength=count)
+        self._sizes = self._cluster.bincount(minlength=count)
+        typicality = self._typicality(pool.points, self._cluster, count)
+        self._place = ranks(typicality).double() / len(typicality)
+
+    def worth(self) -> Tensor:
+        """Return (N,) by whose turn it is and, below one, how typical: no two alike."""
+        few, labels, sizes = ((self._sizes < self.config.least).tolist(), self._labels.tolist(), self._sizes.tolist())
+        turns = sorted(range(len(sizes)), key=lambda each: (few[each], labels[each], -sizes[each]))
+        waiting = torch.empty(len(turns), dtype=torch.float64)
+        waiting[turns] = torch.arange(len(turns), dtype=torch.float64)
+        return -waiting[self._cluster] - self._place
+
+    def take(self, number: int) -> None:
+        self._labels[self._cluster[number]] += 1
 
     def _typicality(self, points: Tensor, cluster: Tensor, count: int) -> Tensor:
         """Return (N,) one over the mean distance to the nearest of a frame's cluster; 0 where it stands alone."""

@@ -21,6 +21,8 @@ class Uncertain(Selector):
 
     Config = UncertainConfig
 
-    def rank(self, pool: Pool, generator: torch.Generator) -> Tensor:
-        free = pool.free
-        return free[pool.doubt()[free].argsort(descending=True, stable=True)]
+    def begin(self, pool: Pool, generator: torch.Generator) -> None:
+        self._doubt = pool.doubt()
+
+    def worth(self) -> Tensor:
+        return self._doubt
