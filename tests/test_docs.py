@@ -1,7 +1,9 @@
 """What a user reads: links lead somewhere, commands compose, names and metrics have their place, README is followed."""
 
 import ast
+import functools
 import itertools
+import json
 import os
 import re
 import shlex
@@ -289,6 +291,38 @@ def test_the_encoders_page_is_followed_literally(folder):
     pytest.importorskip("stable_baselines3")
     (block,) = fenced(section(page, "stable-baselines3"), "python")
     executed(block.replace("agent.learn(200)", "agent.learn(110)"))
+
+
+# The story at a small size: its agent acts at random, and no picture has the number that was asked for.
+SMALL_STORY = {
+    "budget_frames=100000": "budget_frames=4000 random_steps=490 evaluation.every_frames=4000 evaluation.episodes=1",
+    "updates=400": "updates=2",
+    "updates=200": "updates=2",
+    "--episodes 8": "--episodes 3",
+    "--count 50": "--count 40",
+    "12400": "300",
+    "11980": "280",
+}
+
+
+@pytest.mark.slow
+def test_the_story_is_followed_literally(folder):
+    page = (ROOT / "docs" / "story.md").read_text()
+    small = functools.reduce(lambda text, old: text.replace(old, SMALL_STORY[old]), SMALL_STORY, page)
+    for block in fenced(small, ""):
+        for line in block.splitlines():
+            program, *words = shlex.split(line)
+            assert (cli.main(words) if program == "curl-rl" else subprocess.call(line, shell=True)) == 0
+        if Path("sel").exists():  # and a person looks at it
+            header, *rows = Path("sel/labels.csv").read_text().splitlines()
+            named = [f"{row}{'up' if i % 2 else 'down'}" for i, row in enumerate(rows)]
+            Path("named.csv").write_text("\n".join([header, *named]) + "\n")
+    (block,) = fenced(small, "python")
+    executed(f"{block}assert 0 <= accuracy <= 1\n")
+    assert cli.main(shlex.split(re.findall(r"`(curl-rl flag [^`]*)`", small)[0])[1:]) == 0
+    learned = json.loads(Path("clf2/learned.json").read_text())
+    assert learned["after"].keys() == learned["before"].keys() >= {"old_accuracy", "new_accuracy", "a_ose"}
+    assert all(Path(name).is_file() for name in ("saw.html", "upright.png", "leaving.png", "strange/gallery.html"))
 
 
 SHORT = (

@@ -266,7 +266,7 @@ def test_the_title_is_text(tmp_path, monkeypatch):
     assert "<h1><bdi>&lt;b&gt;&amp;&#x27;index</bdi></h1>" in page
     assert "<b>" not in page.partition("<style>")[0]
     page = build_gallery(place, tmp_path / "page.html", title="A & B \ud800").read_text()
-    assert "<h1><bdi>A &amp; B ?</bdi></h1>" in page
+    assert r"<h1><bdi>A &amp; B \ud800</bdi></h1>" in page
 
 
 # The projector
