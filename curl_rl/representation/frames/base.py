@@ -164,8 +164,8 @@ class Frames:
             value = value if part is None else zlib.crc32(part.contiguous().numpy().data, value)
         return value
 
-    def newest(self, ids: Tensor) -> Tensor:
-        """Return single frames (B, C, H, W)."""
+    def newest(self, ids: Tensor | slice) -> Tensor:
+        """Return single frames (B, C, H, W); those of a slice are not copied."""
         return self._images[ids]
 
     def obs(self, ids: Tensor) -> Tensor:

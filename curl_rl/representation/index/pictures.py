@@ -43,20 +43,21 @@ def side_of(shape: tuple[int, ...]) -> int:
 
 def sheets(frames: Frames) -> Iterator[bytes]:
     """Yield JPEG files of 32 x 32 pictures, in the order of the frames."""
-    for ids in torch.arange(len(frames)).split(TILES):
-        yield _sheet(small(frames.newest(ids), side_of(frames.frame_shape)))
+    for start in range(0, len(frames), TILES):
+        yield _sheet(small(frames.newest(slice(start, start + TILES)), side_of(frames.frame_shape)))
 
 
 def small(images: Tensor, side: int) -> Tensor:
     """Return images (B, C, H, W) uint8 as (B, 1 or 3, side, side), the whole of each in the middle of black."""
-    shown = images[:, : 3 if images.shape[1] >= 3 else 1].float()
+    shown = images[:, : 3 if images.shape[1] >= 3 else 1]
     scale = side / max(images.shape[2:])
     height, width = (max(1, round(scale * each)) for each in images.shape[2:])
     if (height, width) != images.shape[2:]:
         shown = F.interpolate(shown, size=(height, width), mode="bilinear", antialias=True)
+    if width == height:
+        return shown
     left, top = (side - width) // 2, (side - height) // 2
-    padded = F.pad(shown, (left, side - width - left, top, side - height - top))
-    return padded.round().clamp(0, 255).to(torch.uint8)
+    return F.pad(shown, (left, side - width - left, top, side - height - top))
 
 
 def read_pictures(sheets: Sequence[bytes], tiles: Iterable[Tile], side: int) -> Iterator[Tensor]:
@@ -85,12 +86,13 @@ def picture_of(tiles: Sequence[Tensor]) -> bytes:
 
 
 def _sheet(tiles: Tensor) -> bytes:
-    columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // COLUMNS)
-    whole = torch.zeros(rows * columns, *tiles.shape[1:], dtype=torch.uint8)
-    whole[: len(tiles)] = tiles
-    pixels = whole.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-    return image_file(pixels, "JPEG", quality=_QUALITY)
+    columns, (channels, side) = min(COLUMNS, len(tiles)), tiles.shape[1:3]
+    rows = -(-len(tiles) // columns)
+    if missing := rows * columns - len(tiles):
+        tiles = torch.cat([tiles, tiles.new_zeros(missing, channels, side, side)])
+    pixels = tiles.new_empty(rows, side, columns, side, channels)
+    pixels.permute(0, 2, 4, 1, 3).copy_(tiles.unflatten(0, (rows, columns)))
+    return image_file(pixels.flatten(2, 3).flatten(0, 1).permute(2, 0, 1), "JPEG", quality=_QUALITY)
 
 
 def image_file(pixels: Tensor, kind: str, **options: int) -> bytes:
