@@ -1,4 +1,4 @@
-"""Measures how fast an index is built and searched, on one thread, and prints JSON: python scripts/search.py --dim 50."""
+"""Measures on one thread how fast an index is built and searched, and prints JSON: python scripts/search.py."""
 
 import argparse
 import json
