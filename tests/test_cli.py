@@ -117,6 +117,14 @@ def test_words_stand_before_between_and_behind_options():
         assert sorted(overrides) == ["labels=few.csv", "out=clf", "pretrained=enc", "updates=3"]
 
 
+@pytest.mark.parametrize(
+    "words", [["updates=3", "updates=4"], ["--labels", "few.csv", "labels=more.csv"]], ids=" ".join
+)
+def test_what_is_given_twice_is_refused(words, capsys):
+    assert cli.main(["finetune", "enc", "--out", "clf", *words]) == 2
+    assert f"{words[-1].partition('=')[0]} is given twice: give it once" in capsys.readouterr().err
+
+
 def test_train_passes_the_configuration_and_its_status_on(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(trainer, "train", lambda config: seen.append(config) or 7)

@@ -13,6 +13,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--by",
         nargs="+",
+        action="extend",
         required=True,
         metavar="NAME",
         help="coverage, typical, uncertain, random; of several the ranks",
@@ -24,7 +25,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--run", type=path, metavar="DIR", dest="agent", help="whose twin critics' disagreement is")
     parser.add_argument("--link", action="store_true", help="link image files instead of copying them")
     parser.add_argument("--no-pictures", action="store_false", dest="copy", help="write the table alone")
-    parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of what is random (default: %(default)s)")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), help="of what is random (default: 0)")
     parser.add_argument("--device", type=device, default="auto", help="of what is uncertain (default: %(default)s)")
 
 

@@ -36,7 +36,7 @@ class Adding(Learning):
     """How a classifier learns further classes."""
 
     exemplars: int = option(
-        20, "frames of each class that are learned from again, and kept; 0: none, which forgets", at_least=0
+        20, "frames of each class, if it has as many, learned from again, and kept; 0: none, which forgets", at_least=0
     )
     held_out: float = option(0.2, "share of the new classes' episodes on which they are measured", at_least=0, below=1)
     accept: float = option(0.95, "share of known frames that pass as known, where A-OSE is told", above=0, at_most=1)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_AT_ONCE = 1 << 25  # numbers of a table of points and clusters
+
 
 @torch.no_grad()
 def k_means(points: Tensor, count: int, generator: torch.Generator, *, iterations: int = 10) -> tuple[Tensor, Tensor]:
@@ -46,7 +48,7 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 def _fill_empty(points: Tensor, centres: Tensor, assignment: Tensor) -> Tensor:
     """Give each empty cluster one of the points that lie farthest from their centres."""
-    empty = F.one_hot(assignment, len(centres)).sum(0) == 0
+    empty = torch.ones(len(centres), dtype=torch.bool, device=points.device).scatter(0, assignment, False)
     distance = (points - centres[assignment]).square().sum(1)
     farthest = distance.argsort(descending=True, stable=True)[: len(centres)]
     takers = empty.long().argsort(descending=True, stable=True)
@@ -56,9 +58,13 @@ def _fill_empty(points: Tensor, centres: Tensor, assignment: Tensor) -> Tensor:
 
 def _means(points: Tensor, centres: Tensor, assignment: Tensor) -> Tensor:
     """Return the mean of each cluster's points, or its old centre where it has none."""
-    members = F.one_hot(assignment, len(centres)).to(points.dtype)
-    size = members.sum(0)[:, None]
-    return torch.where(size > 0, members.T @ points / size.clamp(min=1), centres)  # no atomic sums: repeatable
+    total, size = torch.zeros_like(centres), centres.new_zeros(len(centres), 1)
+    rows = max(1, _AT_ONCE // len(centres))
+    for part, own in zip(points.split(rows), assignment.split(rows), strict=True):
+        members = part.new_zeros(len(part), len(centres)).scatter_(1, own[:, None], 1)
+        total += members.T @ part  # no atomic sums: repeatable
+        size += members.sum(0)[:, None]
+    return torch.where(size > 0, total / size.clamp(min=1), centres)
 
 
 @torch.no_grad()

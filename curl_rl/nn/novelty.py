@@ -35,5 +35,5 @@ def threshold(scores: Tensor, accept: float) -> float:
         raise ConfigError(f"accept must be above 0 and at most 1, got {accept}")
     if not len(scores):
         raise ConfigError("no known frames were held out: fine-tune with held_out=0.2, or give --known frames")
-    passing = math.ceil(accept * len(scores) - 1e-9)  # a hair less: 0.07 of 100 is 7
+    passing = max(1, math.ceil(accept * len(scores) - 1e-9))  # a hair less: 0.07 of 100 is 7
     return float(scores.sort().values[passing - 1])

@@ -2,14 +2,14 @@
 
 import csv
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.frames.images import check_names
+from curl_rl.representation.frames.images import check_names, spelled
 from curl_rl.run.files import csv_text
 from curl_rl.types import ConfigError
 
@@ -32,8 +32,13 @@ def read_labels(path: str | Path) -> dict[str, str]:
     return found
 
 
-def to_be_labelled(names: Iterable[str]) -> str:
-    """Return a CSV file of names whose classes a person fills in, as `read_labels` takes it then."""
+def to_be_labelled(names: Sequence[str], numbers: Sequence[int] = ()) -> str:
+    """Return a CSV file of names whose classes a person fills in, as `read_labels` takes it then.
+
+    Args: numbers, of the frames, in a third column, which is to be taken out, where names do not tell them apart.
+    """
+    if numbers:
+        return csv_text([[*_HEADER, "number"], *([name, "", each] for name, each in zip(names, numbers, strict=True))])
     return csv_text([_HEADER, *([name, ""] for name in names)])
 
 
@@ -95,6 +100,7 @@ def classify(frames: Frames, labels: Mapping[str, str], class_names: Sequence[st
         name = frames.name(i)
         if numbers.setdefault(name, i) != i and name in labels:
             raise ConfigError(f"{frames.source} has two frames {name!r}: label frames whose names are their own")
+    labels = {spelled(name, numbers): label for name, label in labels.items()}
     check_names(labels, numbers, frames.source)
     class_names = class_names or sorted(set(labels.values()))
     if odd := sorted(set(labels.values()) - set(class_names)):

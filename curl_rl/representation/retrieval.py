@@ -85,8 +85,9 @@ def calibrate(index: FrameIndex, precision: float = 0.95, *, share: float = 0.25
     if len(names) < 2:
         raise ConfigError("the index has no two classes to tell apart: index frames with labels or classes=folder")
     first, held_out = (known[part] for part in divide(index.episodes[known], classes[known], share, seed=seed))
-    if not len(held_out):
-        raise ConfigError(f"a share of {share:g} holds no episode out: give more labels, or a larger share")
+    if not len(held_out) or not len(first):
+        kind = "holds no episode out" if len(first) else "holds every episode out"
+        raise ConfigError(f"a share of {share:g} {kind}: give more labels, or another share")
     found, likeness = _nearest(index, first, index.embeddings[held_out])
     right = classes[found] == classes[held_out]
     likeness, order = likeness.sort(descending=True, stable=True)

@@ -34,13 +34,17 @@ def select(
 
     Args:
         by: selectors or their names; of several the sum of a frame's ranks counts, after every choice anew.
-        labelled: names or numbers of the frames that have a label, and are not chosen again.
+        labelled: names, each of all frames that have it, or numbers of those with a label, which are not chosen again.
         doubt: gives how uncertain (N,) somebody is of each frame; "uncertain" asks it.
 
-    Raises ConfigError for an unknown name and for more frames than are left.
+    Raises ConfigError for an unknown name, a selector given twice, and for more frames than are left.
     """
+    names = [each if isinstance(each, str) else each.config.name for each in by]
+    if twice := [each for place, each in enumerate(names) if each in names[:place]]:
+        raise ConfigError(f"{twice[0]} is given twice: give every selector once")
     taken = torch.zeros(len(index), dtype=torch.bool)
-    taken[[index.number(each) for each in labelled]] = True
+    for each in labelled:
+        taken[index.numbers(each) if isinstance(each, str) else index.number(each)] = True
     left = int((~taken).sum())
     if not 1 <= count <= left:
         raise ConfigError(f"count={count} must be at least 1 and at most {left:,}, the frames without a label")

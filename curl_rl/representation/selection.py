@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from curl_rl.representation.classifier import load_classifier, logits_of
 from curl_rl.representation.composing import check_effect, compose_options
 from curl_rl.representation.frames import Frames
 from curl_rl.representation.index import FrameIndex
+from curl_rl.representation.index.folder import check_outside
 from curl_rl.representation.index.pictures import png
 from curl_rl.representation.index.sources import Sources
 from curl_rl.representation.labels import read_labels, to_be_labelled
@@ -44,7 +45,7 @@ def select_from(
     run: Path | None = None,
     link: bool = False,
     copy: bool = True,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "auto",
 ) -> Path:
     """Choose frames of an index and lay them out in a folder to be labelled; return the table to be filled.
@@ -56,36 +57,49 @@ def select_from(
     may have labelled.
     """
     check_folder(out)
+    check_outside(out, path)
     if (out / LABELS).exists() or (out / DESCRIPTION).exists():
         raise FileExistsError(f"{out} holds a selection, perhaps labelled by now: give another --out")
     index = FrameIndex.load(path)
     sources = Sources(index)
     check_effect(config, SELECTORS, by, "selection")
-    _check_idle(by, {"--classifier": classifier, "--run": run}, link=link, copy=copy)
+    asked = {"--classifier": classifier, "--run": run, "--device": device if device != "auto" else None}
+    _check_idle(by, asked, seed=seed, link=link, copy=copy)
     selectors = [SELECTORS[name](getattr(config, name, SELECTORS[name].Config())) for name in by]
     labelled = read_labels(labels) if labels else {}
     chosen = select(
-        index, selectors, count, labelled=labelled, doubt=_doubt(sources, classifier, run, device), seed=seed
+        index, selectors, count, labelled=labelled, doubt=_doubt(sources, classifier, run, device), seed=seed or 0
     )
     names = [index.rows.names[number] for number in chosen.tolist()]
-    for name in names:
-        index.number(name)  # a label's name must be of one frame
+    alone = all(len(index.numbers(name)) == 1 for name in names)
     if copy:
-        _lay_out(sources, dict(zip(chosen.tolist(), names, strict=True)), out / IMAGES, link=link)
+        files = [
+            name if alone else _told_apart(name, number) for number, name in zip(chosen.tolist(), names, strict=True)
+        ]
+        _lay_out(sources, dict(zip(chosen.tolist(), files, strict=True)), out / IMAGES, link=link)
     told = {
         "index": {"path": str(path), "encoder": index.weights, "sources": [part.told for part in index.parts]},
         "by": [vars(selector.config) for selector in selectors],
-        "seed": seed,
+        "seed": seed or 0,
         "labelled": len(labelled),
         "uncertain": str(classifier or run or ""),
         "chosen": [{"number": n, "name": name} for n, name in zip(chosen.tolist(), names, strict=True)],
     }
-    write_whole({out / LABELS: to_be_labelled(names), out / DESCRIPTION: json.dumps(told, indent=2) + "\n"})
+    table = to_be_labelled(names, () if alone else chosen.tolist())
+    write_whole({out / LABELS: table, out / DESCRIPTION: json.dumps(told, indent=2) + "\n"})
     return out / LABELS
 
 
-def _check_idle(by: Sequence[str], asked: Mapping[str, Path | None], *, link: bool, copy: bool) -> None:
+def _told_apart(name: str, number: int) -> str:
+    """Return a name for the picture of a frame whose own name another has too."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{number} {path.name}"))
+
+
+def _check_idle(by: Sequence[str], asked: Mapping[str, Any], *, seed: int | None, link: bool, copy: bool) -> None:
     """Raise ConfigError for what was given and would have no effect."""
+    if seed is not None and not any(SELECTORS[name].draws for name in by):
+        raise ConfigError(f"--seed has no effect on {' and '.join(by)}, which draw nothing: leave it out")
     if "uncertain" not in by and (idle := [name for name, path in asked.items() if path]):
         raise ConfigError(f"{idle[0]} has no effect without --by uncertain: add that, or leave it out")
     if link and not copy:

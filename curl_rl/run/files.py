@@ -75,10 +75,15 @@ def write_whole(contents: Mapping[Path, str | bytes]) -> None:
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
-    """Return rows as a CSV file holds them, their lines ending in a line feed alone."""
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(rows)
-    return buffer.getvalue()
+    """Return rows as a CSV file holds them, their lines ending in a line feed alone; what ends a line is quoted."""
+    lines, buffer = list[str](), io.StringIO()
+    writer = csv.writer(buffer)  # whose own line end lets it quote both of its characters
+    for row in rows:
+        writer.writerow(row)
+        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+        buffer.seek(0)
+        buffer.truncate()
+    return "".join(lines)
 
 
 def check_folder(path: Path) -> None:

@@ -74,6 +74,14 @@ def test_k_means_is_the_textbook_loop(seed):
     assert assignment.tolist() == nearest.tolist()
 
 
+@pytest.mark.parametrize("at_once", [1, 40])
+def test_means_of_many_points_are_taken_in_parts(monkeypatch, at_once):
+    points = blobs(1, n=50)
+    whole = k_means(points, 6, generator())
+    monkeypatch.setattr("curl_rl.nn.clustering._AT_ONCE", at_once)
+    torch.testing.assert_close(k_means(points, 6, generator()), whole)
+
+
 def test_an_empty_cluster_takes_the_farthest_point(monkeypatch):
     points = torch.tensor([[0.0], [1.0], [2.0], [30.0]])
     monkeypatch.setattr("curl_rl.nn.clustering._spread", lambda *_: torch.tensor([0, 0, 0]))

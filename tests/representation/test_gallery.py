@@ -269,6 +269,14 @@ def test_the_title_is_text(tmp_path, monkeypatch):
     assert r"<h1><bdi>A &amp; B \ud800</bdi></h1>" in page
 
 
+def test_a_column_without_bounds_is_refused(tmp_path):
+    index = FrameIndex.load(built_index(tmp_path / "idx"))
+    for value in (float("inf"), 1e300):
+        with pytest.raises(ConfigError, match="column 'x' has values without bound"):
+            build_gallery(index, tmp_path / "page.html", columns={"x": [value] * len(index)})
+    assert not (tmp_path / "page.html").exists()
+
+
 # The projector
 
 

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -385,3 +387,121 @@ def test_commands_refuse_what_does_not_belong_together(tmp_path, capsys):
         assert cli.main(words) != 0
         assert told in capsys.readouterr().err
     assert load_encoder(out / "encoder").obs_shape == (3, 16, 16)
+
+
+# What a build, a name or a question may be that is out of the ordinary
+
+
+def test_a_build_that_was_cut_off_is_gone_on_with_by_another_encoder(tmp_path, capsys):
+    data, out = tmp_path / "rec.npz", tmp_path / "idx"
+    recording(data, 0)
+    first, second = encoder_folder(tmp_path / "enc"), encoder_folder(tmp_path / "other", seed=2)
+    shutil.copytree(first, out / "encoder")
+    (out / "part-000").mkdir()
+    assert cli.main(["index", str(second), "--data", str(data), "--out", str(out)]) == 0
+    assert FrameIndex.load(out).weights == weights_hash(load_encoder(second).encoder)
+    shutil.rmtree(out / "encoder")
+    assert cli.main(["search", str(out), "3"]) != 0
+    assert "index the same frames by it once more" in capsys.readouterr().err
+    assert cli.main(["index", str(second), "--data", str(data), "--out", str(out)]) == 0
+    assert cli.main(["search", str(out), "3"]) == 0
+
+
+def test_a_folder_of_something_else_is_not_taken_for_an_index(index, tmp_path):
+    (tmp_path / "project" / "encoder").mkdir(parents=True)
+    (tmp_path / "project" / "encoder" / "notes.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="holds something else than an index"):
+        index.save(tmp_path / "project")
+    assert [path.name for path in (tmp_path / "project").rglob("*")] == ["encoder", "notes.txt"]
+
+
+def test_files_of_any_name_are_indexed_and_found_again(tmp_path):
+    images, names = tmp_path / "shots", ["c\rr.png", "²3.png", 'a "b",\n.png', " lead.png", "٣.png"]
+    images.mkdir()
+    for place, name in enumerate(names):
+        Image.new("RGB", (16, 16), (40 * place, 0, 0)).save(images / name)
+    FrameIndex.build(encoder_folder(tmp_path / "enc"), images).save(tmp_path / "idx")
+    assert sorted(FrameIndex.load(tmp_path / "idx").rows.names) == sorted(names)
+
+
+def test_a_name_that_no_table_can_hold_is_refused_before_work(tmp_path):
+    images = tmp_path / "shots"
+    images.mkdir()
+    Image.new("RGB", (16, 16)).save(images / "a.png")
+    try:
+        os.rename(images / "a.png", os.fsencode(images) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(ConfigError, match="is no name in UTF-8: rename the file"):
+        FrameIndex.build(encoder(), images)
+
+
+@pytest.mark.parametrize("offset", [0, 10, 1000, 100_000])
+def test_distances_are_exact_wherever_the_points_lie(offset):
+    generator = torch.Generator().manual_seed(0)
+    points = (torch.randn(500, 20, generator=generator) + offset).float()
+    queries = points[:30] + 0.1 * torch.randn(30, 20, generator=generator)
+    ids, values = exact.Exact(points, "euclidean").search(queries, 10)
+    true = torch.cdist(queries.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = true.sort(1).values[:, :10]
+    np.testing.assert_allclose(true.gather(1, ids), nearest, rtol=1e-4)
+    np.testing.assert_allclose(values, nearest, rtol=1e-2 if offset > 1000 else 1e-4)
+    assert (values.diff(dim=1) >= 0).all()
+
+
+def test_frames_are_named_by_any_whole_number_and_by_no_other(index):
+    wanted = index.neighbours(7, 3).ids.tolist()
+    for same in (np.int64(7), torch.tensor(7), "clip0#7"):
+        assert index.neighbours(same, 3).ids.tolist() == wanted
+    for same in ([7], np.array([7]), torch.tensor([7])):
+        assert index.neighbours(same, 3).ids.tolist() == [wanted]
+    for other in (-1, 30, [0, -1], torch.tensor([30])):
+        with pytest.raises(ConfigError, match="has 30 frames, 0 to 29"):
+            index.neighbours(other, 3)
+
+
+def test_of_no_query_nothing_is_found(index):
+    assert index.search(torch.empty(0, 8), 3).ids.shape == (0, 3)
+    assert index.neighbours(torch.empty(0, dtype=torch.int64), 3).similarity.shape == (0, 3)
+    for count in (2.5, True, 0):
+        with pytest.raises(ConfigError, match="must be at least 1"):
+            index.search(torch.zeros(1, 8), count)
+
+
+@pytest.mark.parametrize("kind", [tuple, list, set])
+def test_an_index_of_named_images_grows(tmp_path, kind):
+    images = tmp_path / "shots"
+    images.mkdir()
+    for place in range(4):
+        Image.new("RGB", (16, 16), (40 * place, 0, 0)).save(images / f"{place}.png")
+    grown = FrameIndex.build(encoder(), images, only=kind(["0.png", "1.png"]))
+    grown.save(tmp_path / "idx")
+    grown.append(images, only=kind(["2.png"]))
+    grown.save(tmp_path / "idx")
+    assert FrameIndex.load(tmp_path / "idx").rows.names == ["0.png", "1.png", "2.png"]
+
+
+def test_a_frames_name_comes_before_a_file_of_that_name(tmp_path, capsys, monkeypatch):
+    images, rng = tmp_path / "shots", np.random.default_rng(0)
+    images.mkdir()
+    for place in range(4):
+        Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(images / f"{place}.png")
+    FrameIndex.build(encoder_folder(tmp_path / "enc"), images).save(tmp_path / "idx")
+    monkeypatch.chdir(images)
+    assert cli.main(["search", "../idx", "2.png", "-k", "3"]) == 0
+    assert "2.png" not in capsys.readouterr().out
+    assert cli.main(["search", "../idx", "./2.png", "-k", "1"]) == 0
+    assert ",2.png," in capsys.readouterr().out
+
+
+def test_nothing_is_written_into_an_index(index, tmp_path, capsys):
+    out = index.save(tmp_path / "idx")
+    before = (out / "index.json").read_bytes()
+    for words in (
+        ["gallery", str(out), "--out", str(out / "index.json")],
+        ["search", str(out), "3", "--picture", str(out / "index.json")],
+        ["select", str(out), "--by", "random", "--count", "2", "--out", str(out / "encoder")],
+    ):
+        assert cli.main(words) == 2
+        assert "would lie in the index" in capsys.readouterr().err
+    assert (out / "index.json").read_bytes() == before

@@ -20,6 +20,7 @@ from curl_rl.representation.export import export_run, save_encoder
 from curl_rl.representation.frames import frames_of
 from curl_rl.representation.frames.base import Frames
 from curl_rl.representation.index import FrameIndex
+from curl_rl.representation.labels import labelled_frames
 from curl_rl.representation.probes.classifier import Classifier
 from curl_rl.representation.selecting import select
 from curl_rl.representation.tap import Tap
@@ -184,6 +185,52 @@ def test_a_selection_that_was_cut_off_is_done_again(shots, tmp_path):
     assert all((tmp_path / "sel" / "images" / name).is_symlink() for name, _ in table[1:])
 
 
+def test_frames_of_one_name_are_told_apart_by_their_numbers(tmp_path, capsys):
+    enc = str(encoder_folder(tmp_path / "enc"))
+    for seed in (0, 1):
+        (tmp_path / f"shots{seed}").mkdir()
+        for i in range(4):
+            colour = tuple(np.random.default_rng(10 * seed + i).integers(256, size=3).tolist())
+            Image.new("RGB", (16, 16), colour).save(tmp_path / f"shots{seed}" / f"{i}.png")
+        words = ["index", enc, "--data", str(tmp_path / f"shots{seed}"), "--out", str(tmp_path / "idx")]
+        assert cli.main([*words, *["--append"][:seed]]) == 0
+    words = ["select", str(tmp_path / "idx"), "--by", "coverage", "--out"]
+    assert cli.main([*words, str(tmp_path / "sel"), "--count", "8"]) == 0
+    header, *named = rows(tmp_path / "sel" / "labels.csv")
+    assert header == ["name", "class", "number"]
+    assert sorted(int(number) for _, _, number in named) == list(range(8))
+    for name, _, number in named:
+        original = tmp_path / f"shots{int(number) // 4}" / name
+        assert (tmp_path / "sel" / "images" / f"{number} {name}").read_bytes() == original.read_bytes()
+    (tmp_path / "few.csv").write_text("name,class\n0.png,a\n1.png,b\n")
+    more = [*words, str(tmp_path / "more"), "--labels", str(tmp_path / "few.csv"), "--count"]
+    assert cli.main([*more, "5"]) == 2
+    assert "at most 4" in capsys.readouterr().err  # both frames of each name are labelled
+    assert cli.main([*more, "4"]) == 0
+
+
+def test_a_name_with_a_space_at_an_end_is_labelled_as_it_is_written(tmp_path):
+    images = tmp_path / "shots"
+    images.mkdir()
+    for place, name in enumerate((" lead.png", "b.png", "c.png")):
+        Image.new("RGB", (16, 16), (80 * place, 0, 0)).save(images / name)
+    built = FrameIndex.build(encoder_folder(tmp_path / "enc"), images)
+    built.save(tmp_path / "idx")
+    (tmp_path / "few.csv").write_text('name,class\n" lead.png",a\nb.png , b\n')
+    labelled = labelled_frames(tmp_path / "few.csv", images)
+    assert [labelled.class_name(int(each)) for each in labelled.classes[:2]] == ["a", "b"]
+    words = ["select", str(tmp_path / "idx"), "--by", "random", "--count", "1", "--out", str(tmp_path / "sel")]
+    assert cli.main([*words, "--labels", str(tmp_path / "few.csv")]) == 0
+    assert [name for name, _ in rows(tmp_path / "sel" / "labels.csv")[1:]] == ["c.png"]
+
+
+def test_selectors_may_be_given_one_by_one(shots, tmp_path):
+    words = ["select", str(shots), "--count", "4", "--by", "coverage"]
+    assert cli.main([*words, "typical", "typical.least=2", "--out", str(tmp_path / "one")]) == 0
+    assert cli.main([*words, "--by", "typical", "typical.least=2", "--out", str(tmp_path / "two")]) == 0
+    assert rows(tmp_path / "one" / "labels.csv") == rows(tmp_path / "two" / "labels.csv")
+
+
 def test_no_picture_is_written_outside_of_the_folder(shots, tmp_path, capsys):
     built = FrameIndex.load(shots)
     built.parts[0].rows.names[0] = "../out.png"
@@ -262,6 +309,9 @@ def test_what_does_not_fit_is_refused(shots, tmp_path, capsys):
         ([*words, "typical", "typical.leest=3"], "typical.least"),
         ([*words, "coverage", "--classifier", "a"], "--classifier has no effect without --by uncertain"),
         ([*words, "random", "--run", "b"], "--run has no effect without --by uncertain"),
+        ([*words, "coverage", "--seed", "3"], "--seed has no effect on coverage"),
+        ([*words, "random", "--device", "cpu"], "--device has no effect without --by uncertain"),
+        ([*words, "random", "random"], "random is given twice"),
         ([*words, "random", "--link", "--no-pictures"], "--link has no effect beside --no-pictures"),
         (["select", "typical.least=3", *words[2:], "random"], "give one index: curl-rl select idx"),
     ]

@@ -15,7 +15,7 @@ from places import ROOT
 from shown import built_index, data_of, index_of
 
 from curl_rl import cli
-from curl_rl.representation.gallery.serving import open_server
+from curl_rl.representation.gallery.serving import hosts, open_server
 from curl_rl.types import ConfigError
 
 
@@ -108,6 +108,15 @@ OUTSIDE = (
 def test_nothing_else_is_answered(served, path):
     status, _, content = ask(served[1], path)
     assert (status, content) == (404, b"there is nothing here\n")
+
+
+def test_the_usual_port_is_left_out_by_browsers():
+    assert hosts(80) == {"127.0.0.1", "127.0.0.1:80", "localhost", "localhost:80"}
+    assert hosts(8000) == {"127.0.0.1:8000", "localhost:8000"}
+
+
+def test_a_hosts_name_may_be_in_capitals(served):
+    assert ask(served[1], "/", host=[f"LOCALHOST:{served[1].server_port}"])[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,10 @@ def test_the_threshold_is_the_least_that_lets_the_share_pass(accept, count):
     assert threshold(scores, accept) == min(passing)
 
 
+def test_however_few_pass_it_is_one():
+    assert threshold(torch.tensor([3.0, 1.0, 2.0]), 1e-12) == 1
+
+
 def test_a_threshold_of_nothing():
     with pytest.raises(ConfigError, match=r"no known frames were held out: fine-tune with held_out=0\.2, or"):
         threshold(torch.empty(0), 0.95)
@@ -256,6 +260,20 @@ def flagged(place: Path, *words: str, network: str = "enc", known: str = "old") 
     assert cli.main(["flag", str(place / network), *data, "device=cpu", *words[1:]]) == 0
     with Path(words[0], "flagged.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def test_frames_are_flagged_anew_where_the_tables_were_moved_away(played, tmp_path):
+    out = str(tmp_path / "flags")
+    flagged(played, out, "accept=0.95")
+    for name in ("flagged.csv", "labels.csv"):
+        (tmp_path / "flags" / name).unlink()
+    found = flagged(played, out, "accept=0.05")
+    index = FrameIndex.load(tmp_path / "flags" / "index")
+    assert index.rows.names == [row["name"] for row in found]
+    for name in ("flagged.csv", "labels.csv"):
+        (tmp_path / "flags" / name).unlink()
+    assert flagged(played, out, "accept=1", known="new") == []
+    assert sorted(path.name for path in (tmp_path / "flags").iterdir()) == ["flagged.csv", "labels.csv"]
 
 
 def test_the_command_lays_out_tables_and_an_index(played, tmp_path, capsys):

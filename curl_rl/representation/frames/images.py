@@ -49,7 +49,10 @@ def read_images(
 
 def _all(folder: Path) -> list[Path]:
     """Return every image file below a folder, 2 before 10."""
-    return sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
+    found = sorted((path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES), key=_natural)
+    if odd := [path for path in found if "\udc80" <= max(path.as_posix()) <= "\udcff"]:
+        raise ConfigError(f"{odd[0].as_posix()!r} is no name in UTF-8: rename the file")
+    return found
 
 
 def _named(folder: Path, names: Collection[str]) -> list[Path]:
@@ -60,6 +63,11 @@ def _named(folder: Path, names: Collection[str]) -> list[Path]:
     if len(there) < len(names):
         check_names(names, [*there, *(path.relative_to(folder).as_posix() for path in _all(folder))], str(folder))
     return sorted((folder / name for name in names), key=_natural)
+
+
+def spelled(name: str, known: Collection[str]) -> str:
+    """Return the known name that one from a table is, which has no spaces at its ends; as it is where there is none."""
+    return name if name in known else next((each for each in known if each.strip() == name), name)
 
 
 def check_names(wanted: Collection[str], known: Collection[str], source: str) -> None:
@@ -93,4 +101,4 @@ def read_image(path: Path, form: Form) -> np.ndarray:
 def _natural(path: Path) -> list[Any]:
     """Return what puts 2 before 10, a folder's own files together."""
     parts = re.split(r"(\d+)", path.name)
-    return [path.parent.as_posix(), *((int(part), "") if part.isdigit() else (-1, part) for part in parts)]
+    return [path.parent.as_posix(), *((int(part), "") if part.isdecimal() else (-1, part) for part in parts)]

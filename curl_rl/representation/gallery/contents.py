@@ -110,9 +110,14 @@ def _column(name: str, values: Values, count: int) -> Column:
     if len(texts) == len(listed):
         return _named(name, texts)
     try:
-        return Column(name, np.array([float(each) for each in listed], np.float32))
+        numbers = np.array([float(each) for each in listed])
     except (TypeError, ValueError):
         raise ConfigError(f"column {name!r} has numbers beside texts: give one kind") from None
+    with np.errstate(over="ignore"):
+        values = numbers.astype(np.float32)
+    if np.isinf(values).any():
+        raise ConfigError(f"column {name!r} has values without bound in float32: give finite ones, or NaN for none")
+    return Column(name, values)
 
 
 def _named(name: str, texts: Sequence[str]) -> Column:

@@ -16,6 +16,7 @@ from curl_rl.representation.gallery.contents import Contents, Gallery, Values
 from curl_rl.representation.gallery.maps import quantised
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.index.exact import Exact
+from curl_rl.representation.index.folder import check_outside
 from curl_rl.representation.index.pictures import TILES, sheets
 from curl_rl.run.cells import escaped
 from curl_rl.run.files import check_target, write_whole
@@ -42,6 +43,8 @@ def build_gallery(
     """
     out, look = Path(out), Gallery(**options)
     check_target(out)
+    if not isinstance(index, FrameIndex):
+        check_outside(out, Path(index))
     opened, name = opened_index(index)
     write_whole({out: page(Contents(opened, look, columns or {}), title or name)})
     return out

@@ -87,6 +87,11 @@ class Server(ThreadingHTTPServer):
         return f"http://{HERE}:{self.server_port}/"
 
 
+def hosts(port: int) -> set[str]:
+    """Return what a browser of this machine may call the server; the usual port it leaves out."""
+    return {f"{name}{end}" for name in (HERE, "localhost") for end in (f":{port}", *[""] * (port == 80))}
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
     protocol_version = "HTTP/1.1"
@@ -94,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         # A page elsewhere whose name is made to lead here would ask by its own name.
-        if self.headers.get("Host") not in {f"{name}:{self.server.server_port}" for name in (HERE, "localhost")}:
+        if (self.headers.get("Host") or "").lower() not in hosts(self.server.server_port):
             self._send(HTTPStatus.FORBIDDEN, Answer("text/plain", f"ask for {self.server.url}\n".encode()))
         elif (found := self.server.site.answer(self.path)) is None:
             self._send(HTTPStatus.NOT_FOUND, Answer("text/plain", b"there is nothing here\n"))

@@ -8,6 +8,7 @@ from torch import Tensor
 from curl_rl.representation.frames.images import read_image
 from curl_rl.representation.frames.pictures import Form
 from curl_rl.representation.index.base import FrameIndex, Hits
+from curl_rl.representation.index.folder import check_outside
 from curl_rl.representation.index.pictures import picture_of, small
 from curl_rl.representation.index.rows import COLUMNS
 from curl_rl.run.device import choose_device
@@ -26,11 +27,12 @@ def search_index(
 ) -> str:
     """Return a CSV table of the frames of an index that are most like one, the nearest first.
 
-    Args: query, an image file, or a frame's number or name; other_episodes, leave out its own; picture, a file for the
-    query and what was found, side by side. Raises ConfigError where the query does not fit the index.
+    Args: query, a frame's number or name, or else an image file; other_episodes, leave out its own; picture, a file for
+    the query and what was found, side by side. Raises ConfigError where the query does not fit the index.
     """
+    check_outside(picture, path)
     index = FrameIndex.load(path, choose_device(device))
-    if (file := Path(query)).is_file():
+    if (file := Path(query)).is_file() and query not in index.rows.names:
         if other_episodes:
             raise ConfigError(f"{query} is an image and of no episode: leave --other-episodes out")
         asked = observation(index, file)

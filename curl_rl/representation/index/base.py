@@ -1,6 +1,7 @@
 """An index of frames: what an encoder makes of them, searched by what is alike."""
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -19,11 +20,11 @@ from curl_rl.representation.export import (
     save_encoder,
 )
 from curl_rl.representation.frames import Frames, frames_of
-from curl_rl.representation.frames.images import check_names
+from curl_rl.representation.frames.images import check_names, spelled
 from curl_rl.representation.index import folder
 from curl_rl.representation.index.approximate import EXACT_UP_TO, approximate
 from curl_rl.representation.index.exact import METRICS, Exact
-from curl_rl.representation.index.folder import ENCODER, Part
+from curl_rl.representation.index.folder import ENCODER, IndexFolderError, Part
 from curl_rl.representation.index.pictures import Tile, read_pictures, sheets, side_of
 from curl_rl.representation.index.rows import Rows
 from curl_rl.representation.looking import as_seen, embed, exported
@@ -113,7 +114,7 @@ class FrameIndex:
         out = Path(out)
         described = {"weights": self.weights, "metric": self.metric, "dim": self.embeddings.shape[1]}
         folder.check_place(out)
-        if self.encoder is not None and not (out / ENCODER).is_dir():
+        if self.encoder is not None and not self._keeps_encoder(out / ENCODER):
             if self.origin is not None:
                 copy_encoder(self.origin, out / ENCODER)
             else:
@@ -121,6 +122,14 @@ class FrameIndex:
                 save_encoder(encoder, describe_encoder(encoder), self.encoder.obs_shape, out / ENCODER)
         folder.write_index(out, described, self.parts)
         return out
+
+    def _keeps_encoder(self, place: Path) -> bool:
+        """Return whether a folder has the index's encoder, which one of a build that was cut off need not be."""
+        try:
+            stored = _stored_encoder(place)
+        except (OSError, ValueError):
+            return False
+        return stored is not None and weights_hash(stored.encoder) == self.weights
 
     @classmethod
     def load(
@@ -134,7 +143,10 @@ class FrameIndex:
         """
         path = Path(path)
         described, parts = folder.read_index(path)
-        module = _stored_encoder(path / ENCODER) if encoder is None else exported(encoder)
+        try:
+            module = _stored_encoder(path / ENCODER) if encoder is None else exported(encoder)
+        except FileNotFoundError as error:
+            raise IndexFolderError(f"{error}; index the same frames by it once more, which puts it back") from error
         if module is not None:
             check_encoder(module, described["weights"], str(path))
             module.to(device)
@@ -184,13 +196,16 @@ class FrameIndex:
             raise ConfigError("the query has values that are not finite: give another")
         return vectors
 
-    def neighbours(self, ids: int | str | Tensor, count: int = 10, *, other_episodes: bool = False) -> Hits:
+    def neighbours(
+        self, ids: int | str | Tensor | np.ndarray, count: int = 10, *, other_episodes: bool = False
+    ) -> Hits:
         """Return the frames that are most like frames of the index, by their numbers or one's name, without themselves.
 
         Args: other_episodes, leave out those of the frame's own episode too.
         """
-        single = isinstance(ids, int | str)
-        numbers = torch.tensor([self.number(ids)]) if single else ids
+        single = isinstance(ids, str) or np.ndim(ids) == 0
+        asked = [ids] if isinstance(ids, str) else torch.as_tensor(ids).reshape(-1).tolist()
+        numbers = torch.tensor([self.number(each) for each in asked], dtype=torch.int64)
         self._check_count(count, len(self) - 1)
         group = self.episodes if other_episodes else torch.arange(len(self))
         hits = Hits(*self._exact.search(self.embeddings[numbers], count, (group[numbers], group)))
@@ -202,10 +217,15 @@ class FrameIndex:
             if not 0 <= name < len(self):
                 raise ConfigError(f"the index has {len(self):,} frames, 0 to {len(self) - 1}, and no {name}")
             return name
-        check_names([name], self._numbers, "the index")
-        if len(found := self._numbers[name]) > 1:
+        if len(found := self.numbers(name)) > 1:
             raise ConfigError(f"{name} is the name of the frames {' and '.join(map(str, found))}: give a number")
         return found[0]
+
+    def numbers(self, name: str) -> list[int]:
+        """Return the numbers of all frames of a name. Raises ConfigError where there is none."""
+        name = spelled(name, self._numbers)
+        check_names([name], self._numbers, "the index")
+        return self._numbers[name]
 
     @functools.cached_property
     def classes(self) -> tuple[tuple[str, ...], Tensor]:
@@ -271,7 +291,7 @@ class FrameIndex:
         return embed(encoder, as_seen(Frames(obs, source="the query"), encoder, "the index's encoder"))
 
     def _check_count(self, count: int, most: int) -> None:
-        if not 1 <= count <= most:
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= most:
             raise ConfigError(f"count={count} must be at least 1 and at most {most:,}, the frames to be found")
 
 
@@ -283,6 +303,7 @@ def check_encoder(encoder: ExportedEncoder, weights: str, index: str) -> None:
 
 def _part(encoder: ExportedEncoder, frames: Any, done: Callable[[int], None], arguments: dict[str, Any]) -> Part:
     given = as_seen(frames_of(frames, **arguments), encoder)
+    arguments = json.loads(json.dumps(arguments, default=sorted))  # as they are read again
     data = str(frames) if isinstance(frames, str | Path) else given.source
     told = {"data": data, "arguments": arguments, "crc32": f"{given.checksum:08x}"}
     told |= {"stack": given.stack, "shape": list(given.frame_shape)}

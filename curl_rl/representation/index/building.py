@@ -11,7 +11,7 @@ from curl_rl.config.pretraining import check_own_stack
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.index.base import FrameIndex
-from curl_rl.representation.index.folder import DESCRIPTION, LOCK, check_place
+from curl_rl.representation.index.folder import DESCRIPTION, LOCK, check_outside, check_place
 from curl_rl.representation.index.pictures import side_of
 from curl_rl.run.device import choose_device
 from curl_rl.run.files import csv_text, write_whole
@@ -34,6 +34,7 @@ def index_frames(
     """
     check_own_stack(config)
     check_place(out)
+    check_outside(table, out)
     with alone(out / LOCK, f"another process indexes into {out}: wait for it or give another --out"):
         module = load_encoder(encoder, choose_device(device))
         frames = frames_of(config.data, **config.arguments())
@@ -45,6 +46,8 @@ def index_frames(
             raise ConfigError(f"{out} compares by {index.metric}: give metric={index.metric}, or another --out")
         if index is not None and any(part.told["crc32"] == crc32 for part in index.parts):
             print(f"{out} has these {len(frames):,} frames", file=sys.stderr)
+            index.origin = Path(encoder)
+            index.save(out)  # whose encoder may be gone
         elif index is not None and not append:
             raise ConfigError(f"{out} holds an index of other frames: add --append, or give another --out")
         else:

@@ -14,7 +14,10 @@ class Exact:
     def __init__(self, points: Tensor, metric: str):
         self.metric = metric
         self.points = F.normalize(points, dim=1) if metric == "cosine" else points
-        self._half_squares = self.points.square().sum(1) / 2 if metric == "euclidean" else None
+        # Far from the origin the differences of float32 products would be noise.
+        self._centre = torch.zeros(1) if metric == "cosine" else points.double().mean(0).float()
+        self._among = self.points if metric == "cosine" else points - self._centre
+        self._half_squares = None if metric == "cosine" else self._among.square().sum(1) / 2
 
     def search(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the nearest points (Q, count) int64, and their cosine or distance, the nearest first.
@@ -24,20 +27,23 @@ class Exact:
         """
         size = max(1, _AT_ONCE // len(self.points))
         parts = [
-            self._block(block, count, None if apart is None else (apart[0][at : at + size], apart[1]))
-            for at, block in zip(range(0, len(queries), size), queries.split(size), strict=True)
+            self._block(block, count, None if apart is None else (apart[0][at * size : (at + 1) * size], apart[1]))
+            for at, block in enumerate(queries.split(size))
         ]
         return torch.cat([ids for ids, _ in parts]), torch.cat([values for _, values in parts])
 
     def _block(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        if self.metric == "cosine":
-            queries = F.normalize(queries, dim=1)
-        likeness = queries @ self.points.T
+        queries = F.normalize(queries, dim=1) if self.metric == "cosine" else queries - self._centre
+        likeness = queries @ self._among.T
         if self._half_squares is not None:
             likeness -= self._half_squares
         if apart is not None:
             likeness[apart[0][:, None] == apart[1]] = -torch.inf
         likeness, ids = likeness.topk(count, dim=1)
         gone = likeness == -torch.inf
-        values = likeness if self.metric == "cosine" else (queries[:, None] - self.points[ids]).norm(dim=2)
-        return ids.masked_fill_(gone, -1), values.masked_fill(gone, torch.nan)
+        values = likeness
+        if self.metric == "euclidean":
+            values = (queries[:, None] - self._among[ids]).norm(dim=2).masked_fill(gone, torch.inf)
+            values, order = values.sort(dim=1, stable=True)
+            ids = ids.gather(1, order)
+        return ids.masked_fill(gone, -1), values.masked_fill(gone, torch.nan)

@@ -1,7 +1,9 @@
 """An index as a folder: a description, and for each source a part of embeddings, rows and pictures."""
 
+import csv
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,10 @@ DESCRIPTION = "index.json"
 ENCODER = "encoder"  # the folder beside of what embedded the frames
 LOCK = ".lock"
 _EMBEDDINGS, _ROWS = "embeddings.safetensors", "frames.csv"
+
+
+_OWN = re.compile(r"encoder|part-\d+|\.lock|(tmp-)?index\.json")  # what stands in an index's folder
+_EXPORTED = re.compile(r"(tmp-)?(config\.json|.+\.safetensors)")  # and in its encoder's
 
 
 class IndexFolderError(ConfigError):
@@ -68,9 +74,19 @@ def read_index(path: Path) -> tuple[dict[str, Any], list[Part]]:
 def check_place(out: Path) -> None:
     """Raise an OSError where no index can be written: where a file is, or a folder of something else."""
     check_folder(out)
-    own = {DESCRIPTION, ENCODER, _place(out, 0).name, LOCK}
-    if out.is_dir() and (found := {path.name for path in out.iterdir()}) and not found & own:
+    if not out.is_dir() or (out / DESCRIPTION).is_file():
+        return
+    encoder = out / ENCODER
+    if not all(_OWN.fullmatch(path.name) for path in out.iterdir()) or (
+        encoder.exists() and not all(_EXPORTED.fullmatch(path.name) for path in encoder.iterdir())
+    ):
         raise FileExistsError(f"{out} holds something else than an index: give another --out")
+
+
+def check_outside(file: Path | None, index: Path) -> None:
+    """Raise ConfigError for a file to be written among an index's own."""
+    if file is not None and file.resolve().is_relative_to(index.resolve()):
+        raise ConfigError(f"{file} would lie in the index {index}: give a place outside of it")
 
 
 def _there(out: Path, described: dict[str, Any]) -> list[dict[str, Any]]:
@@ -116,7 +132,7 @@ def _part(place: Path, entry: dict[str, Any]) -> Part:
     try:
         embeddings = load(contents.pop(_EMBEDDINGS))["embeddings"]
         rows = Rows.from_csv(contents.pop(_ROWS).decode())
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, csv.Error) as error:
         raise _damaged(place, str(error)) from error
     if not len(embeddings) == len(rows.names) == entry["frames"]:
         raise _damaged(place, "its embeddings and rows differ in number")
@@ -134,7 +150,7 @@ def _read(path: Path, checksum: str) -> bytes:
 
 
 def _damaged(path: Path, fault: str) -> IndexFolderError:
-    return IndexFolderError(f"{path} cannot be used: {fault}; index the frames again: curl-rl index")
+    return IndexFolderError(f"{path} cannot be used: {fault}; remove the index and make it again: curl-rl index")
 
 
 def _hash(content: bytes) -> str:

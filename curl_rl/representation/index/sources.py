@@ -25,6 +25,10 @@ class Sources:
     def _read(self, told: dict) -> Frames:
         if told.get("some"):
             raise ConfigError(f"this index is of some frames of {told['data']} alone: index them all, or copy none")
+        if not Path(told["data"]).exists():
+            raise ConfigError(
+                f"there is no {told['data']}: go to the folder that it was indexed from, or index it again"
+            )
         frames = frames_of(told["data"], **told["arguments"])
         if f"{frames.checksum:08x}" != told["crc32"]:
             raise ConfigError(f"{told['data']} has other frames than when it was indexed: index it again")

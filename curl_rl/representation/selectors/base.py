@@ -35,6 +35,7 @@ class Selector:
     """How worthwhile frames are, one choice after another. A subclass names its options as `Config`."""
 
     Config: ClassVar[type[SelectorConfig]]
+    draws: ClassVar[bool] = False  # whether a seed decides
 
     def __init__(self, config: Any):
         self.config = config

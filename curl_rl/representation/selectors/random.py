@@ -16,7 +16,7 @@ class RandomConfig(SelectorConfig):
 class Random(Selector):
     """Frames in a random order."""
 
-    Config = RandomConfig
+    Config, draws = RandomConfig, True
 
     def begin(self, pool: Pool, generator: torch.Generator) -> None:
         self._order = torch.randperm(len(pool.points), generator=generator).float()

@@ -27,7 +27,7 @@ class Typical(Selector):
     typicality is one over the mean distance to the nearest of the cluster.
     """
 
-    Config = TypicalConfig
+    Config, draws = TypicalConfig, True
 
     def begin(self, pool: Pool, generator: torch.Generator) -> None:
         """Find clusters, and how typical every frame is of its own."""

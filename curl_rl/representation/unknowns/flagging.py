@@ -1,5 +1,6 @@
 """Finds the frames of a source that are like nothing known, and lays them out for a person to name."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,7 +18,7 @@ from curl_rl.nn.clustering import k_means
 from curl_rl.representation.frames import Frames, frames_of
 from curl_rl.representation.gallery import build_gallery
 from curl_rl.representation.index import FrameIndex
-from curl_rl.representation.index.folder import Part
+from curl_rl.representation.index.folder import DESCRIPTION, Part
 from curl_rl.representation.index.pictures import sheets
 from curl_rl.representation.index.rows import Rows
 from curl_rl.representation.labels import to_be_labelled
@@ -91,6 +92,9 @@ def flag(config: Flagging) -> int:
     with closing(Progress(len(frames))) as progress:
         features = embed(recogniser.encoder, frames, progress.update)
     flagged = find_unknown(recogniser, features, clusters=config.clusters, seed=config.seed)
+    if (out / INDEX / DESCRIPTION).is_file():
+        shutil.rmtree(out / INDEX)  # of a flagging that was cut off, or whose tables were moved away
+    (out / GALLERY).unlink(missing_ok=True)
     if len(flagged.ids):
         index = index_of(
             recogniser, frames, features, flagged.ids, {"data": config.data, "arguments": source, "some": True}
