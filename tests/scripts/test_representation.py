@@ -14,9 +14,9 @@ from curl_rl.run.measurements import read_rows
 from curl_rl.run.records import read_run
 
 SMALL = {
-    "SEEDS": "2",
+    "SEEDS": "1",
     "UPDATES": "3",
-    "EPISODES": "12",
+    "EPISODES": "6",
     "OBJECTIVES": "byol",
     "BUDGET": "budget_frames=60 random_steps=40 batch_size=8 evaluation.episodes=1",
     "SETTINGS": "batch_size=16",
@@ -35,7 +35,7 @@ def test_it_goes_from_an_agent_to_a_table(tmp_path):
     rows = read_rows(Path(place["OUT"]) / "toy_reach" / "probe.csv")
     assert {row["subject"].split()[0] for row in rows} == {"pixels", "untrained", "byol"}
     assert {row["probe"] for row in rows} == {"geometry", "ridge", "dense", "nearest_states"}
-    assert {row["encoder"] for row in rows if row["subject"] == "byol"} == {"byol-seed1", "byol-seed2"}
+    assert {row["encoder"] for row in rows if row["subject"] == "byol"} == {"byol-seed1"}
 
 
 @pytest.mark.slow
