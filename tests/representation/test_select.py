@@ -91,7 +91,7 @@ def test_several_are_combined_by_the_sum_of_their_ranks_after_every_choice():
 
 
 def test_several_do_not_agree_on_many_frames_of_one_kind():
-    """Of frames that come again in every episode, one is enough; ranks summed once took 48 of 50 at one moment."""
+    """Of frames that come again in every episode, one is enough; ranks summed once took 47 of 50 at one moment."""
     again = torch.tensor([20.0, 0, 0]) + 0.01 * cloud(300)
     points = torch.cat([again, 5 * cloud(300, seed=1)])
     chosen = select(index(points), ["coverage", "typical"], 20)
