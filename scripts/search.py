@@ -1,4 +1,4 @@
-"""Measures on one thread how fast an index is built and searched, and prints JSON: python scripts/search.py."""
+"""Measures how fast an index is searched and built, torch on one thread, and prints JSON: python scripts/search.py."""
 
 import argparse
 import json

@@ -3,6 +3,7 @@
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -307,7 +308,9 @@ def _part(encoder: ExportedEncoder, frames: Any, done: Callable[[int], None], ar
     data = str(frames) if isinstance(frames, str | Path) else given.source
     told = {"data": data, "arguments": arguments, "crc32": f"{given.checksum:08x}"}
     told |= {"stack": given.stack, "shape": list(given.frame_shape)}
-    return Part(embed(encoder, given, done), Rows.of(given), tuple(sheets(given)), told)
+    with ThreadPoolExecutor(1) as beside:
+        pictures = beside.submit(lambda: tuple(sheets(given)))
+        return Part(embed(encoder, given, done), Rows.of(given), pictures.result(), told)
 
 
 def _stored_encoder(place: Path) -> ExportedEncoder | None:
