@@ -53,6 +53,13 @@ def test_the_page_tells_what_made_its_numbers_and_escapes_it():
     assert "2 x &lt;cpu&gt;" in html
 
 
+def test_each_command_is_told_once_a_line():
+    commands = ["curl-rl probe a --data <x>", "curl-rl probe b --data <x>"]
+    html = of_makers([{**each, "command": commands[place % 2]} for place, each in enumerate(ROWS)]).html
+    assert "<pre>curl-rl probe a --data &lt;x&gt;\ncurl-rl probe b --data &lt;x&gt;</pre>" in html
+    assert html.count("<details") == 1
+
+
 def test_the_page_is_built_from_the_table(tmp_path):
     with pytest.raises(ConfigError, match=r"has no probe\.csv: curl-rl probe"):
         build_probe_page(tmp_path)

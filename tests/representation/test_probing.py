@@ -1,5 +1,7 @@
 """Probing: what stands beside, what is measured once, what is refused, and that encoders stay as they are."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from curl_rl.nn.encoders import encoder_config, make_encoder
 from curl_rl.representation.export import load_encoder, save_encoder
 from curl_rl.representation.frames.base import Frames, numbered
 from curl_rl.representation.probes import choose
-from curl_rl.representation.probing.measure import probe, probe_folders
+from curl_rl.representation.probing.measure import of_one, probe, probe_folders
 from curl_rl.representation.probing.options import compose_probing
 from curl_rl.representation.probing.picture import neighbours_picture
 from curl_rl.representation.tap import Tap
@@ -215,6 +217,15 @@ def test_the_command_writes_table_and_page(tmp_path, data, capsys):
     assert cli.main([*arguments, "--probes", "linear", "ridge"]) == 0  # in its own place again
     assert cli.main(["probe", "--data", str(data), "--out", str(out), "classes=folder"]) == 2
     assert "give an encoder's folder" in capsys.readouterr().err
+
+
+def test_a_row_tells_the_command_of_its_own_encoder():
+    command = "curl-rl probe runs/a runs/b/ 'runs/the c' --data runs/play --out out --seeds 3 ridge.folds=3"
+    folders = [Path("runs/a"), Path("runs/b"), Path("runs/the c")]
+    assert of_one(command, folders, folders[2]) == (
+        "curl-rl probe 'runs/the c' --data runs/play --out out --seeds 3 ridge.folds=3"
+    )
+    assert of_one("python mine.py", folders, folders[0]) == "python mine.py"
 
 
 def write_kind(path, filters: int, seed: int = 0):

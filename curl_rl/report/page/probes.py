@@ -136,17 +136,16 @@ def of_pictures(folder: Path, subjects: Sequence[str]) -> page.Part:
 
 def of_makers(rows: Sequence[Row]) -> page.Part:
     """Return the chapter that tells what made the rows."""
-    columns = ("command", "commit", "versions", "hardware")
-    makers: dict[tuple[str, ...], int] = defaultdict(int)
+    columns = ("commit", "versions", "hardware")
+    makers: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row in rows:
-        makers[tuple(row.get(name) or "unknown" for name in columns)] += 1
+        makers[tuple(row.get(name) or "unknown" for name in columns)].append(row.get("command") or "unknown")
     told = [
-        f"<details open><summary>{counted(count, 'number')}</summary><pre>{escaped(maker[0])}</pre><dl>"
-        + "".join(
-            f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in zip(columns, maker, strict=True) if value
-        )
+        f"<details open><summary>{counted(len(commands), 'number')}</summary>"
+        f"<pre>{escaped(chr(10).join(dict.fromkeys(commands)))}</pre><dl>"
+        + "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in zip(columns, maker, strict=True))
         + "</dl></details>\n"
-        for maker, count in makers.items()
+        for maker, commands in makers.items()
     ]
     return page.Part("makers", "Commands", "".join(told))
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import re
+import shlex
 import sys
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -200,12 +201,20 @@ def probe_folders(
     for subject, rows in probe(encoders, frames, probes=chosen, seeds=seeds, known=known):
         if not rows:
             continue
-        merge_rows(table, [row | maker for row in rows], ("encoder", "probe", "seed"))
+        asked = dict(zip(names, folders, strict=True)).get(subject.name, folders[0])
+        told = maker | {"command": of_one(maker["command"], folders, asked)}
+        merge_rows(table, [row | told for row in rows], ("encoder", "probe", "seed"))
         print(f"{subject.name}: {len(rows)} numbers", file=sys.stderr, flush=True)
         picture = out / PICTURES / f"{rows[0]['subject']}.png"
         if not picture.is_file():  # of a subject's first encoder alone
             write_whole({picture: png(neighbours_picture(subject.frames, subject.vectors("features")))})
     return table
+
+
+def of_one(command: str, folders: Sequence[Path], asked: Path) -> str:
+    """Return the command that measures one of several folders again, without the others that it names."""
+    others = {folder for folder in folders if folder != asked}
+    return shlex.join(word for word in shlex.split(command) if Path(word) not in others)
 
 
 def _known(table: Path, frames: Frames) -> set[Asked]:
