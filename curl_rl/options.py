@@ -300,6 +300,11 @@ def shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def repeated(values: Sequence[str]) -> list[str]:
+    """Return those of some values that came before, in their order."""
+    return [value for place, value in enumerate(values) if value in values[:place]]
+
+
 def quoted(path: str) -> str:
     """Return a path as an override may hold it."""
     return path if re.fullmatch(r"[\w./:@+-]+", path) else "'" + path.replace("'", "\\'") + "'"

@@ -5,8 +5,6 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +49,10 @@ def time_indexing(frames: int, encoder: str, side: int) -> dict[str, float]:
     for _ in watch.repeat(12):
         with watch.timing("encoder"):
             embed(module, as_seen(given, module))
-        with watch.timing("index"), folder() as place:
-            FrameIndex.build(module, given).save(place)
+        with tempfile.TemporaryDirectory() as place, watch.timing("index"):
+            FrameIndex.build(module, given).save(Path(place) / "idx")
     encoder_alone, index = (watch.median(name) / frames for name in ("encoder", "index"))
     return {"encoder": encoder_alone, "index": index, "ratio": index / encoder_alone}
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """Give a place that is not there, and is gone afterwards."""
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place) / "idx"
 
 
 def main() -> None:

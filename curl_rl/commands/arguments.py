@@ -35,7 +35,7 @@ def add_overriding(
 
 def overrides_of(arguments: argparse.Namespace, folder: str, flags: Iterable[str]) -> list[str]:
     """Return the words of such a verb as overrides: a first one without "=" is the folder, under its key."""
-    from curl_rl.options import quoted
+    from curl_rl.options import quoted, repeated
     from curl_rl.types import ConfigError
 
     words = list(arguments.words)
@@ -44,7 +44,7 @@ def overrides_of(arguments: argparse.Namespace, folder: str, flags: Iterable[str
         if (value := getattr(arguments, key)) is not None:
             given[key] = value
     keys = [*(word.partition("=")[0].lstrip("+") for word in words), *given]
-    if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+    if twice := repeated(keys):
         raise ConfigError(f"{twice[0]} is given twice: give it once")
     return [*words, *(f"{key}={quoted(value)}" for key, value in given.items())]
 

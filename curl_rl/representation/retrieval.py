@@ -45,19 +45,19 @@ def ranked_measures(relevant: Tensor, counts: Sequence[int]) -> dict[str, float]
 
 
 def rankings(
-    features: Tensor, queries: Tensor, episodes: Tensor, among: Tensor
+    features: Tensor, queries: Tensor, groups: Tensor, among: Tensor
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Rank frames by cosine, a block of queries at a time; those of a query's own episode stand last.
+    """Rank frames by cosine, a block of queries at a time; those of a query's own group stand last.
 
-    Args: features (N, d); queries and among, numbers of frames; episodes (N,).
+    Args: features (N, d); queries and among, numbers of frames; groups (N,), such as episodes.
 
     Yields of each block its queries (Q,), the frames that are near to each (Q, M), the nearest first, and which of them
-    are of other episodes.
+    are of other groups.
     """
     features = F.normalize(features, dim=1)
     for ids in queries.split(max(1, _AT_ONCE // len(among))):
         cosine = features[ids] @ features[among].T
-        cosine[episodes[ids][:, None] == episodes[among]] = -2
+        cosine[groups[ids][:, None] == groups[among]] = -2
         cosine, order = cosine.sort(1, descending=True)
         yield ids, among[order], cosine > -2
 

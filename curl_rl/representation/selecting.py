@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor
 
+from curl_rl.options import repeated
 from curl_rl.representation.index import FrameIndex
 from curl_rl.representation.selectors import SELECTORS
 from curl_rl.representation.selectors.base import Pool, Selector, ranks
@@ -40,7 +41,7 @@ def select(
     Raises ConfigError for an unknown name, a selector given twice, and for more frames than are left.
     """
     names = [each if isinstance(each, str) else each.config.name for each in by]
-    if twice := [each for place, each in enumerate(names) if each in names[:place]]:
+    if twice := repeated(names):
         raise ConfigError(f"{twice[0]} is given twice: give every selector once")
     taken = torch.zeros(len(index), dtype=torch.bool)
     for each in labelled:

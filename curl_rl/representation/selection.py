@@ -1,7 +1,6 @@
 """Chooses frames of an index as a command does: their pictures, a table to be labelled, and what chose them."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -100,7 +99,7 @@ def _check_idle(by: Sequence[str], asked: Mapping[str, Any], *, seed: int | None
     """Raise ConfigError for what was given and would have no effect."""
     if seed is not None and not any(SELECTORS[name].draws for name in by):
         raise ConfigError(f"--seed has no effect on {' and '.join(by)}, which draw nothing: leave it out")
-    if "uncertain" not in by and (idle := [name for name, path in asked.items() if path]):
+    if "uncertain" not in by and (idle := [name for name, value in asked.items() if value]):
         raise ConfigError(f"{idle[0]} has no effect without --by uncertain: add that, or leave it out")
     if link and not copy:
         raise ConfigError("--link has no effect beside --no-pictures: leave one of them out")
@@ -115,7 +114,7 @@ def _lay_out(sources: Sources, names: Mapping[int, str], place: Path, *, link: b
     files = {number: sources.file(number) for number in names}
     if link and None in files.values():
         raise ConfigError("frames of runs, videos and recordings are no files that could be linked: leave --link out")
-    if outside := [name for name in names.values() if os.path.isabs(name) or ".." in Path(name).parts]:
+    if outside := [name for name in names.values() if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise ConfigError(f"{outside[0]!r} leads out of {place}: index the folder that it is in")
     for number, name in names.items():
         target, file = place / name, files[number]

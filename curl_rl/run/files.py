@@ -1,7 +1,6 @@
 """How a file is written: whole or not at all, in the place of nothing but a regular file, and refused with a mend."""
 
 import csv
-import io
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -76,14 +75,15 @@ def write_whole(contents: Mapping[Path, str | bytes]) -> None:
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return rows as a CSV file holds them, their lines ending in a line feed alone; what ends a line is quoted."""
-    lines, buffer = list[str](), io.StringIO()
-    writer = csv.writer(buffer)  # whose own line end lets it quote both of its characters
-    for row in rows:
-        writer.writerow(row)
-        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
-        buffer.seek(0)
-        buffer.truncate()
-    return "".join(lines)
+    lines = _Lines()
+    csv.writer(lines).writerows(rows)  # whose own line end lets it quote both of its characters
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+
+
+class _Lines(list[str]):
+    """What a CSV writer writes into, a row at a time."""
+
+    write = list.append
 
 
 def check_folder(path: Path) -> None:

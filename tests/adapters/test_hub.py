@@ -203,7 +203,7 @@ def test_the_table_of_a_real_probe_is_read(folder, tmp_path):
     config = compose_probing([f"data={tmp_path / 'rec.npz'}", "geometry.count=16"])
     table = probe_folders([folder], tmp_path / "out", config, seeds=2)
     results = probe_results(table, read_description(folder)["weights"])
-    assert {probe for probe, *_ in results} == {"geometry", "nearest_states", "ridge"}
+    assert {probe for probe, *_ in results} == {"geometry", "nearest_states", "ridge", "same_episode"}
     assert results["ridge", "features", "r2"].keys() == {"encoder", "pixels", "untrained"}
 
 

@@ -308,9 +308,22 @@ def test_many_frames_are_searched_by_faiss_which_says_how_much_it_finds(monkeypa
         assert isinstance(index._searcher, approximate.Approximate)
         recall = index.recall(10)
         assert 0.9 < recall <= 1
+        assert not index.exact
         found, true = index.search(points[7], 3), exact.Exact(points, metric).search(points[7:8], 3)
         assert found.ids[0] == 7
         np.testing.assert_allclose(found.similarity, true[1][0], atol=2e-3)
+
+
+def test_the_command_says_how_much_faiss_finds(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("faiss")
+    monkeypatch.setattr("curl_rl.representation.index.base.EXACT_UP_TO", 100)
+    made = frames([400], seed=3)
+    np.savez(tmp_path / "rec.npz", frames=made.newest(slice(400)).numpy())
+    words = ["--data", str(tmp_path / "rec.npz"), "--out", str(tmp_path / "idx"), "--device", "cpu"]
+    assert cli.main(["index", str(encoder_folder(tmp_path / "enc")), *words]) == 0
+    assert f"; searched by faiss, which finds {FrameIndex.load(tmp_path / 'idx').recall():.1%} of the 10 nearest" in (
+        capsys.readouterr().err
+    )
 
 
 def test_without_faiss_many_frames_are_searched_one_by_one(monkeypatch, capsys):
@@ -407,6 +420,14 @@ def test_a_build_that_was_cut_off_is_gone_on_with_by_another_encoder(tmp_path, c
     assert cli.main(["search", str(out), "3"]) == 0
 
 
+def test_an_index_by_another_encoder_stays_whole(index, tmp_path):
+    out = index.save(tmp_path / "idx")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(FileExistsError, match="by another encoder or metric: give another --out"):
+        FrameIndex.build(encoder(seed=2), frames()).save(out)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
 def test_a_folder_of_something_else_is_not_taken_for_an_index(index, tmp_path):
     (tmp_path / "project" / "encoder").mkdir(parents=True)
     (tmp_path / "project" / "encoder" / "notes.txt").write_text("x")
@@ -424,14 +445,12 @@ def test_files_of_any_name_are_indexed_and_found_again(tmp_path):
     assert sorted(FrameIndex.load(tmp_path / "idx").rows.names) == sorted(names)
 
 
+@pytest.mark.skipif(sys.platform == "darwin", reason="whose file systems have names in UTF-8 alone")
 def test_a_name_that_no_table_can_hold_is_refused_before_work(tmp_path):
     images = tmp_path / "shots"
     images.mkdir()
     Image.new("RGB", (16, 16)).save(images / "a.png")
-    try:
-        os.rename(images / "a.png", os.fsencode(images) + b"/\xff.png")
-    except OSError:
-        pytest.skip("this file system has names in UTF-8 alone")
+    os.rename(images / "a.png", os.fsencode(images) + b"/\xff.png")
     with pytest.raises(ConfigError, match="is no name in UTF-8: rename the file"):
         FrameIndex.build(encoder(), images)
 

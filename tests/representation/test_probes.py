@@ -98,6 +98,20 @@ def test_rankings_are_measured_as_by_scikit_learn_and_by_hand():
     np.testing.assert_allclose([found[name] for name in names], np.mean(rows, 0), atol=1e-6)
 
 
+def test_frames_of_the_same_episode_are_looked_for_among_all_others():
+    frames, features = blobs()
+    found = make("same_episode", counts=(1, 5), queries=240).measure(subject(frames, features), "features", seed=0)
+    points, episodes = features.double().numpy(), frames.episodes.numpy()
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    rows = []
+    for i in range(len(points)):
+        others = np.arange(len(points)) != i
+        ranked = (episodes[others] == episodes[i])[np.argsort(-(points @ points[i])[others])]
+        rows.append([ranked[0], ranked[:5].any(), ranked[:5].mean(), ranked[: ranked.sum()].mean()])
+    names = ["recall_1", "recall_5", "precision_5", "r_precision"]
+    np.testing.assert_allclose([found[name] for name in names], np.mean(rows, 0), atol=1e-6)
+
+
 def test_states_of_the_nearest_are_compared_with_the_best_possible():
     rng = np.random.default_rng(1)
     state = torch.from_numpy(rng.normal(size=(240, 3)) * [1, 10, 100]).float()

@@ -68,7 +68,7 @@ def test_pixels_and_untrained_encoders_stand_beside_and_all_is_measured_once(tmp
     ]  # fmt: skip
     assert {row["subject"] for row in rows} == {"pixels", KIND, "byol", "other"}
     assert {row["probe"] for row in rows} == {
-        "geometry", "linear", "low_shot", "nearest_states", "neighbours", "retrieval", "ridge"
+        "geometry", "linear", "low_shot", "nearest_states", "neighbours", "retrieval", "ridge", "same_episode"
     }  # fmt: skip
     assert {row["layer"] for row in rows if row["subject"] == "byol"} == {"features", "map"}
     assert {row["seed"] for row in rows if row["encoder"] == f"{KIND}-seed2"} == {"2"}

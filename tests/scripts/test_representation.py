@@ -34,7 +34,7 @@ def test_it_goes_from_an_agent_to_a_table(tmp_path):
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     rows = read_rows(Path(place["OUT"]) / "toy_reach" / "probe.csv")
     assert {row["subject"].split()[0] for row in rows} == {"pixels", "untrained", "byol"}
-    assert {row["probe"] for row in rows} == {"geometry", "ridge", "dense", "nearest_states"}
+    assert {row["probe"] for row in rows} == {"geometry", "ridge", "dense", "nearest_states", "same_episode"}
     assert {row["encoder"] for row in rows if row["subject"] == "byol"} == {"byol-seed1"}
 
 

@@ -27,6 +27,11 @@ _TITLES = {
         "Frames of other episodes ranked by cosine: whether the first k hold one of the frame's class, their share, "
         "that of the first R where R are of the class, and mean average precision.",
     ),
+    "same_episode": (
+        "Whose episode a frame is of",
+        "All other frames ranked by cosine: whether the first k hold one of the frame's episode, their share, that of "
+        "the first R where R are of the episode, and mean average precision.",
+    ),
     "nearest_states": (
         "States of the nearest frames",
         "Mean distance of standardised states of the nearest frames of other episodes, less of which is better; the "
@@ -140,14 +145,15 @@ def of_makers(rows: Sequence[Row]) -> page.Part:
     makers: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for row in rows:
         makers[tuple(row.get(name) or "unknown" for name in columns)].append(row.get("command") or "unknown")
-    told = [
-        f"<details open><summary>{counted(len(commands), 'number')}</summary>"
-        f"<pre>{escaped(chr(10).join(dict.fromkeys(commands)))}</pre><dl>"
-        + "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in zip(columns, maker, strict=True))
-        + "</dl></details>\n"
-        for maker, commands in makers.items()
-    ]
+    told = [_maker(dict(zip(columns, maker, strict=True)), commands) for maker, commands in makers.items()]
     return page.Part("makers", "Commands", "".join(told))
+
+
+def _maker(told: Mapping[str, str], commands: Sequence[str]) -> str:
+    once = "\n".join(dict.fromkeys(commands))
+    rows = "".join(f"<dt>{name}</dt><dd>{escaped(value)}</dd>" for name, value in told.items())
+    count = counted(len(commands), "number")
+    return f"<details open><summary>{count}</summary><pre>{escaped(once)}</pre><dl>{rows}</dl></details>\n"
 
 
 def ordered(rows: Sequence[Row]) -> list[str]:

@@ -89,7 +89,8 @@ class Server(ThreadingHTTPServer):
 
 def hosts(port: int) -> set[str]:
     """Return what a browser of this machine may call the server; the usual port it leaves out."""
-    return {f"{name}{end}" for name in (HERE, "localhost") for end in (f":{port}", *[""] * (port == 80))}
+    ends = (f":{port}", "") if port == 80 else (f":{port}",)
+    return {f"{name}{end}" for name in (HERE, "localhost") for end in ends}
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -114,17 +114,22 @@ class FrameIndex:
         """
         out = Path(out)
         described = {"weights": self.weights, "metric": self.metric, "dim": self.embeddings.shape[1]}
-        folder.check_place(out)
-        if self.encoder is not None and not self._keeps_encoder(out / ENCODER):
-            if self.origin is not None:
-                copy_encoder(self.origin, out / ENCODER)
-            else:
-                encoder = self.encoder.encoder
-                save_encoder(encoder, describe_encoder(encoder), self.encoder.obs_shape, out / ENCODER)
+        folder.check_same(out, described)
+        self.put_encoder(out)
         folder.write_index(out, described, self.parts)
         return out
 
-    def _keeps_encoder(self, place: Path) -> bool:
+    def put_encoder(self, out: Path) -> None:
+        """Write the encoder into the index's folder where it is not there."""
+        if self.encoder is None or self._is_encoder(out / ENCODER):
+            return
+        if self.origin is not None:
+            copy_encoder(self.origin, out / ENCODER)
+        else:
+            encoder = self.encoder.encoder
+            save_encoder(encoder, describe_encoder(encoder), self.encoder.obs_shape, out / ENCODER)
+
+    def _is_encoder(self, place: Path) -> bool:
         """Return whether a folder has the index's encoder, which one of a build that was cut off need not be."""
         try:
             stored = _stored_encoder(place)
@@ -173,6 +178,11 @@ class FrameIndex:
     @functools.cached_property
     def _searcher(self) -> Any:
         return approximate(self.embeddings, self.metric) if len(self) > EXACT_UP_TO else self._exact
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search finds all that is nearest; past a million frames faiss, where it is there, may miss some."""
+        return isinstance(self._searcher, Exact)
 
     def search(self, query: Tensor | np.ndarray, count: int = 10) -> Hits:
         """Return the frames that are most like a query.
@@ -271,7 +281,7 @@ class FrameIndex:
 
     def recall(self, count: int = 10, *, sample: int = 100, seed: int = 0) -> float:
         """Return the share of the true nearest frames that a search finds, of frames drawn at random; 1 if exact."""
-        if isinstance(self._searcher, Exact):
+        if self.exact:
             return 1.0
         drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:sample]
         found = self._searcher.search(self.embeddings[drawn], count)[0]

@@ -47,7 +47,7 @@ def index_frames(
         if index is not None and any(part.told["crc32"] == crc32 for part in index.parts):
             print(f"{out} has these {len(frames):,} frames", file=sys.stderr)
             index.origin = Path(encoder)
-            index.save(out)  # whose encoder may be gone
+            index.put_encoder(out)  # which may be gone
         elif index is not None and not append:
             raise ConfigError(f"{out} holds an index of other frames: add --append, or give another --out")
         else:
@@ -55,7 +55,7 @@ def index_frames(
             index.save(out)
         if table is not None:
             write_whole({table: lightly_csv(index)})
-        print(f"{out}: {len(index):,} frames, {index.dim} numbers each", file=sys.stderr)
+        print(f"{out}: {len(index):,} frames, {index.dim} numbers each{_search(index)}", file=sys.stderr)
     return 0
 
 
@@ -82,6 +82,12 @@ def _built(
             built.append(frames, done=progress.update)
     built.parts[-1].told.update({"data": config.data, "arguments": config.arguments()})
     return built
+
+
+def _search(index: FrameIndex) -> str:
+    """Return what is to be said of a search that is not exact."""
+    count = min(10, len(index))
+    return "" if index.exact else f"; searched by faiss, which finds {index.recall(count):.1%} of the {count} nearest"
 
 
 def lightly_csv(index: FrameIndex) -> str:

@@ -45,7 +45,7 @@ def write_index(out: Path, described: dict[str, Any], parts: Sequence[Part]) -> 
     Args: described, what is true of all parts. Raises FileExistsError where the folder holds another index or something
     else, WriteError.
     """
-    there, told = _there(out, described), []
+    there, told = check_same(out, described), []
     contents = [_contents(part) for part in parts]
     for part, files in zip(parts, contents, strict=True):
         hashes = {name: _hash(content) for name, content in files.items()}
@@ -89,8 +89,11 @@ def check_outside(file: Path | None, index: Path) -> None:
         raise ConfigError(f"{file} would lie in the index {index}: give a place outside of it")
 
 
-def _there(out: Path, described: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a folder's index says of its parts, none where there is no index yet."""
+def check_same(out: Path, described: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a folder's index says of its parts, none where there is no index yet.
+
+    Raises an OSError where none can be, or one is that differs in what is true of all parts.
+    """
     check_place(out)
     if not (out / DESCRIPTION).is_file():
         return []

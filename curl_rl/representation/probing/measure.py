@@ -16,7 +16,7 @@ import torch
 from curl_rl.config.pretraining import check_own_stack
 from curl_rl.nn.encoders import Encoder, make_encoder
 from curl_rl.nn.images import center_fit
-from curl_rl.options import shown
+from curl_rl.options import repeated, shown
 from curl_rl.representation.composing import check_effect
 from curl_rl.representation.export import ExportedEncoder, load_encoder
 from curl_rl.representation.frames import Frames, frames_of
@@ -184,7 +184,7 @@ def probe_folders(
     """
     check_own_stack(config)
     names = [folder.resolve().name for folder in folders]
-    if twice := [name for name in names if names.count(name) > 1]:
+    if twice := repeated(names):
         raise ConfigError(f"two encoders are called {twice[0]}: rename a folder")
     check_folder(out)
     frames = frames_of(config.data, **config.arguments())

@@ -92,9 +92,7 @@ def flag(config: Flagging) -> int:
     with closing(Progress(len(frames))) as progress:
         features = embed(recogniser.encoder, frames, progress.update)
     flagged = find_unknown(recogniser, features, clusters=config.clusters, seed=config.seed)
-    if (out / INDEX / DESCRIPTION).is_file():
-        shutil.rmtree(out / INDEX)  # of a flagging that was cut off, or whose tables were moved away
-    (out / GALLERY).unlink(missing_ok=True)
+    _clear(out)
     if len(flagged.ids):
         index = index_of(
             recogniser, frames, features, flagged.ids, {"data": config.data, "arguments": source, "some": True}
@@ -117,6 +115,13 @@ def _check_place(out: Path) -> None:
     for name in (TABLE, LABELS):
         if (out / name).exists():
             raise FileExistsError(f"{out / name} is there, perhaps with labels: give another --out, or move it away")
+
+
+def _clear(out: Path) -> None:
+    """Remove the index and the page of a flagging that was cut off, or whose tables were moved away."""
+    if (out / INDEX / DESCRIPTION).is_file():
+        shutil.rmtree(out / INDEX)
+    (out / GALLERY).unlink(missing_ok=True)
 
 
 def _table(names: Sequence[str], flagged: Flagged) -> str:
