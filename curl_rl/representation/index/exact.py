@@ -17,7 +17,7 @@ class Exact:
         # Far from the origin the differences of float32 products would be noise.
         self._centre = torch.zeros(1) if metric == "cosine" else points.double().mean(0).float()
         self._among = self.points if metric == "cosine" else points - self._centre
-        self._half_squares = None if metric == "cosine" else self._among.square().sum(1) / 2
+        self._bias = torch.zeros(1) if metric == "cosine" else self._among.square().sum(1) / -2
 
     def search(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Return the nearest points (Q, count) int64, and their cosine or distance, the nearest first.
@@ -34,9 +34,7 @@ class Exact:
 
     def _block(self, queries: Tensor, count: int, apart: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         queries = F.normalize(queries, dim=1) if self.metric == "cosine" else queries - self._centre
-        likeness = queries @ self._among.T
-        if self._half_squares is not None:
-            likeness -= self._half_squares
+        likeness = torch.addmm(self._bias, queries, self._among.T)
         if apart is not None:
             likeness[apart[0][:, None] == apart[1]] = -torch.inf
         likeness, ids = likeness.topk(count, dim=1)
