@@ -4,7 +4,17 @@ import gymnasium as gym
 
 from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import label_side
-from curl_rl.envs.registry import canonical_task, list_tasks, make_env, make_lanes, protocol, tells_state
+from curl_rl.envs.outside import offer
+from curl_rl.envs.registry import (
+    canonical_task,
+    is_discrete,
+    list_tasks,
+    make_env,
+    make_lanes,
+    protocol,
+    split_task,
+    tells_state,
+)
 from curl_rl.envs.remote import LocalEnv, RemoteEnv
 from curl_rl.envs.spaces import AgentSpaces
 
@@ -14,11 +24,14 @@ __all__ = [
     "LocalEnv",
     "RemoteEnv",
     "canonical_task",
+    "is_discrete",
     "label_side",
     "list_tasks",
     "make_env",
     "make_lanes",
+    "offer",
     "protocol",
+    "split_task",
     "tells_state",
 ]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import gymnasium as gym
 
-from curl_rl.envs import atari, console, dmc, toy
+from curl_rl.envs import atari, console, dmc, outside, toy
 from curl_rl.envs.errors import EnvError
 
 
@@ -24,6 +24,13 @@ class Suite(NamedTuple):
     measured: Callable[[str], Any] | None = None  # the dataclass of a named protocol that decides what is measured
     make_lanes: Callable[..., list[atari.AtariLane]] | None = None
     tells_state: Callable[[str], bool] = lambda _: True  # of a task's name
+    listed: bool = True  # whether it has the tasks that it lists alone; else `find` says what is one
+
+
+def _outside(suite: str, find: Callable[[str], str]) -> Suite:
+    """Return the row of a suite of environments that nobody here wrote."""
+    make = partial(outside.make_outside, suite)
+    return Suite(lambda: (), lambda name: partial(make, name), find=find, tells_state=lambda _: False, listed=False)
 
 
 SUITES: dict[str, Suite] = {
@@ -37,6 +44,8 @@ SUITES: dict[str, Suite] = {
     ),
     "dmc": Suite(lambda: dmc.TASKS, lambda task: partial(dmc.DmcEnv, task)),
     "toy": Suite(lambda: toy.TASKS, lambda task: toy.TASKS[task]),
+    "gym": _outside("gym", outside.find_gym),
+    "own": _outside("own", outside.find_own),
 }
 
 
@@ -51,15 +60,27 @@ def canonical_task(task: str) -> str:
     Raises EnvError with the nearest names for an unknown task.
     """
     suite, name = _find(task)
-    return f"{suite}/{name}"
+    return name if ":" in name and suite == "own" else f"{suite}/{name}"
+
+
+def split_task(task: str) -> tuple[str, str]:
+    """Return a task's suite and its name there: "own" of "package.module:Class", else what stands before the slash."""
+    suite, _, name = task.partition("/")
+    return ("own", task) if ":" in suite else (suite, name)
+
+
+def is_discrete(task: str) -> bool:
+    """Return whether the actions of a task outside the listed suites are one number; makes its environment once."""
+    return outside.is_discrete(*_find(task))
 
 
 def make_env(task: str, **settings: Any) -> gym.Env:
-    """Create the environment of `task`, e.g. "dmc/ball_in_cup_catch", "atari/ms_pacman" or "toy/reach".
+    """Create the environment of `task`, e.g. "dmc/ball_in_cup_catch", "atari/ms_pacman" or "gym/CarRacing-v3".
 
     All take `obs="pixels"|"state"` (Atari only pixels) and `image_size`; `dmc` also `camera`, `action_repeat` and
     `time_limit`, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label map into `info`;
-    all also `state`, which puts the simulator's quantities there, by their names (see `tells_state`).
+    these and Atari also `state`, which puts the simulator's quantities there, by their names (see `tells_state`). What
+    others take is said by `make_outside`.
     Pixels are one frame uint8: (1, 84, 84) of Atari, else (3, H, W). Raises EnvError for an unknown task, with the
     nearest names, and for settings that the environment cannot have.
     """
@@ -106,9 +127,9 @@ def protocol(task: str, **settings: Any) -> dict[str, Any]:
 
 def _find(task: str) -> tuple[str, str]:
     """Return a task's suite and its listed name there."""
-    suite, _, spelling = str(task).partition("/")
+    suite, spelling = split_task(str(task))
     name = SUITES[suite].find(spelling) if suite in SUITES else None
-    if name is None or name not in SUITES[suite].tasks():
+    if name is None or (SUITES[suite].listed and name not in SUITES[suite].tasks()):
         raise EnvError(_unknown(task))
     return suite, name
 

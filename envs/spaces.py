@@ -10,7 +10,7 @@ import numpy as np
 from curl_rl.envs.errors import EnvError
 
 CUT = "cut"  # in `info`: the steps after which an episode without an end was truncated
-_CHANNELS = (1, 3)  # grey and colour: what films and logged images can show
+CHANNELS = (1, 3, 4)  # grey, colour, and colour with one more
 
 Convert = Callable[[Any], Any]
 
@@ -28,7 +28,7 @@ class AgentSpaces(gym.Wrapper):
         super().__init__(env)
         self._declared: Any = env.observation_space
         self.observation_space, self._see = _seen(env.observation_space)
-        self.action_space, self._act = _acted(env.action_space)
+        self.action_space, self._act = check_actions(env.action_space)
         self._longest, self._age = longest, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -48,13 +48,18 @@ class AgentSpaces(gym.Wrapper):
         return self._observe(observation), reward, terminated, truncated, info
 
     def _observe(self, observation: Any) -> np.ndarray:
-        array, space = np.asarray(observation), self._declared
-        if array.shape != space.shape or array.dtype != space.dtype:
-            raise EnvError(
-                f"the environment returned an observation {array.shape} {array.dtype} and declares {space.shape} "
-                f"{space.dtype}: let its observation_space say what it returns"
-            )
-        return self._see(array)
+        return self._see(check_declared(observation, self._declared))
+
+
+def check_declared(observation: Any, space: Any) -> np.ndarray:
+    """Return an observation as an array. Raises EnvError where it is not of the space that was declared."""
+    array = np.asarray(observation)
+    if array.shape != space.shape or array.dtype != space.dtype:
+        raise EnvError(
+            f"the environment returned an observation {array.shape} {array.dtype} and declares {space.shape} "
+            f"{space.dtype}: let its observation_space say what it returns"
+        )
+    return array
 
 
 def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
@@ -69,7 +74,7 @@ def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:
                 low, high = space.low.astype(np.float32), space.high.astype(np.float32)
             return gym.spaces.Box(low, high, dtype=np.float32), _state
     raise EnvError(
-        "an agent here sees square frames uint8 from 0 to 255 of 1 or 3 channels, or vectors of floats, and the "
+        "an agent here sees square frames uint8 from 0 to 255 of 1, 3 or 4 channels, or vectors of floats, and the "
         f"environment's observations are {space}: wrap it, e.g. by gymnasium.wrappers.ResizeObservation or "
         "FlattenObservation"
     )
@@ -87,15 +92,15 @@ def _upright(shape: tuple[int, ...]) -> Convert | None:
     """Return what makes (C, H, W) of frames of a shape, None where they cannot be square frames."""
     if len(shape) == 2 and shape[0] == shape[1] > 0:
         return lambda frame: frame[None]
-    if len(shape) == 3 and shape[0] in _CHANNELS and shape[1] == shape[2] > 0:
+    if len(shape) == 3 and shape[0] in CHANNELS and shape[1] == shape[2] > 0:
         return lambda frame: frame
-    if len(shape) == 3 and shape[2] in _CHANNELS and shape[0] == shape[1] > 0:
+    if len(shape) == 3 and shape[2] in CHANNELS and shape[0] == shape[1] > 0:
         return lambda frame: frame.transpose(2, 0, 1)
     return None
 
 
-def _acted(space: gym.Space) -> tuple[gym.Space, Convert]:
-    """Return the actions that the agent has, and what makes the environment's own of one."""
+def check_actions(space: gym.Space) -> tuple[gym.Space, Convert]:
+    """Return the actions that an agent has, and what makes the environment's own of one; EnvError for other spaces."""
     if isinstance(space, gym.spaces.Discrete):
         start, kind = int(space.start), space.dtype.type
         return gym.spaces.Discrete(int(space.n)), lambda action: kind(start + int(action))

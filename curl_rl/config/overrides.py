@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from hydra.types import RunMode
 from omegaconf import BooleanNode, DictConfig, FloatNode, IntegerNode, OmegaConf, StringNode
 from omegaconf.errors import OmegaConfBaseException
 
+from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.difference import flat
 from curl_rl.config.frozen import explaining, schema
 from curl_rl.config.moved import check_moved
 from curl_rl.config.pretrained import encoder_settings
 from curl_rl.config.schema import GROUPS, Config, fitting, from_node, groups_of, to_node
-from curl_rl.envs import EnvError, canonical_task, list_tasks
+from curl_rl.envs import EnvError, canonical_task, is_discrete, list_tasks
 from curl_rl.options import Kind, idle, kinds, quoted, shown
 from curl_rl.types import ConfigError
 
@@ -203,6 +204,7 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     if len(entry_points) > 1:
         raise ConfigError(f"tasks of {' and '.join(sorted(entry_points))} cannot share a sweep: run them one by one")
     (suite,) = entry_points
+    fitting = _fitting_preset(suite, tasks, chosen)
     for key, name in ((key, name) for key, names in chosen.items() for name in names):
         if key in GROUPS:
             _register(key, name)  # a class of the user's own is known from now on
@@ -212,14 +214,32 @@ def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
         "preset": lambda o: f"preset/{suite}={o.get_value_string()}",
         "task": lambda _: f"task={','.join(tasks)}",
     }
-    return suite, [str(translated.get(o.key_or_group, lambda o: o.input_line)(o)) for o in parsed]
+    return suite, fitting + [str(translated.get(o.key_or_group, lambda o: o.input_line)(o)) for o in parsed]
+
+
+def _fitting_preset(suite: str, tasks: Sequence[str], chosen: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the choice of a preset that fits the tasks' actions, where they decide and none is named."""
+    if not (preset := suites.SUITES[suite].discrete) or "preset" in chosen:
+        return []
+    if "agent" in chosen:
+        kinds = {AGENTS[name].discrete for name in chosen["agent"]}
+    else:
+        try:
+            kinds = {is_discrete(task) for task in tasks}
+        except EnvError as error:
+            raise ConfigError(str(error)) from error
+    if len(kinds) > 1:
+        raise ConfigError("tasks of discrete and of continuous actions cannot share a sweep: run them one by one")
+    return [f"preset/{suite}={preset}"] if kinds == {True} else []
 
 
 def canonical(task: str) -> str:
     """Return the task's own name for any accepted spelling. Raises ConfigError for what is no task."""
     try:
         return canonical_task(task)
-    except EnvError:
+    except EnvError as error:
+        if suites.is_open(task):
+            raise ConfigError(str(error)) from error
         hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 

@@ -30,10 +30,23 @@ GROUPS: dict[str, Registry] = {registry.kind: registry for registry in (AGENTS, 
 
 @dataclass(frozen=True)
 class EnvConfig:
-    obs: str = option("pixels", "what the agent sees; state: the control of preset=state", one_of=("pixels", "state"))
+    obs: str = option(
+        "pixels",
+        "what the agent sees; state: the control of preset=state; render: what an environment of one's own draws",
+        one_of=("pixels", "state", "render"),
+    )
     image_size: int = option(100, "side of the rendered image, before the crop", at_least=1, at_most=1024)
     camera: int = option(0, "number of the simulator's camera", at_least=-1, at_most=1000)
     action_repeat: int = option(0, "frames that an action is held for; 0: the papers' value", at_least=0, at_most=1000)
+    key: str = option("", "which one of a Dict of observations; of gym/<id> and module:Class")
+    max_steps: int = option(
+        0,
+        "steps after which an episode of these is truncated; 0: its own limit, or 10,000",
+        at_least=0,
+        at_most=LONGEST,
+    )
+    reward_scale: float = option(1.0, "factor of the rewards that are learned from, not of returns", above=0)
+    reward_clip: float = option(0.0, "bound of such a reward once scaled; 0: none, or the protocol's", at_least=0)
     frame_stack: int = option(0, "frames in one observation; 0: the papers' value", at_least=0, at_most=64)
     protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
     timeout: float = option(
@@ -209,6 +222,8 @@ def check_capture(config: Config, device: str) -> None:
 def _check_views(config: Config) -> None:
     """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
     pixels = ENCODERS[config.encoder.name].pixels
+    if config.env.obs not in (views := suites.SUITES[suites.suite_of(config.task)].views):
+        raise ConfigError(f"env.obs={config.env.obs} cannot be had of {config.task}: set env.obs={' or '.join(views)}")
     if config.env.obs == "state":
         if pixels or (config.augmentation.name, config.objective.name) != ("none", "none"):
             raise ConfigError(
@@ -301,7 +316,7 @@ def built(node: DictConfig, root: type = Config) -> Any:
 def _resolved(config: Config) -> Config:
     """Make explicit what zeros, empty strings and `auto` leave to the task, the papers and the machine."""
     task, env, suite = config.task, config.env, suites.SUITES[suites.suite_of(config.task)]
-    fixed, pixels = _fixed(config, suite), env.obs == "pixels"
+    fixed, pixels = _fixed(config, suite), env.obs != "state"
     repeat = env.action_repeat or fixed.get("action_repeat") or suites.action_repeat(task)
     stack = env.frame_stack or fixed.get("frame_stack") or (suite.frame_stack if pixels else 1)
     # No memory for what the budget cannot fill, but always enough for a first transition.
@@ -322,7 +337,7 @@ def _resolved(config: Config) -> Config:
         augmentation=_filled(config.augmentation, suite.augmentation),
         objective=_filled(config.objective, suites.objective_defaults(task)),
         replay=dataclasses.replace(config.replay, capacity=capacity),
-        run_dir=config.run_dir or str(Path("runs") / task.replace("/", "_") / name),
+        run_dir=config.run_dir or str(Path("runs") / re.sub("[/:]", "_", task) / name),
     )
     for key, value in fixed.items():
         if getattr(resolved.env, key) != value:

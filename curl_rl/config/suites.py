@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from curl_rl.envs import split_task
+from curl_rl.options import LONGEST
 from curl_rl.types import ConfigError
 
 # Hafner et al. 2019 (PlaNet), table 1; CURL's six (Laskin et al. 2020, table 1).
@@ -77,15 +79,19 @@ class Suite(NamedTuple):
     objective: dict[str, Any] = _PLAIN  # what an objective uses where a configuration says null: the original's but W
     augmentation: dict[str, Any] = _COLOUR  # the same of an augmentation: RAD's, DrQ(eps)'s intensity of grey frames
     grey: bool = False
+    views: tuple[str, ...] = ("pixels", "state")  # what env.obs may be
+    discrete: str = ""  # the preset to start from where the actions turn out to be discrete
     scale: Scale | None = None
     budget_in_steps: bool = False  # whether budgets are told in agent steps too
 
+
+_NOT_OUTSIDE = {"key": "", "max_steps": 0}  # what environments that nobody here wrote have besides
 
 SUITES = {
     "dmc": Suite(
         title="DeepMind Control",
         settings=("obs", "image_size", "camera", "action_repeat"),
-        fixed={"protocol": ""},
+        fixed={"protocol": "", **_NOT_OUTSIDE},
         episode_frames=1000,
         action_repeat=4,
         frame_stack=3,
@@ -94,14 +100,14 @@ SUITES = {
     "toy": Suite(
         title="Toy tasks",
         settings=("obs", "image_size"),
-        fixed={"protocol": "", "camera": 0, "action_repeat": 1},
+        fixed={"protocol": "", "camera": 0, "action_repeat": 1, **_NOT_OUTSIDE},
         episode_frames=20,
         frame_stack=2,
     ),
     "atari": Suite(
         title="Atari",
         settings=("obs", "image_size", "protocol"),
-        fixed={"obs": "pixels", "camera": 0},
+        fixed={"obs": "pixels", "camera": 0, "reward_clip": 0.0, "reward_scale": 1.0, **_NOT_OUTSIDE},
         episode_frames=400,
         longest_frames=108_000,
         preset="efficient",
@@ -118,6 +124,17 @@ SUITES = {
         ),
         budget_in_steps=True,
     ),
+    "gym": Suite(  # what Gymnasium's registry or a module of the user's own has
+        title="Environments of one's own",
+        settings=("obs", "image_size", "key", "action_repeat", "max_steps"),
+        fixed={"protocol": "", "camera": 0},
+        episode_frames=100,
+        longest_frames=LONGEST,  # they have a limit of their own, or are given one
+        frame_stack=3,
+        labels="offset",
+        views=("pixels", "state", "render"),
+        discrete="rainbow",
+    ),
 }
 
 # Laskin et al. 2020, table 3; the original code leaves them to its user.
@@ -129,11 +146,19 @@ _COEFFICIENT = {"atari/pong": 0.01, "atari/boxing": 0.01, "atari/private_eye": 0
 
 def suite_of(task: str) -> str:
     """Return the suite of a task such as "dmc/cheetah_run". Raises ConfigError for a suite that is not here."""
-    suite, slash, name = task.partition("/")
-    if not slash or not name or suite not in SUITES:
-        known = " or ".join(f"{suite}/..." for suite in SUITES)
-        raise ConfigError(f"task={task!r} does not name a suite: write {known}, e.g. task=dmc/cheetah_run")
+    suite, name = split_task(task)
+    suite = "gym" if suite == "own" else suite
+    if not name or suite not in SUITES:
+        known = ", ".join(f"{suite}/..." for suite in SUITES)
+        raise ConfigError(
+            f"task={task!r} does not name a suite: write {known} or package.module:Class, e.g. task=dmc/cheetah_run"
+        )
     return suite
+
+
+def is_open(task: str) -> bool:
+    """Return whether a task is of the suite that lists none of its own."""
+    return split_task(task)[0] in ("gym", "own")
 
 
 def action_repeat(task: str) -> int:

@@ -75,6 +75,8 @@ def make_learner(config: Config, env: Environment, device: torch.device) -> Lear
         torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
         objective = make_objective(config.objective, shapes)
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
+    if len(env.observation_space.shape or ()) == 3:  # whose channels are known by now
+        augmentation.check(torch.zeros((1, *env.observation_space.shape), dtype=torch.uint8))
     seed = derive_seed(config.seed, Purpose.LOOP) + 1
     return Learner(encoder, objective, augmentation, pace=config.agent.pace, device=device, seed=seed)
 
@@ -128,5 +130,6 @@ def make_stack(config: Config) -> FrameStack:
 
 def make_rollout(config: Config, env: Environment, replay: Replay) -> Rollout:
     """Return what plays the run's training episodes and stores them."""
-    clip = make_protocol(config).get("reward_clip", np.inf)
-    return Rollout(env, make_stack(config), replay, seed=config.seed, reward_clip=clip)
+    clip = make_protocol(config).get("reward_clip") or config.env.reward_clip or np.inf
+    rewards = {"reward_scale": config.env.reward_scale, "reward_clip": clip}
+    return Rollout(env, make_stack(config), replay, seed=config.seed, **rewards)

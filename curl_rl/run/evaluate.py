@@ -59,4 +59,5 @@ def _picture(lane: Lane) -> np.ndarray:
     frame = lane.stack.frames[-1]
     if frame.ndim != 3:
         return lane.env.render()
-    return np.broadcast_to(frame.transpose(1, 2, 0), (*frame.shape[1:], 3))
+    shown = frame[:3]  # of four channels the fourth is no colour
+    return np.broadcast_to(shown.transpose(1, 2, 0), (*shown.shape[1:], 3))

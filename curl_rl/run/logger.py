@@ -81,7 +81,7 @@ class RunLogger:
     def views(self, clock: Clock, views: Mapping[str, Tensor], stack: int) -> None:
         """Show the newest frames of named batches of stacked ones (B, k*C, h, w) uint8."""
         for name, images in views.items():
-            newest = images[:, -images.shape[1] // stack :].expand(-1, 3, -1, -1)
+            newest = images[:, -(images.shape[1] // stack) :][:, :3].expand(-1, 3, -1, -1)
             self.images(clock, f"crops/{name}", image_grid(newest, 4))
 
     def video(self, clock: Clock, name: str, frames: np.ndarray, fps: float) -> None:

@@ -94,7 +94,7 @@ def record(
     holds recordings of another kind.
     """
     config, state = load_played(source) if isinstance(source, Path) else (source, None)
-    if config.env.obs != "pixels":
+    if config.env.obs == "state":
         raise ConfigError(f"{config.task} with env.obs={config.env.obs} has no images to record: set env.obs=pixels")
     epsilon = epsilon if state else 1.0
     check_folder(out)

@@ -72,15 +72,24 @@ class Lane:
 
 
 class Rollout(Lane):
-    """The lane in which a run trains: what it sees goes into the replay, its rewards clipped to +-`reward_clip`.
+    """The lane in which a run trains: what it sees goes into the replay, its rewards scaled, then clipped.
 
     Each episode has a seed of its own. An environment is exact in its seed and actions, so a checkpoint keeps those and
     not its inner state.
     """
 
-    def __init__(self, env: Environment, stack: FrameStack, replay: Replay, *, seed: int, reward_clip: float = np.inf):
+    def __init__(
+        self,
+        env: Environment,
+        stack: FrameStack,
+        replay: Replay,
+        *,
+        seed: int,
+        reward_scale: float = 1.0,
+        reward_clip: float = np.inf,
+    ):
         super().__init__(env, stack)
-        self._replay, self._seed, self._clip = replay, seed, reward_clip
+        self._replay, self._seed, self._scale, self._clip = replay, seed, reward_scale, reward_clip
 
     def begin(self, index: int) -> None:
         """Start an episode of the run, the one before it cut off where it was not over."""
@@ -89,7 +98,7 @@ class Rollout(Lane):
 
     def receive(self) -> Step:
         step = super().receive()
-        kept = float(np.clip(step.reward, -self._clip, self._clip))
+        kept = float(np.clip(step.reward * self._scale, -self._clip, self._clip))
         marks = {"life_lost": step.info.get("life_lost", False), "labels": step.info.get("labels")}
         self._replay.add(self.actions[-1], kept, step.terminated, step.truncated, step.frame, **marks)
         return step

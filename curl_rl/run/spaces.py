@@ -12,9 +12,9 @@ def seen_shape(config: Config, frames: gym.Space) -> tuple[int, ...]:
 
     Raises ConfigError where an environment shows something else than the configuration asked it for.
     """
-    size, shape = config.env.image_size, _shape(frames)
-    if shape[1:] != ((size, size) if config.env.obs == "pixels" else ()):
-        wanted = f"frames of env.image_size={size}" if config.env.obs == "pixels" else "vectors (env.obs=state)"
+    size, shape, pixels = config.env.image_size, _shape(frames), config.env.obs != "state"
+    if shape[1:] != ((size, size) if pixels else ()):
+        wanted = f"frames of env.image_size={size}" if pixels else "vectors (env.obs=state)"
         raise ConfigError(f"{config.task} gives observations {shape} where {wanted} were asked for: mend its settings")
     return (shape[0] * config.env.frame_stack, *[config.augmentation.seen_size(size) for _ in shape[1:]])
 

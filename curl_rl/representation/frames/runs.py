@@ -38,7 +38,7 @@ def read_run(run_dir: Path, *, stack: int = 0) -> Frames:
     from curl_rl.run.assembly import make_stack
 
     config = load_config(run_dir)
-    if config.env.obs != "pixels":
+    if config.env.obs == "state":
         raise ConfigError(f"{run_dir} is a run of states, and has no images: give one of pixels")
     rows = _rows(run_dir)
     if not len(rows.get("frame", ())):
