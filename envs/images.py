@@ -9,7 +9,7 @@ from curl_rl.envs.errors import EnvError
 from curl_rl.envs.spaces import CHANNELS, check_declared
 
 
-class SquareFrames(gym.ObservationWrapper):
+class SquareFrames(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """An environment of images, whose frames are (C, size, size) uint8.
 
     Images are (H, W), (H, W, C) or (C, H, W) of 1, 3 or 4 channels, of any real type. Their declared bounds become 0
@@ -18,7 +18,8 @@ class SquareFrames(gym.ObservationWrapper):
     """
 
     def __init__(self, env: gym.Env, size: int):
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, size=size)
+        gym.ObservationWrapper.__init__(self, env)
         self._declared: Any = env.observation_space
         self._axis = _channel_axis(self._declared)
         self._range = _range(self._declared)

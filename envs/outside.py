@@ -152,7 +152,8 @@ class Limit(TimeLimit):
     """Truncates episodes; where nobody asked for the limit, `told`, the last step's info says so."""
 
     def __init__(self, env: gym.Env, max_episode_steps: int, *, told: bool):
-        super().__init__(env, max_episode_steps)
+        gym.utils.RecordConstructorArgs.__init__(self, max_episode_steps=max_episode_steps, told=told)
+        TimeLimit.__init__(self, env, max_episode_steps)
         self._steps, self._told = max_episode_steps, told
 
     def step(self, action: Any):
@@ -163,11 +164,12 @@ class Limit(TimeLimit):
         return observation, reward, terminated, truncated, info
 
 
-class ActionRepeat(gym.Wrapper):
+class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """Holds an action for several steps, or to the episode's end, and adds up the rewards."""
 
     def __init__(self, env: gym.Env, count: int):
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, count=count)
+        gym.Wrapper.__init__(self, env)
         self._count = count
 
     def step(self, action: Any):
@@ -193,7 +195,7 @@ def _seen(name: str, env: gym.Env, obs: str, size: int, key: str) -> gym.Env:
                 "name it in its metadata and let its constructor take render_mode, or set env.obs=pixels or state"
             )
         return SquareFrames(AddRenderObservation(env), size)
-    env = _keyed(name, env, key)
+    env = _keyed(name, env, key) if key or obs == "pixels" else env
     return SquareFrames(env, size) if obs == "pixels" else _flat(name, env)
 
 

@@ -15,7 +15,7 @@ CHANNELS = (1, 3, 4)  # grey, colour, and colour with one more
 Convert = Callable[[Any], Any]
 
 
-class AgentSpaces(gym.Wrapper):
+class AgentSpaces(gym.Wrapper, gym.utils.RecordConstructorArgs):
     """An environment whose frames are (C, H, W) uint8 or its states (D,) float32, and whose actions are alike for all.
 
     Continuous actions are float32 in [-1, 1], one dimension each, scaled to the environment's own bounds; discrete ones
@@ -25,7 +25,8 @@ class AgentSpaces(gym.Wrapper):
     """
 
     def __init__(self, env: gym.Env, longest: int | None = None):
-        super().__init__(env)
+        gym.utils.RecordConstructorArgs.__init__(self, longest=longest)
+        gym.Wrapper.__init__(self, env)
         self._declared: Any = env.observation_space
         self.observation_space, self._see = _seen(env.observation_space)
         self.action_space, self._act = check_actions(env.action_space)
