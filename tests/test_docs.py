@@ -193,10 +193,14 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Iterator[Path]:
-    """Give an empty folder in which commands are read, with the modules that README has one write."""
+    """Give an empty folder in which commands are read, with the modules that the pages have one write."""
     monkeypatch.chdir(tmp_path)
     for title in ("Adding an objective", "Adding an agent"):
         written(title, tmp_path)
+    for name, block in zip(
+        ("maze", "worlds"), fenced((ROOT / "docs/environments.md").read_text(), "python"), strict=True
+    ):
+        (tmp_path / f"{name}.py").write_text(block)
     yield tmp_path
     for path in tmp_path.glob("*.py"):  # tests after this one have modules of these names too
         sys.modules.pop(path.stem, None)
