@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from curl_rl.envs import split_task
 from curl_rl.options import LONGEST
 from curl_rl.types import ConfigError
 
@@ -146,8 +145,9 @@ _COEFFICIENT = {"atari/pong": 0.01, "atari/boxing": 0.01, "atari/private_eye": 0
 
 def suite_of(task: str) -> str:
     """Return the suite of a task such as "dmc/cheetah_run". Raises ConfigError for a suite that is not here."""
-    suite, name = split_task(task)
-    suite = "gym" if suite == "own" else suite
+    if is_open(task):
+        return "gym"
+    suite, _, name = task.partition("/")
     if not name or suite not in SUITES:
         known = ", ".join(f"{suite}/..." for suite in SUITES)
         raise ConfigError(
@@ -158,7 +158,8 @@ def suite_of(task: str) -> str:
 
 def is_open(task: str) -> bool:
     """Return whether a task is of the suite that lists none of its own."""
-    return split_task(task)[0] in ("gym", "own")
+    suite, _, name = task.partition("/")
+    return ":" in suite or (suite in ("gym", "own") and bool(name))
 
 
 def action_repeat(task: str) -> int:

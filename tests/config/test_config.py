@@ -120,10 +120,11 @@ def test_no_memory_is_reserved_for_what_the_budget_cannot_fill():
 
 
 def test_every_preset_composes_and_records_its_name():
-    first = {"dmc": "dmc/walker_walk", "toy": "toy/reach", "atari": "atari/pong"}
+    first = {"dmc": "dmc/walker_walk", "toy": "toy/reach", "atari": "atari/pong", "gym": "gym/Pendulum-v1"}
     names = {suite: presets(suite) for suite in suites.SUITES}
     games = ["bbf", "der", "drq_eps", "efficient", "paper", "spr", "sr_spr"]
-    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": games}
+    own = ["quick", "rainbow", "state"]
+    assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": games, "gym": own}
     for suite, task in first.items():
         for name in names[suite]:
             assert compose([f"task={task}", f"preset={name}"]).preset == name
