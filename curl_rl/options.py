@@ -266,7 +266,7 @@ def _check_effect(values: Mapping[str, Any], prefix: str, field: "dataclasses.Fi
         return
     where = field.metadata["where"]
     other, _, wanted = where.partition("=")
-    mend = f"set {prefix}{where}" if wanted else f"raise {prefix}{other}"
+    mend = f"set {prefix}{where}" if wanted or isinstance(values[other], str) else f"raise {prefix}{other}"
     given, instead = f"{prefix}{field.name}={shown(values[field.name])}", f"{prefix}{other}={shown(values[other])}"
     raise ConfigError(f"{given} has no effect with {instead}: {mend}, or {prefix}{field.name}={shown(field.default)}")
 

@@ -2,6 +2,7 @@
 
 import gymnasium as gym
 
+from curl_rl.envs.distraction import INTENSITIES, check_distraction
 from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import label_side
 from curl_rl.envs.outside import offer
@@ -19,11 +20,13 @@ from curl_rl.envs.remote import LocalEnv, RemoteEnv
 from curl_rl.envs.spaces import AgentSpaces
 
 __all__ = [
+    "INTENSITIES",
     "AgentSpaces",
     "EnvError",
     "LocalEnv",
     "RemoteEnv",
     "canonical_task",
+    "check_distraction",
     "is_discrete",
     "label_side",
     "list_tasks",

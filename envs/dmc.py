@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from curl_rl.envs import gl
+from curl_rl.envs.distraction import Distraction, check_distraction
 from curl_rl.envs.errors import EnvError
 from curl_rl.envs.labels import check_labels, label_side
 
@@ -62,6 +63,10 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
     0 nothing, 1 the world (its floor and walls), else 1 + the body's index, at most 255. Tendons and skins, which
     belong to no single body, come after the last one. With `state`, `info["state"]` names the numbers of the task's own
     observations, whatever `obs` is.
+
+    With `distraction` colours, camera or background differ from episode to episode and, where `distraction_dynamic`,
+    from step to step (see `Distraction`): an episode is still what its seed and actions make it, and its states and
+    rewards are those of the plain task.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}  # noqa: RUF012 (Gymnasium declares it so)
@@ -78,10 +83,15 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         render_mode: str | None = "rgb_array",
         labels: bool = False,
         state: bool = False,
+        distraction: str = "",
+        distraction_intensity: str = "easy",
+        distraction_dynamic: bool = True,
+        distraction_split: str = "train",
     ):
         if obs not in ("pixels", "state"):
             raise EnvError(f"obs must be 'pixels' or 'state', not {obs!r}")
         check_labels(labels, obs, image_size)
+        check_distraction(distraction, obs, camera)
         if image_size < 1 or action_repeat < 1:
             raise EnvError(f"image_size ({image_size}) and action_repeat ({action_repeat}) must be at least 1")
         self._name, self._obs, self._size, self._repeat = task, obs, (image_size, image_size), action_repeat
@@ -91,6 +101,15 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         gl.choose(required=obs == "pixels")
         self._load(None)
         self._camera = self._camera_index(camera)
+        self._distraction = Distraction(
+            distraction,
+            distraction_intensity,
+            dynamic=distraction_dynamic,
+            split=distraction_split,
+            domain=TASKS[task][0],
+            camera=self._camera,
+        )
+        self._distraction.prepare(self._env.physics)
         self._renderers: dict[tuple[int, int], _Renderer] = {}
         self._ended = True
         self.metadata = {**self.metadata, "render_fps": round(1 / (self._env.control_timestep() * action_repeat))}
@@ -103,6 +122,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed, options=options)
         if seed is not None and self._name.startswith("lqr"):
             self._load(seed)  # the only domain that draws its model when it is loaded
+            self._distraction.prepare(self._env.physics)
         elif seed is not None:
             self._env.task._random = np.random.RandomState(seed)
         # Nothing of the last episode stays: the simulator clears its state with the solver's warm start, and each task
@@ -110,6 +130,7 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
         step = self._env.reset()
         for renderer in self._renderers.values():
             renderer.upload(self._env.physics)
+        self._distraction.start(self._env.physics, seed)
         self._ended = False
         return self._observe(step), self._info(step)
 
@@ -122,19 +143,22 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
             raise ValueError(f"{self._name} takes actions of shape {self._middle.shape}, not {action.shape}")
         action = self._middle + self._half * action
         step = self._env.step(action)
-        reward = float(step.reward)
-        for _ in range(self._repeat - 1):
-            if step.last():
-                break
+        reward, frames = float(step.reward), 1
+        while frames < self._repeat and not step.last():
             step = self._env.step(action)
             reward += float(step.reward)
+            frames += 1
+        self._distraction.advance(self._env.physics, frames)
         self._ended = step.last()
         terminated = self._ended and step.discount == 0
         return self._observe(step), reward, terminated, self._ended and not terminated, self._info(step)
 
     def render(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Return the camera's view (H, W, 3) uint8, `size` = (H, W) if not that of the observations."""
-        return self._renderer(size or self._size).render(self._env.physics, self._camera)
+        renderer = self._renderer(size or self._size)
+        if self._distraction.texture is not None:
+            renderer.upload_texture(self._env.physics, self._distraction.texture)
+        return renderer.render(self._env.physics, self._camera)
 
     def close(self) -> None:
         """Let go of the OpenGL context, which other environments of the process may share."""
@@ -192,8 +216,8 @@ class DmcEnv(gym.Env[np.ndarray, np.ndarray]):
     def _renderer(self, size: tuple[int, int]) -> "_Renderer":
         if size not in self._renderers:
             physics = self._env.physics
-            # Terrain lives in the context, so environments that have some cannot share one.
-            shared = physics.model.nhfield == 0
+            # Terrain and textures live in the context, so environments that change them cannot share one.
+            shared = physics.model.nhfield == 0 and self._distraction.texture is None
             renderer = _RENDERERS.get((self._name, size)) if shared else None
             if renderer is None:
                 renderer = _Renderer(physics, size)
@@ -241,6 +265,11 @@ class _Renderer:
         for index in range(physics.model.nhfield):
             with self._gl.make_current() as context:
                 context.call(self._mujoco.mjr_uploadHField, physics.model.ptr, self._context.ptr, index)
+
+    def upload_texture(self, physics: Any, texture: int) -> None:
+        """Bring a texture, as it is in the model now, to the context."""
+        with self._gl.make_current() as context:
+            context.call(self._mujoco.mjr_uploadTexture, physics.model.ptr, self._context.ptr, texture)
 
     def render(self, physics: Any, camera: int) -> np.ndarray:
         """Return a view (H, W, 3) uint8; camera -1 is the free one."""

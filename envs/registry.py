@@ -77,10 +77,10 @@ def is_discrete(task: str) -> bool:
 def make_env(task: str, **settings: Any) -> gym.Env:
     """Create the environment of `task`, e.g. "dmc/ball_in_cup_catch", "atari/ms_pacman" or "gym/CarRacing-v3".
 
-    All take `obs="pixels"|"state"` (Atari only pixels) and `image_size`; `dmc` also `camera`, `action_repeat` and
-    `time_limit`, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label map into `info`;
-    these and Atari also `state`, which puts the simulator's quantities there, by their names (see `tells_state`). What
-    others take is said by `make_outside`.
+    All take `obs="pixels"|"state"` (Atari only pixels) and `image_size`; `dmc` also `camera`, `action_repeat`,
+    `time_limit` and distractions, `atari` also `protocol`; `dmc` and `toy` also `labels`, which puts a frame's label
+    map into `info`; these and Atari also `state`, which puts the simulator's quantities there, by their names (see
+    `tells_state`). What others take is said by `make_outside`.
     Pixels are one frame uint8: (1, 84, 84) of Atari, else (3, H, W). Raises EnvError for an unknown task, with the
     nearest names, and for settings that the environment cannot have.
     """
@@ -108,7 +108,8 @@ def protocol(task: str, **settings: Any) -> dict[str, Any]:
     """Return what an environment made with these settings measures, as plain JSON values; imports no simulator.
 
     The fields of the suite's named protocol where it has such, else the suite's name and its settings, each that is
-    left out at its default. "hash" is the first 12 hex digits of the SHA-256 of the rest as JSON with sorted keys.
+    left out at its default; those of distractions only where there are some. "hash" is the first 12 hex digits of the
+    SHA-256 of the rest as JSON with sorted keys.
     Raises TypeError for a setting that the environment does not take.
     """
     suite, name = _find(task)
@@ -117,8 +118,10 @@ def protocol(task: str, **settings: Any) -> dict[str, Any]:
     if unknown := sorted(settings.keys() - known):
         raise TypeError(f"{task} takes {', '.join(known)}, not {', '.join(unknown)}")
     fields = {"name": suite, **known, **settings}
-    for unmeasured in ("render_mode", "labels", "state"):
-        fields.pop(unmeasured, None)
+    unmeasured = {"render_mode", "labels", "state"}
+    if not fields.get("distraction"):
+        unmeasured |= {name for name in fields if name.startswith("distraction")}
+    fields = {name: value for name, value in fields.items() if name not in unmeasured}
     if measured := SUITES[suite].measured:
         fields = dataclasses.asdict(measured(fields["protocol"]))
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

@@ -12,6 +12,8 @@ def add(commands: Any) -> None:
     parser.add_argument("run_dir", type=path, metavar="RUN", help="run directory")
     parser.add_argument("--episodes", type=whole(1, 10_000), help="how many (default: as the run's last evaluation)")
     parser.add_argument("--video", type=path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
+    parser.add_argument("--distraction", metavar="KINDS", help="color, camera, video:FOLDER, joined by +; or none")
+    parser.add_argument("--intensity", metavar="LEVEL", help="of the distraction: easy, medium or hard")
     parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of the episodes (default: %(default)s)")
     parser.add_argument(
         "--device", type=device, default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
@@ -23,7 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     from curl_rl.run.playing import evaluate_run
 
     wanted = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
-    for episode in (episodes := evaluate_run(*wanted)):
+    changed = {"distraction": arguments.distraction, "intensity": arguments.intensity}
+    for episode in (episodes := evaluate_run(*wanted, **changed)):
         print(f"episode {episode.index}: return {episode.score:.1f}, {episode.length} agent steps")
     scores = [episode.score for episode in episodes]
     mean = sum(scores) / len(scores)

@@ -16,7 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.frozen import explaining, frozen, schema
 from curl_rl.config.moved import check_moved
-from curl_rl.envs import EnvError, protocol
+from curl_rl.envs import INTENSITIES, EnvError, check_distraction, protocol
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
 from curl_rl.objectives import OBJECTIVES, check_needs
@@ -49,6 +49,9 @@ class EnvConfig:
     reward_clip: float = option(0.0, "bound of such a reward once scaled; 0: none, or the protocol's", at_least=0)
     frame_stack: int = option(0, "frames in one observation; 0: the papers' value", at_least=0, at_most=64)
     protocol: str = option("", "how Atari is played: atari100k, atari100k_linear or sticky; empty elsewhere")
+    distraction: str = option("", "what changes in what is seen: color, camera, video:FOLDER, joined by +; dmc only")
+    distraction_intensity: str = option("easy", "how far", one_of=tuple(INTENSITIES), where="distraction")
+    distraction_dynamic: bool = option(True, "from frame to frame, not from episode to episode", where="distraction")
     timeout: float = option(
         60.0, "seconds until a hanging render starts anew", above=0, at_most=86_400, where="overlap=true"
     )
@@ -129,6 +132,7 @@ class Config:
         _check_priorities(self)
         _check_frozen(self)
         check_capture(self, self.device)
+        _check_distraction(self.env)
         _check_views(self)
         if self.objective.coefficient:
             _check_objective(self)
@@ -217,6 +221,14 @@ def check_capture(config: Config, device: str) -> None:
         raise ConfigError(
             "agent.capture=true replays updates as CUDA graphs, and they run on the CPU here: set agent.capture=false"
         )
+
+
+def _check_distraction(env: EnvConfig) -> None:
+    """Refuse words that name no distraction, and one that nothing shows; its folder is read by the environment."""
+    try:
+        check_distraction(env.distraction, env.obs, env.camera)
+    except EnvError as error:
+        raise ConfigError(f"env.{error}") from None
 
 
 def _check_views(config: Config) -> None:

@@ -49,6 +49,7 @@ ATARI_SCORES = {
 
 _CHOICES = {"agent": "sac", "augmentation": "shift", "encoder": "strided", "objective": "curl"}
 _COLOUR = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.5}
+_DISTRACTIONS = ("distraction", "distraction_intensity", "distraction_dynamic")
 _PLAIN = {"coefficient": 1.0, "logit_scale": 1.0, "projection_dim": 0, "initial_weight": "identity"}
 
 
@@ -89,7 +90,7 @@ _NOT_OUTSIDE = {"key": "", "max_steps": 0}  # what environments that nobody here
 SUITES = {
     "dmc": Suite(
         title="DeepMind Control",
-        settings=("obs", "image_size", "camera", "action_repeat"),
+        settings=("obs", "image_size", "camera", "action_repeat", *_DISTRACTIONS),
         fixed={"protocol": "", **_NOT_OUTSIDE},
         episode_frames=1000,
         action_repeat=4,
@@ -99,14 +100,21 @@ SUITES = {
     "toy": Suite(
         title="Toy tasks",
         settings=("obs", "image_size"),
-        fixed={"protocol": "", "camera": 0, "action_repeat": 1, **_NOT_OUTSIDE},
+        fixed={"protocol": "", "camera": 0, "action_repeat": 1, "distraction": "", **_NOT_OUTSIDE},
         episode_frames=20,
         frame_stack=2,
     ),
     "atari": Suite(
         title="Atari",
         settings=("obs", "image_size", "protocol"),
-        fixed={"obs": "pixels", "camera": 0, "reward_clip": 0.0, "reward_scale": 1.0, **_NOT_OUTSIDE},
+        fixed={
+            "obs": "pixels",
+            "camera": 0,
+            "distraction": "",
+            "reward_clip": 0.0,
+            "reward_scale": 1.0,
+            **_NOT_OUTSIDE,
+        },
         episode_frames=400,
         longest_frames=108_000,
         preset="efficient",
@@ -126,7 +134,7 @@ SUITES = {
     "gym": Suite(  # what Gymnasium's registry or a module of the user's own has
         title="Environments of one's own",
         settings=("obs", "image_size", "key", "action_repeat", "max_steps"),
-        fixed={"protocol": "", "camera": 0},
+        fixed={"protocol": "", "camera": 0, "distraction": ""},
         episode_frames=100,
         longest_frames=LONGEST,  # they have a limit of their own, or are given one
         frame_stack=3,

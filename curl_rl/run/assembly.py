@@ -23,7 +23,7 @@ from curl_rl.run.pretrained import begin_from
 from curl_rl.run.rollout import FrameStack, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.spaces import count_actions, seen_shape
-from curl_rl.run.stored import env_settings, make_protocol
+from curl_rl.run.stored import env_settings, judge_settings, make_protocol
 from curl_rl.types import Agent, Environment, Shapes
 
 _LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
@@ -52,7 +52,8 @@ def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     """Create the environments that evaluate side by side: processes, or lanes where the suite has them."""
     workers = config.evaluation.workers or usable_cores()
     lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **env_settings(config))
-    return lanes or [make_environment(config, extra={}) for _ in range(min(episodes, workers))]
+    extra = judge_settings(config)
+    return lanes or [make_environment(config, extra=extra) for _ in range(min(episodes, workers))]
 
 
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:

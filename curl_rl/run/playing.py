@@ -19,14 +19,25 @@ from curl_rl.run.video import check_film, filming
 from curl_rl.types import Agent, ConfigError, Episode
 
 
-def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: int, device: str) -> list[Episode]:
+def evaluate_run(
+    run_dir: Path,
+    episodes: int | None,
+    video: Path | None,
+    seed: int,
+    device: str,
+    *,
+    distraction: str | None = None,
+    intensity: str | None = None,
+) -> list[Episode]:
     """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode.
 
-    Without a number of `episodes` it plays as many as the run's last evaluation.
+    Without a number of `episodes` it plays as many as the run's last evaluation, without a `distraction` or its
+    `intensity` under the run's own; "none" is none.
     """
     if video is not None:  # before anything is loaded or played
         check_film(video)
     config, state = load_played(run_dir)
+    config = _distracted(config, distraction, intensity)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
     chosen = choose_device(device)
     prepare_torch(config.threads)
@@ -40,6 +51,16 @@ def evaluate_run(run_dir: Path, episodes: int | None, video: Path | None, seed: 
         with filming(video, fps=15) if video is not None else nullcontext() as film:
             options: dict[str, Any] = {"epsilon": config.evaluation.epsilon, "film": film}
             return evaluate(agent, [Lane(env, make_stack(config)) for env in judges], seeds, **options)
+
+
+def _distracted(config: Config, distraction: str | None, intensity: str | None) -> Config:
+    """Return a configuration with another distraction. Raises ConfigError for a task that has none."""
+    plain = {"distraction": "", "distraction_intensity": "easy", "distraction_dynamic": True}
+    changes: dict[str, Any] = plain if distraction == "none" else {"distraction": distraction}
+    changes |= {"distraction_intensity": intensity} if intensity else {}
+    data = config.to_dict()
+    given = {name: value for name, value in changes.items() if value is not None}
+    return Config.from_dict({**data, "env": data["env"] | given})
 
 
 def load_agent(run_dir: Path, device: str) -> Agent:

@@ -66,12 +66,19 @@ def check_resumable(config: Config) -> None:
 
 def env_settings(config: Config) -> dict[str, Any]:
     """Return what an environment's constructor takes of the configuration."""
-    return {name: getattr(config.env, name) for name in suites.SUITES[suites.suite_of(config.task)].settings}
+    taken = suites.SUITES[suites.suite_of(config.task)].settings
+    plain = not config.env.distraction
+    return {name: getattr(config.env, name) for name in taken if not (plain and name.startswith("distraction"))}
+
+
+def judge_settings(config: Config) -> dict[str, Any]:
+    """Return what environments that evaluate take beside those: distractions that training does not show."""
+    return {"distraction_split": "evaluation"} if config.env.distraction else {}
 
 
 def make_protocol(config: Config) -> dict[str, Any]:
     """Return what the configured environment measures, as plain data with its `hash`."""
-    return envs.protocol(config.task, **env_settings(config))
+    return envs.protocol(config.task, **env_settings(config), **judge_settings(config))
 
 
 def identify(config: Config, begun: Mapping[str, Any] | None = None) -> dict[str, Any]:

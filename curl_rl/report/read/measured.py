@@ -1,8 +1,8 @@
 """How the runs of a section were measured, in words, and what readers must be warned of before they compare them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from curl_rl.report.read import published
 from curl_rl.report.read.sections import Section
@@ -102,7 +102,14 @@ def _seen(run: Run) -> str:
     if env.get("obs") == "state":
         return "joint positions and velocities instead of images"
     size = env.get("image_size", "unknown")
-    return f"images of {size} × {size} pixels"
+    return f"images of {size} × {size} pixels{_distracted(env)}"
+
+
+def _distracted(env: Mapping[str, Any]) -> str:
+    if not (distraction := env.get("distraction")):
+        return ""
+    moves = "changing from frame to frame" if env["distraction_dynamic"] else "changing from episode to episode"
+    return f" under {distraction} ({env['distraction_intensity']}, {moves}; evaluated on others than trained on)"
 
 
 def _action_repeat(run: Run) -> int | str:
