@@ -1,6 +1,6 @@
 """Nested settings as flat ones with dotted keys, and what differs between two of them."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from curl_rl.types import ConfigError
@@ -19,6 +19,25 @@ LOCAL = (
     "novelty",
     "pretrained.path",
 )
+# What a run may go on with otherwise than before, from a checkpoint on: nothing of which the saved state has the shape,
+# and nothing that makes earlier returns mean something else (hence not evaluation.epsilon). A group stands for all of
+# its settings.
+CHANGEABLE = (
+    "budget_frames",  # a larger one
+    "replay.capacity",  # a larger one: kept frames find their place in the wider ring
+    "batch_size",
+    "updates_per_step",
+    "agent.learning_rate",  # which the loaded optimisers are given anew
+    "agent.alpha_learning_rate",
+    "objective.coefficient",  # but from 0 or to it: then other optimisers, and another replay, hold the state
+    "evaluation.every_frames",
+    "evaluation.episodes",
+    "evaluation.final_episodes",
+    "evaluation.video",
+    "checkpoint",
+    "log",
+)
+_GROWING = ("budget_frames", "replay.capacity")
 
 
 def flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -49,6 +68,27 @@ def check_same(stored: Mapping[str, Any], given: Mapping[str, Any], holder: str,
     if changes := told(differing(stored, given)):
         lines = "".join(f"  {change}\n" for change in changes)
         raise ConfigError(f"{holder} of another configuration:\n{lines}{mend}")
+
+
+def check_goes_on(stored: Mapping[str, Any], given: Mapping[str, Any], holder: str, mend: str) -> None:
+    """Raise ConfigError, with the difference, where a run that was stored cannot go on as what is given."""
+    changes = differing(stored, given)
+    if any(not _may_change(key, *values) for key, values in changes.items()):
+        grown, others = " or ".join(_GROWING), ", ".join(key for key in CHANGEABLE if key not in _GROWING)
+        check_same(stored, given, holder, f"{mend}; what may change is a larger {grown}, and {others}")
+
+
+def _may_change(key: str, old: Any, new: Any) -> bool:
+    if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
+        return False
+    if key in _GROWING:
+        return old is not None and new is not None and new > old
+    return key != "objective.coefficient" or bool(old and new)
+
+
+def in_line(changes: Mapping[str, Sequence[Any]]) -> str:
+    """Return settings that changed as a part of a line: "budget_frames 1500 -> 2500, batch_size 8 -> 16"."""
+    return ", ".join(line.replace(": ", " ", 1) for line in told({key: (old, new) for key, (old, new) in changes.items()}))
 
 
 def told(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -51,6 +51,11 @@ def _restored(part: Any, state: Any) -> Any:
         part.copy_(state)
     elif isinstance(part, dict):
         return {name: _restored(inner, state[name]) for name, inner in part.items()}
+    elif isinstance(part, torch.optim.Optimizer):
+        rates = [group["lr"] for group in part.param_groups]
+        part.load_state_dict(state)
+        for group, rate in zip(part.param_groups, rates, strict=True):
+            group["lr"] = rate  # a setting, with which a run may go on otherwise than before
     elif hasattr(part, "load_state_dict"):
         part.load_state_dict(state)
     else:

@@ -42,7 +42,9 @@ class Sampler(Protocol):
 
     def state_dict(self) -> dict[str, Any]: ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+    def load_state_dict(self, state: Mapping[str, Any], places: np.ndarray | None = None) -> None:
+        """Take a state back. Args: places, the slot of each slot of a smaller sampler, of which the state is."""
+        ...
 
 
 class UniformSampler:
@@ -94,8 +96,8 @@ class UniformSampler:
         # The order of the list decides which slot a draw means, so a resume must keep it.
         return {"dense": torch.from_numpy(self._dense[: self._count].copy())}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        dense = state["dense"].numpy()
+    def load_state_dict(self, state: Mapping[str, Any], places: np.ndarray | None = None) -> None:
+        dense = state["dense"].numpy() if places is None else places[state["dense"].numpy()]
         self._count = len(dense)
         self._dense[: self._count] = dense
         self._place.fill(-1)
@@ -187,8 +189,11 @@ class PrioritizedSampler:
         # Inner sums follow from the leaves bit for bit.
         return {"mass": torch.from_numpy(self._tree.masses.copy()), "largest": self._largest, "updates": self._updates}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], places: np.ndarray | None = None) -> None:
         mass = state["mass"].numpy()
+        if places is not None:
+            mass = np.zeros(self.capacity)
+            mass[places] = state["mass"].numpy()
         self._tree.rebuild(mass)
         self._largest, self._updates = state["largest"], state["updates"]
         self._count = int(np.count_nonzero(mass))

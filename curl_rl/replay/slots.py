@@ -63,11 +63,11 @@ class Slots:
         if not math.isfinite(reward):
             raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
 
-    def _check_restored(self, capacity: int, written: int) -> None:
-        """Raise ValueError where the journal of a ring of this capacity has not been restored up to that slot."""
-        if capacity != self.capacity:
+    def _check_restored(self, capacity: int, first: int, written: int) -> None:
+        """Raise ValueError where a ring of this capacity does not fit, or its slots first..written are not restored."""
+        if capacity > self.capacity:
             raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
-        if self.written != written or self._restored_from > max(0, written - self.capacity):
+        if self.written != written or self._restored_from > first:
             raise ValueError(
                 f"the state needs the slots up to {written}, restored are {self._restored_from} to {self.written}; "
                 "call restore_journal() first"
@@ -113,6 +113,11 @@ class Slots:
         for name, array in self._metadata().items():
             array[slots.numpy()] = chunk[name].numpy()
         self.written = start + len(frame)
+
+    def _places(self, capacity: int) -> np.ndarray:
+        """Return where each slot of a ring of at most this one's capacity lies here, once its journal is restored."""
+        newest = self.written - 1
+        return (newest - (newest - np.arange(capacity)) % capacity) % self.capacity
 
     def _after(self, index: np.ndarray, steps: int) -> np.ndarray:
         """Return the slots (B, steps) that follow each, with what led to them."""
