@@ -16,6 +16,7 @@ from yaml import YAMLError
 from curl_rl.benchmark.board import Standing
 from curl_rl.benchmark.engines.base import Engine, Job
 from curl_rl.benchmark.schedule import Schedule
+from curl_rl.config.continuing import continued
 from curl_rl.config.difference import LOCAL, differing, told
 from curl_rl.config.overrides import canonical, compose, config_dir
 from curl_rl.config.schema import Config
@@ -188,13 +189,18 @@ def _alone(out: str) -> AbstractContextManager[None]:
 
 
 def _is_done(plan: Plan, view: Path) -> bool:
-    """Return whether a run directory has all results of this job. Raises ConfigError where it has another's."""
+    """Return whether a run directory has all results of this job. Raises ConfigError where it has another's.
+
+    Of a smaller budget it has not: the run goes on.
+    """
     if not (view / FILE).is_file() or not (run := read_run(view)).evaluations:
         return False  # nothing was measured yet: the run itself refuses what it cannot go on with
-    if changes := told(differing(load_config(view).to_dict(), plan.config.to_dict(), ignored=LOCAL)):
+    stored, budget = load_config(view), plan.config.budget_frames
+    grown = continued(stored, [f"budget_frames={budget}"]) if budget > stored.budget_frames else stored
+    if changes := told(differing(grown.to_dict(), plan.config.to_dict(), ignored=LOCAL)):
         lines = "".join(f"  {change}\n" for change in changes)
         raise ConfigError(
             f"{plan.job.run_dir} holds a run of another configuration:\n{lines}"
             "give another --out, or the overrides that it was started with"
         )
-    return run.finished
+    return run.finished and grown is stored

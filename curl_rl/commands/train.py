@@ -15,6 +15,8 @@ Train an agent, or go on with a run.
   curl-rl train                                               cartpole_swingup, made for a CPU
   curl-rl train task=dmc/cheetah_run preset=paper seed=1      the published settings
   curl-rl train run_dir=runs/x                                go on with the run in runs/x
+  curl-rl train run_dir=runs/x budget_frames=500000           the same, for longer than it was asked for
+  curl-rl train run_dir=runs/x restart=true                   begin it anew; what it held is kept in runs/x/before-1
 """
 
 
@@ -27,15 +29,17 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or show every setting."""
+    from curl_rl.run.restart import split_restart
     from curl_rl.run.stored import configure
 
+    restart, overrides = split_restart(arguments.overrides)
     if arguments.show_settings:
-        print("\n".join(describe(arguments.overrides)))
+        print("\n".join(describe(overrides)))
         return 0
-    config = configure(arguments.overrides)
+    config = configure(overrides, restart=restart)
     from curl_rl.run.trainer import train
 
-    return train(config)
+    return train(config, restart=restart)
 
 
 def describe(overrides: Sequence[str]) -> Iterator[str]:

@@ -20,8 +20,7 @@ LOCAL = (
     "pretrained.path",
 )
 # What a run may go on with otherwise than before, from a checkpoint on: nothing of which the saved state has the shape,
-# and nothing that makes earlier returns mean something else (hence not evaluation.epsilon). A group stands for all of
-# its settings.
+# and nothing that makes earlier returns mean something else (hence not evaluation.epsilon).
 CHANGEABLE = (
     "budget_frames",  # a larger one
     "replay.capacity",  # a larger one: kept frames find their place in the wider ring
@@ -34,8 +33,8 @@ CHANGEABLE = (
     "evaluation.episodes",
     "evaluation.final_episodes",
     "evaluation.video",
-    "checkpoint",
-    "log",
+    "checkpoint.*",
+    "log.*",
 )
 _GROWING = ("budget_frames", "replay.capacity")
 
@@ -79,7 +78,7 @@ def check_goes_on(stored: Mapping[str, Any], given: Mapping[str, Any], holder: s
 
 
 def _may_change(key: str, old: Any, new: Any) -> bool:
-    if key not in CHANGEABLE and key.partition(".")[0] not in CHANGEABLE:
+    if key not in CHANGEABLE and f"{key.partition('.')[0]}.*" not in CHANGEABLE:
         return False
     if key in _GROWING:
         return old is not None and new is not None and new > old
@@ -88,7 +87,8 @@ def _may_change(key: str, old: Any, new: Any) -> bool:
 
 def in_line(changes: Mapping[str, Sequence[Any]]) -> str:
     """Return settings that changed as a part of a line: "budget_frames 1500 -> 2500, batch_size 8 -> 16"."""
-    return ", ".join(line.replace(": ", " ", 1) for line in told({key: (old, new) for key, (old, new) in changes.items()}))
+    pairs = {key: (old, new) for key, (old, new) in changes.items()}
+    return ", ".join(line.replace(": ", " ", 1) for line in told(pairs))
 
 
 def told(changes: Mapping[str, tuple[Any, Any]]) -> list[str]:

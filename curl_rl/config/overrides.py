@@ -32,7 +32,7 @@ from curl_rl.envs import EnvError, canonical_task, is_discrete, list_tasks
 from curl_rl.options import Kind, idle, kinds, quoted, shown
 from curl_rl.types import ConfigError
 
-_CHOICES = ("task", "preset", *GROUPS)
+CHOICES = ("task", "preset", *GROUPS)
 _NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
 _LONGEST_NAME = 150  # of 255 bytes that file systems give a name
 
@@ -48,12 +48,7 @@ def compose(overrides: Iterable[str]) -> Config:
 
     Raises ConfigError, with the nearest names, for what no entry point, preset, option or field is called.
     """
-    parsed = _with_encoder(parse(overrides))
-    for override in parsed:
-        if override.is_sweep_override():
-            raise ConfigError(
-                f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
-            )
+    parsed = _with_encoder(parse_single(overrides))
     check_keys(parsed, _chosen(parsed))
     suite, arguments = _translated(parsed)
     return from_node(_owned(_compose(suite, arguments), arguments))
@@ -86,7 +81,7 @@ def _check_sweep(parsed: Sequence[Override]) -> None:
         swept = override.is_sweep_override()
         each.append(parse(f"{override.key_or_group}={value}" for value in _swept(override)) if swept else [override])
     first = [values[0] for values in each if values]
-    settings = [override for values in each for override in values if override.key_or_group not in _CHOICES]
+    settings = [override for values in each for override in values if override.key_or_group not in CHOICES]
     check_keys(settings, _chosen(first))
 
 
@@ -184,6 +179,17 @@ def parse(overrides: Iterable[str]) -> list[Override]:
     return parsed
 
 
+def parse_single(overrides: Iterable[str]) -> list[Override]:
+    """Do the same for one run, which takes one value of each."""
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line}: one run takes one value; python scripts/train.py --multirun takes several"
+            )
+    return parsed
+
+
 def named_values(override: Override) -> list[str]:
     """Return the values that an override names, one unless it sweeps over choices."""
     value = override.value()
@@ -198,7 +204,7 @@ def named_values(override: Override) -> list[str]:
 
 def _translated(parsed: Sequence[Override]) -> tuple[str, list[str]]:
     """Return the suite, and the overrides with `preset=x` as the suite's group; refuse unknown choices."""
-    chosen = {override.key_or_group: named_values(override) for override in parsed if override.key_or_group in _CHOICES}
+    chosen = {override.key_or_group: named_values(override) for override in parsed if override.key_or_group in CHOICES}
     tasks = [canonical(task) for task in chosen.get("task", [Config.task])]
     entry_points = {suites.suite_of(task) for task in tasks}
     if len(entry_points) > 1:
@@ -246,7 +252,7 @@ def canonical(task: str) -> str:
 
 def check_keys(parsed: Sequence[Override], base: DictConfig, root: type = Config, command: str = "train") -> None:
     """Refuse overrides of what the chosen agent, encoder, objective and the schema `root` do not have."""
-    choices = _CHOICES if root is Config else groups_of(root)
+    choices = CHOICES if root is Config else groups_of(root)
     names = {f"{group}.name" for group in choices}
     keys = flat(typing.cast(dict[str, Any], OmegaConf.to_container(base))).keys() - names
     for override in parsed:
@@ -324,7 +330,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _chosen(parsed: Iterable[Override]) -> DictConfig:
     """Return what the choices among overrides compose to without the others."""
-    choices = [override for override in parsed if override.key_or_group in _CHOICES]
+    choices = [override for override in parsed if override.key_or_group in CHOICES]
     return fitting(_compose(*_translated(choices)))
 
 

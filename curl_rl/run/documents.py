@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,7 +62,15 @@ def read_starts(run_dir: Path) -> list[dict[str, Any]]:
         return []
     if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
         raise _unreadable(path, "it lists no starts of a run", "move it away and run again")
+    if not all(map(_is_start, starts)):
+        raise _unreadable(path, "it does not tell what a start changed, and at which frame", "restore it")
     return starts
+
+
+def _is_start(start: Mapping[str, Any]) -> bool:
+    changed, frame = start.get("changed", {}), start.get("frame", 0)
+    pairs = isinstance(changed, dict) and all(isinstance(pair, list) and len(pair) == 2 for pair in changed.values())
+    return pairs and type(frame) is int
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -103,8 +112,7 @@ def read_bytes(path: Path) -> bytes:
 
 def is_begun(run_dir: Path) -> bool:
     """Return whether a directory holds anything that a run has measured or learned."""
-    checkpoints = (run_dir / "checkpoints").glob("manifest-*")
-    return any(checkpoints) or any(has_rows(run_dir / name) for name in TABLES)
+    return has_checkpoints(run_dir) or any(has_rows(run_dir / name) for name in TABLES)
 
 
 def has_rows(table: Path) -> bool:
@@ -113,6 +121,16 @@ def has_rows(table: Path) -> bool:
         return read_bytes(table).count(b"\n") > 1
     except FileNotFoundError:
         return False
+
+
+def has_checkpoints(run_dir: Path) -> bool:
+    """Return whether a directory holds a checkpoint that says of itself that it is whole."""
+    return any((run_dir / "checkpoints").glob("manifest-*"))
+
+
+def is_set_aside(path: Path) -> bool:
+    """Return whether a folder holds what a run left before it began anew in the folder around it."""
+    return bool(re.fullmatch(r"before-\d+", path.name)) and (path.parent / CONFIG).exists()
 
 
 def explain_missing(run_dir: Path) -> str:

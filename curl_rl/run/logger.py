@@ -303,7 +303,7 @@ def _kept(path: Path, columns: tuple[str, ...], mark: tuple[int, int] | None) ->
         content = b""
     if mark is None:
         if content.count(b"\n") > 1:
-            mend = "restore checkpoints/ from a copy, or give another run_dir"
+            mend = "restore checkpoints/ from a copy, or give another run_dir, or restart=true, which keeps them beside"
             raise ConfigError(f"{path} holds results, and no checkpoint goes on from them: {mend}")
         return header
     size, crc = mark
@@ -317,6 +317,25 @@ def _kept(path: Path, columns: tuple[str, ...], mark: tuple[int, int] | None) ->
         mend = "restore it from a copy, or start a new run in another run_dir"
         raise ConfigError(f"{path} is not the table that the checkpoint was saved with (it {fault}): {mend}")
     return kept
+
+
+def written_since(run_dir: Path, log: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    """Return the whole rows that a table has beyond what a logger's state knows. Raises ConfigError as a resume."""
+    kept, header = _kept(run_dir / name, COLUMNS[name], log["tables"][name]), COLUMNS[name]
+    lines = (run_dir / name).read_bytes()[len(kept) :].split(b"\n")[:-1]
+    return [dict(zip(header, line.decode(errors="replace").split(","), strict=False)) for line in lines]
+
+
+def as_written(run_dir: Path, log: Mapping[str, Any], agent_step: int) -> dict[str, Any]:
+    """Return a logger's state as if it had been taken after all that was written since, up to an agent step."""
+    tables = {}
+    for name, mark in log["tables"].items():
+        _kept(run_dir / name, COLUMNS[name], mark)
+        whole = (run_dir / name).read_bytes().rpartition(b"\n")
+        tables[name] = len(content := whole[0] + whole[1]), zlib.crc32(content)
+    files = (run_dir / "tensorboard").glob(f"{_EVENTS}*")
+    sizes = {path.name: path.stat().st_size for path in files}
+    return {"tables": tables, "tensorboard": {"last": max(log["tensorboard"]["last"], agent_step), "sizes": sizes}}
 
 
 def _cell(value: float | str) -> str:

@@ -1,13 +1,14 @@
 """Reads finished and unfinished runs back from their directories: configuration, evaluations, where they come from."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curl_rl.run.documents import TABLES, read_bytes, read_settings, read_starts
+from curl_rl.config.difference import in_line
+from curl_rl.run.documents import TABLES, is_set_aside, read_bytes, read_settings, read_starts
 from curl_rl.types import ConfigError, Origin
 
 _COUNTS = ("agent_step", "frame", "episode")
@@ -40,6 +41,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     origins: tuple[Origin, ...]  # of its rows, each once: a run resumed elsewhere has several
     command: str  # of its first start; empty where its metadata is absent
+    segments: tuple[str, ...] = ()  # how it went on otherwise: "at 1,500 frames: budget_frames 1500 -> 2500"
 
     @property
     def budget_frames(self) -> int:
@@ -68,7 +70,8 @@ class Run:
 def read_run(path: Path) -> Run:
     """Read a run directory; an `eval.csv` that is not there yet has no evaluations.
 
-    Raises ConfigError for a file that is damaged or not this version's, a repeated row, or rows of several protocols.
+    Raises ConfigError for a file that is damaged or not this version's, a repeated row, rows of several protocols, or
+    of budgets that do not grow as those of a run that went on.
     """
     try:
         config = read_settings(path)
@@ -77,7 +80,8 @@ def read_run(path: Path) -> Run:
     rows = list(_rows(path / "eval.csv"))
     origins = tuple(dict.fromkeys(Origin(*(row[name] for name in Origin._fields)) for row in rows))
     _one(path, "protocols", {origin.protocol for origin in origins})
-    _one(path, "budgets", {origin.budget for origin in origins})
+    _check_budgets(path, [row["budget"] for row in rows])
+    starts = read_starts(path)
     return Run(
         path=path,
         task=config["task"],
@@ -86,7 +90,8 @@ def read_run(path: Path) -> Run:
         config=config,
         evaluations=tuple(_evaluations(rows)),
         origins=origins,
-        command=next((str(start.get("command", "")) for start in read_starts(path)), ""),
+        command=next((str(start.get("command", "")) for start in starts), ""),
+        segments=segments_of(starts),
     )
 
 
@@ -96,11 +101,26 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder: give one that holds runs, e.g. results/dmc100k")
-        found = [path.parent for path in sorted(folder.rglob("config.json")) if (path.parent / "eval.csv").is_file()]
+        found = [path for path in folders_with("config.json", folder) if (path / "eval.csv").is_file()]
         if not found:
             raise ConfigError(f"{folder} holds no results: no folder in it has a config.json and an eval.csv")
         runs += [read_run(path) for path in found]
     return runs
+
+
+def folders_with(name: str, folder: Path) -> list[Path]:
+    """Return the folder and those below it that hold such a file, but for what runs left before they began anew."""
+    found = (path.parent for path in sorted(folder.rglob(name)))
+    return [path for path in found if path == folder or not is_set_aside(path)]
+
+
+def segments_of(starts: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return how a run went on with other settings, by its starts.
+
+    Two in a row say the same where the first was killed before its checkpoint.
+    """
+    changes = [(start.get("frame"), start["changed"]) for start in starts if start.get("changed")]
+    return tuple(dict.fromkeys(f"at {frame:,} frames: {in_line(changed)}" for frame, changed in changes))
 
 
 def newest_step(path: Path) -> int:
@@ -161,6 +181,14 @@ def _evaluations(rows: Iterable[Mapping[str, Any]]) -> Iterator[Evaluation]:
     for frame, played in sorted(by_frame.items()):
         returns = tuple(row["return"] for row in played)
         yield Evaluation(int(played[0]["agent_step"]), frame, max(row["seconds"] for row in played), returns)
+
+
+def _check_budgets(path: Path, budgets: Sequence[str]) -> None:
+    """Raise ConfigError unless rows have one budget, or larger ones as the run went on."""
+    different = list(dict.fromkeys(budgets))
+    frames = [int(number) if number.isdecimal() else -1 for number in (text.partition(" ")[0] for text in different)]
+    if sorted(set(frames)) != frames or budgets != sorted(budgets, key=different.index):
+        _one(path, "budgets", set(different))
 
 
 def _one(path: Path, kind: str, values: set[str]) -> None:

@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from curl_rl import envs
 from curl_rl.config import suites
-from curl_rl.config.difference import LOCAL, check_same, identity
-from curl_rl.config.overrides import change, compose, read_overrides
+from curl_rl.config.continuing import continued
+from curl_rl.config.difference import check_goes_on, check_same, identity
+from curl_rl.config.overrides import CHOICES, compose, read_overrides
 from curl_rl.config.schema import GROUPS, Config
 from curl_rl.options import OwnClassError
 from curl_rl.run.checkpoint import Checkpoints
@@ -18,6 +19,8 @@ from curl_rl.run.documents import check_kinds, is_begun, read_settings, read_sta
 from curl_rl.run.files import write_whole
 from curl_rl.run.pretrained import told_of
 from curl_rl.types import ConfigError
+
+Check = Callable[[Mapping[str, Any], Mapping[str, Any], str, str], None]
 
 
 def save_config(config: Config, run_dir: str | Path) -> None:
@@ -53,15 +56,17 @@ def _own_classes(settings: Mapping[str, Any]) -> str:
 
 
 def check_resumable(config: Config) -> None:
-    """Raise ConfigError where the run directory holds another configuration's run, with the difference, or no run's."""
+    """Raise ConfigError, with the difference, where the run directory holds a run that cannot go on as configured."""
     run_dir = Path(config.run_dir)
     if not (run_dir / FILE).exists():
         return
     stored = load_config(config.run_dir)
     # A run that has measured nothing has nothing to lose and claims nothing.
     if is_begun(run_dir):
-        mend = f"resume it with run_dir={config.run_dir} alone, or give another run_dir"
-        check_same(identity(stored.to_dict()), identity(config.to_dict()), f"{config.run_dir} holds a run", mend)
+        mend = (
+            f"resume it with run_dir={config.run_dir} alone, give another run_dir, or start it anew with restart=true"
+        )
+        check_goes_on(identity(stored.to_dict()), identity(config.to_dict()), f"{config.run_dir} holds a run", mend)
 
 
 def env_settings(config: Config) -> dict[str, Any]:
@@ -90,10 +95,11 @@ def identify(config: Config, begun: Mapping[str, Any] | None = None) -> dict[str
     return {**identity(config.to_dict()), "protocol": make_protocol(config)["hash"], **begun}
 
 
-def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False) -> None:
-    """Raise ConfigError, with the difference, for the state of a checkpoint of another configuration.
+def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False, check: Check = check_goes_on) -> None:
+    """Raise ConfigError, with the difference, for the state of a checkpoint that cannot go on as configured.
 
-    Args: plays, whether it is only played: the weights that it started from need not be there any more.
+    Args: plays, whether it is only played: the weights that it started from need not be there any more. check, what
+    compares the two.
     """
     stored = state.get("config", {})
     begun = {key: value for key, value in stored.items() if key == "pretrained"} if plays else None
@@ -104,7 +110,7 @@ def check_state(state: Mapping[str, Any], config: Config, *, plays: bool = False
     given = identify(config, begun)
     if {**stored, "pretrained": None} == {**given, "pretrained": None}:
         mend = "give as pretrained.path the encoder, unchanged, from which the run began"
-    check_same(stored, given, f"{place} holds checkpoints", mend)
+    check(stored, given, f"{place} holds checkpoints", mend)
 
 
 def _check_begun(config: Config) -> None:
@@ -130,20 +136,27 @@ def take_up(config: Config) -> Config:
     if not (run_dir / "checkpoints").is_dir():
         return config
     if (state := Checkpoints(run_dir / "checkpoints").load()) is not None:
-        check_state(state, config)
+        check_state(state, config, check=check_same)  # what its settings were, nothing else tells any more
         save_config(config, run_dir)
     return config
 
 
-def configure(overrides: Sequence[str]) -> Config:
-    """Return the configuration to train with: the stored one of an existing run, else the composed one.
+def configure(overrides: Sequence[str], *, restart: bool = False) -> Config:
+    """Return the configuration to train with: of a run that exists the stored one with what is named, else composed.
 
-    Overrides of where and on what a run lives (`LOCAL`) may differ from the stored; others must compose to the same.
+    Raises ConfigError where the run cannot go on so. Args: restart, whether it begins anew, which it can as anything: a
+    named task makes a command whole.
     """
     values = read_overrides(overrides)
-    run_dir = str(values.get("run_dir", ""))
-    if run_dir and (Path(run_dir) / FILE).is_file() and values.keys() <= set(LOCAL):
-        return change(load_config(run_dir), overrides)
-    config = compose(overrides)
-    check_resumable(config)
+    composed = None if values.get("run_dir") else compose(overrides)
+    run_dir = Path(composed.run_dir if composed else str(values["run_dir"]))
+    if restart:
+        whole = composed or "task" in values
+    else:  # a run that has measured nothing claims nothing
+        whole = not is_begun(run_dir) and (composed or not values.keys().isdisjoint(CHOICES))
+    if whole or not (run_dir / FILE).is_file():
+        return composed or compose(overrides)
+    config = continued(load_config(run_dir), overrides)
+    if not restart:
+        check_resumable(config)
     return config

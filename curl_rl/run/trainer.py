@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from curl_rl.config.difference import in_line
 from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
@@ -24,9 +25,10 @@ from curl_rl.run.novelty import Watched
 from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Progress, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
-from curl_rl.run.records import read_run
+from curl_rl.run.restart import set_aside
 from curl_rl.run.rollout import Lane, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.segments import begin_segment, changed_since, is_finished
 from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.threads import choose_threads
@@ -63,19 +65,25 @@ class Trainer(Kept):
     def run(self) -> int:
         """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
         state = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
+        changed = changed_since(state, self.identity) if state else {}
         if state is not None:
+            state = begin_segment(state, self.run_dir) if changed else state
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
         start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | self.threads | self.env.render_info
         start["pretrained"] = self.identity.get("pretrained")  # a hash of the weights that it started from
+        start |= {"frame": self.clock.frame, "changed": changed}
         origin = make_origin(start, protocol["hash"], budget)
         with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
+            if changed:
+                told = f"{self.run_dir} goes on at {self.clock.frame:,} frames: {in_line(changed)}"
+                print(told, file=sys.stderr)
             with self.stop.listening(), closing(Progress(budget, initial=self.clock.frame)) as self.progress:
                 self.rollout.start(state and state["episode"])
-                if state is None:
+                if state is None or changed:
                     self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
                 self._loop()
         if self.stop() and not self.finished:
@@ -214,19 +222,24 @@ class Trainer(Kept):
         self.saved = self.clock.frame, self.evaluated
 
 
-def train(config: Config) -> int:
+def train(config: Config, *, restart: bool = False) -> int:
     """Train, or go on with, the run in `config.run_dir`; return the exit status.
 
-    A finished run is left as it is. Raises ConfigError where another configuration lives there, or files that no run
-    can go on from; OSError where it cannot be written.
+    A finished run is left as it is, unless its budget has grown. Raises ConfigError where the run there cannot go on as
+    configured, or its files do not allow it; OSError where it cannot be written. Args: restart, whether to begin anew;
+    what is there is kept in a folder of its own.
     """
     with unfailing_stderr(), ExitStack() as cleanup:
-        run_dir, config = Path(config.run_dir), take_up(config)
-        if (run_dir / FILE).exists() and (run := read_run(run_dir)).finished:
-            print(f"{run_dir} is finished: {run.evaluations[-1].frame:,} frames", file=sys.stderr)
-            return 0
-        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        run_dir = Path(config.run_dir)
+        if not restart:
+            config = take_up(config)
+            if is_finished(config):
+                return 0
+            read_starts(run_dir)  # what could not be added to is refused before anything is built
         # Two that train in one directory would prune each other's checkpoints.
         refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
         cleanup.enter_context(alone(run_dir / ".lock", refusal))
-        return Trainer(config, cleanup).run()
+        trainer = Trainer(config, cleanup)
+        if restart and (place := set_aside(run_dir, config)):
+            print(f"{run_dir} begins anew; what it held is in {place}", file=sys.stderr)
+        return trainer.run()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_replay import EPISODE, Requested, Twin, assert_rows, feed, numbered, restored, small_replay
+from test_replay import EPISODE, Requested, Twin, assert_rows, feed, numbered, small_replay
 
 from curl_rl.replay.samplers import PrioritizedSampler, UniformSampler
 from curl_rl.run.checkpoint import Checkpoints
@@ -41,14 +41,13 @@ class Moved(Requested):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    stack=st.integers(1, 4),
-    n_step=st.integers(1, 4),
-    spare=st.integers(0, 20),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(0, 20)),
     wider=st.lists(st.integers(1, 30), min_size=1, max_size=2),
     padding=st.sampled_from(["repeat", "zero"]),
     episodes=st.lists(EPISODE.map(lambda drawn: (*drawn[:2], *drawn[2])), min_size=3, max_size=9),
 )
-def test_every_batch_of_a_ring_that_grew_is_the_twins(stack, n_step, spare, wider, padding, episodes):
+def test_every_batch_of_a_ring_that_grew_is_the_twins(sizes, wider, padding, episodes):
+    stack, n_step, spare = sizes
     shape = {"capacity": stack + n_step + spare, "stack": stack, "n_step": n_step, "padding": padding, "discount": 0.5}
     sampler = Moved(shape["capacity"])
     replay, twin = small_replay(sampler, **shape), GrownTwin(**shape)
@@ -69,8 +68,9 @@ def test_every_batch_of_a_ring_that_grew_is_the_twins(stack, n_step, spare, wide
         before, shape = replay, {**shape, "capacity": shape["capacity"] + more}
         twin.grow(shape["capacity"])
         sampler = Moved(shape["capacity"])
-        first = max(0, before.written - before.capacity)
-        replay = restored([(first, before.journal(0))], before.state_dict(), lambda: small_replay(sampler, **shape))
+        replay, first = small_replay(sampler, **shape), max(0, before.written - before.capacity)
+        replay.restore_journal(first, before.journal(0))
+        replay.load_state_dict(before.state_dict())
         check()
 
 

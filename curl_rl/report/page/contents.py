@@ -10,6 +10,7 @@ from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED
 from curl_rl.report.page.figures import METRIC_TITLES
 from curl_rl.report.page.tables import Cell, Table, Value, counted
 from curl_rl.report.read import published
+from curl_rl.report.read.measured import went_on
 from curl_rl.report.read.sections import Absent, Section
 
 _BOOTSTRAP = (
@@ -362,4 +363,7 @@ def runs_table(results: Results) -> Table:
         for run in results.section.runs
     )
     columns = ("Task", "Method", "Seed", "Return", "Episodes", "Frames", "Hours", "Protocol", "Commit", "Directory")
+    if any(run.segments for run in results.section.runs):
+        columns += ("Segments",)
+        rows = tuple((*row, went_on(run)) for row, run in zip(rows, results.section.runs, strict=True))
     return Table(f"{results.section.name}_runs", "Every finished run", columns, rows)

@@ -31,7 +31,7 @@ def protocol(section: Section) -> str:
 
 def warnings(section: Section) -> list[str]:
     """Return what differs where a reader would take it to be alike, or from what was published."""
-    checks = (_protocol_warning, _preset_warning, _episodes_warning, _origin_warning, _seeds_warning)
+    checks = (_protocol_warning, _preset_warning, _episodes_warning, _segments_warning, _origin_warning, _seeds_warning)
     return [warning for check in checks for warning in check(section)]
 
 
@@ -65,6 +65,17 @@ def _episodes_warning(section: Section) -> Iterator[str]:
     if len({tuple(sorted(of_method)) for of_method in counts.values()}) > 1:
         told = _by_value(section.runs, _episodes)
         yield f"Methods differ in the number of episodes of their last evaluation: {told}."
+
+
+def _segments_warning(section: Section) -> Iterator[str]:
+    for run in section.runs:
+        if run.segments:
+            yield f"{run.method} on {run.task}, seed {run.seed}, {went_on(run)}."
+
+
+def went_on(run: Run) -> str:
+    """Return how a run went on with other settings, or with a larger budget, after its start; "" where it did not."""
+    return f"went on {', then '.join(run.segments)}" if run.segments else ""
 
 
 def _origin_warning(section: Section) -> Iterator[str]:

@@ -13,7 +13,7 @@ from curl_rl.benchmark.jobs import read_jobs
 from curl_rl.config.suites import SUITES, Suite, suite_of
 from curl_rl.report.read.pooling import check
 from curl_rl.run.cells import one_line, printable
-from curl_rl.run.records import Run, find_runs, read_run
+from curl_rl.run.records import Run, find_runs, folders_with, read_run
 from curl_rl.types import ConfigError, Origin
 
 _OF_JOBS = ("exit_code", "attempts", "tail")
@@ -130,8 +130,7 @@ def _all_runs(folders: Sequence[Path]) -> list[Run]:
     """Return the runs below some folders, each once, also those that have not evaluated yet."""
     runs = {run.path.resolve(): _usable(run) for run in find_runs(folders)}
     for folder in folders:
-        for path in sorted(folder.rglob("metadata.json")):
-            place = path.parent
+        for place in folders_with("metadata.json", folder):
             if place.resolve() not in runs and (place / "config.json").is_file():
                 runs[place.resolve()] = read(place)
     return list(runs.values())
@@ -150,6 +149,7 @@ def _usable(run: Run) -> Run:
         method=one_line(run.method),
         origins=tuple(Origin(*map(one_line, origin)) for origin in run.origins),
         command=printable(run.command),
+        segments=tuple(map(one_line, run.segments)),
     )
 
 

@@ -1,0 +1,44 @@
+"""A run's stored configuration with what a command names of it: what is not named keeps its value."""
+
+from collections.abc import Sequence
+
+from curl_rl.config.difference import told
+from curl_rl.config.overrides import CHOICES, canonical, change, compose, named_values, parse_single
+from curl_rl.config.schema import GROUPS, Config
+from curl_rl.options import LONGEST, quoted
+from curl_rl.types import ConfigError
+
+
+def continued(stored: Config, overrides: Sequence[str]) -> Config:
+    """Return a stored configuration with the values that overrides name.
+
+    A replay that held all that the budget gave grows with it, unless its capacity is named. Raises ConfigError for
+    another task, preset or class than the stored ones, whose other options would not be of it.
+    """
+    parsed = parse_single(overrides)
+    chosen = {o.key_or_group: named_values(o)[0] for o in parsed if o.key_or_group in CHOICES}
+    if "task" in chosen:
+        chosen["task"] = canonical(chosen["task"])
+    own = {key: getattr(stored, key).name if key in GROUPS else getattr(stored, key) for key in chosen}
+    if other := {key: (own[key], name) for key, name in chosen.items() if name != own[key]}:
+        lines = "".join(f"  {line}\n" for line in told(other))
+        raise ConfigError(
+            f"{stored.run_dir} holds a run of another configuration:\n{lines}leave {' and '.join(other)} out, give "
+            "another run_dir, or start it anew by its whole command, task=... and all, with restart=true"
+        )
+    given = {o.key_or_group: o.input_line for o in parsed if o.key_or_group not in CHOICES}
+    config = change(stored, given.values())
+    if config.budget_frames > stored.budget_frames and "replay.capacity" not in given and _held_all(stored):
+        config = change(config, [f"replay.capacity={_most(stored)}"])
+    return config
+
+
+def _held_all(config: Config) -> bool:
+    """Return whether a replay holds as many transitions as the budget gives."""
+    return change(config, ["replay.capacity=0"]).replay.capacity == config.replay.capacity
+
+
+def _most(config: Config) -> int:
+    """Return how many transitions the preset keeps of the longest budget."""
+    choices = [f"task={quoted(config.task)}", f"preset={quoted(config.preset)}"]
+    return compose([*choices, f"budget_frames={LONGEST}"]).replay.capacity
