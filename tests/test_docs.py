@@ -28,6 +28,7 @@ from curl_rl.config.unknowns import compose_addition, compose_flagging
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.representation.probing.options import compose_probing
+from curl_rl.run.restart import split_restart
 
 README = ROOT / "README.md"
 PAGES = [README, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "results/README", "examples/README"))]
@@ -222,7 +223,7 @@ def check_command(words: list[str]) -> None:
         return
     arguments = cli._parser().parse_args(words)
     if words[0] == "train":
-        compose(text for text in arguments.overrides if not text.startswith("pretrained."))
+        compose(text for text in split_restart(arguments.overrides)[1] if not text.startswith("pretrained."))
     elif words[0] == "pretrain":
         compose_pretraining(arguments.overrides)
     elif words[0] == "probe":

@@ -63,6 +63,11 @@ class Run:
         return self.evaluations[-1].mean
 
     @property
+    def went_on(self) -> str:
+        """How it went on with a larger budget or other settings after its start; empty where it did not."""
+        return f"went on {', then '.join(self.segments)}" if self.segments else ""
+
+    @property
     def protocol(self) -> str:
         return self.origins[0].protocol
 

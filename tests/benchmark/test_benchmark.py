@@ -10,7 +10,7 @@ import pytest
 from test_schedule import FakeEngine, finish
 
 from curl_rl import cli
-from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select
+from curl_rl.benchmark.plans import _is_done, load_benchmark, make_plans, run_benchmark, select
 from curl_rl.config.overrides import compose, config_dir
 from curl_rl.config.suites import ATARI_SCORES, PLANET_SIX, SUITES, suite_of
 from curl_rl.objectives import OBJECTIVES
@@ -229,6 +229,19 @@ def test_results_of_another_configuration_stop_it_before_anything_runs(tmp_path)
     with pytest.raises(ConfigError, match=r"curl-seed2 holds a run of another configuration:\n  batch_size: 64 -> 8"):
         run_benchmark(make_plans(benchmark, ["batch_size=8"], out), engine, out, StringIO())
     assert engine.started == []
+
+
+def test_a_larger_budget_goes_on_with_what_is_there_and_a_smaller_one_is_refused(tmp_path):
+    out, benchmark = str(tmp_path / "out"), load_benchmark(toy(tmp_path))
+    for plan in make_plans(benchmark, [], out):
+        finish(plan.job, plan.config)
+    plans = make_plans(benchmark, ["budget_frames=90"], out)
+    assert [_is_done(plan, Path(plan.job.run_dir)) for plan in plans] == [False] * 4
+    finish(plans[0].job, plans[0].config)
+    assert [_is_done(plan, Path(plan.job.run_dir)) for plan in plans] == [True, False, False, False]
+    for words, line in (([], "budget_frames: 90 -> 60"), (["budget_frames=90", "batch_size=8"], "batch_size: 64 -> 8")):
+        with pytest.raises(ConfigError, match=f"holds a run of another configuration:\n  {line}\n"):
+            run_benchmark(make_plans(benchmark, words, out), FakeEngine({}), out, StringIO())
 
 
 def test_the_command_line_prints_commands_and_runs_nothing(tmp_path, capsys, monkeypatch):

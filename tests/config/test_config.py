@@ -477,7 +477,7 @@ def test_a_run_directory_alone_means_its_stored_configuration(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_more_overrides_must_compose_to_the_stored_configuration(tmp_path):
+def test_more_overrides_are_of_the_stored_configuration(tmp_path):
     overrides = [TOY, "seed=5", f"run_dir={tmp_path}"]
     save_config(compose(overrides), tmp_path)
     (tmp_path / "checkpoints").mkdir()
@@ -488,7 +488,12 @@ def test_more_overrides_must_compose_to_the_stored_configuration(tmp_path):
         configure([TOY, "seed=6", f"run_dir={tmp_path}"])
     assert "another configuration:\n  seed: 5 -> 6\n" in str(error.value)
     with pytest.raises(ConfigError, match="task: toy/reach -> dmc/cartpole_swingup"):
-        configure(["seed=5", f"run_dir={tmp_path}"])
+        configure(["task=cartpole_swingup", "seed=5", f"run_dir={tmp_path}"])
+    assert configure(["seed=5", f"run_dir={tmp_path}"]) == load_config(tmp_path)
+    more = configure(["agent.learning_rate=0.5", f"run_dir={tmp_path}"])
+    assert more == dataclasses.replace(
+        load_config(tmp_path), agent=dataclasses.replace(load_config(tmp_path).agent, learning_rate=0.5)
+    )
     with pytest.raises(ConfigError, match="device='gpu'"):
         configure([f"run_dir={tmp_path}", "device=gpu"])
     assert (tmp_path / "config.json").read_bytes() == before

@@ -253,6 +253,24 @@ def test_a_report_of_unfinished_runs_only_lists_them(tmp_path):
 # Two runs
 
 
+def test_a_run_that_went_on_is_marked_wherever_runs_are_listed(tmp_path):
+    first, second = (write_run(tmp_path, TASK, "curl", seed, RISING) for seed in (1, 2))
+    metadata = json.loads((second / "metadata.json").read_text())
+    grown = {"frame": 60_000, "changed": {"budget_frames": [60_000, 100_000]}}
+    metadata["starts"].append(grown)
+    (second / "metadata.json").write_text(json.dumps(metadata))
+    told = "went on at 60,000 frames: budget_frames 60000 -> 100000"
+    text = build_report([tmp_path], tmp_path / "out").read_text()
+    assert f"curl on {TASK}, seed 2, {told}.".replace(">", "&gt;") in text
+    with (tmp_path / "out" / "tables" / "dmc_100000_runs.csv").open(newline="") as file:
+        assert [(row["Seed"], row["Segments"]) for row in csv.DictReader(file)] == [("1", ""), ("2", told)]
+    assert f"warning: {second} {told}." in compare_runs(first, second, None).splitlines()
+    (second / "eval.csv").write_text("\n".join((second / "eval.csv").read_text().split("\n")[:-3]) + "\n")
+    build_report([tmp_path], tmp_path / "out")
+    with (tmp_path / "out" / "tables" / "without_score.csv").open(newline="") as file:
+        assert [(row["State"], row["Segments"]) for row in csv.DictReader(file)] == [("unfinished", told)]
+
+
 def test_two_runs_are_compared(tmp_path):
     better = [[value + 50 for value in returns] for returns in RISING]
     first = write_run(tmp_path, TASK, "curl", 1, RISING)

@@ -13,6 +13,7 @@ import runs
 from runs import assert_equals, assert_goes_on_to, assert_same, kill_at, manifests, rows, start, state, wait_for
 
 from curl_rl import cli
+from curl_rl.config.continuing import continued
 from curl_rl.config.overrides import compose
 from curl_rl.run import trainer
 from curl_rl.run.checkpoint import Checkpoints
@@ -23,7 +24,7 @@ from curl_rl.run.stored import configure, load_config
 from curl_rl.types import ConfigError
 
 SMALL = (
-    *runs.SMALL,
+    *(word for word in runs.SMALL if not word.startswith("budget_frames=")),
     "device=cpu",
     "threads=1",
     "env.overlap=false",
@@ -127,9 +128,9 @@ def test_a_kill_before_the_segments_first_checkpoint_loses_nothing(finished, lon
 
     place = {"_kept": "curl_rl.run.logger", "start": "curl_rl.run.rollout.Rollout"}
     place["save"] = "curl_rl.run.checkpoint.Checkpoints"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(f"{place.get(moment, 'curl_rl.run.trainer')}.{moment}", die)
-        train(f"run_dir={finished}", "budget_frames=200")
+        assert cli.main(["train", f"run_dir={finished}", "budget_frames=200"]) == 130
     if load_config(finished).budget_frames == 200:  # in force: the folder alone is enough
         assert len(evaluate_run(finished, 1, None, seed=0, device="cpu")) == 1
         assert train(f"run_dir={finished}") == 0
@@ -230,7 +231,6 @@ def test_what_cannot_change_is_refused_by_name(finished, capsys, override, line)
     assert f"{finished} holds a run of another configuration:\n" in told
     assert f"\n  {line}\n" in told
     assert "restart=true" in told
-    assert "=" in override
     assert contents(finished) == before
 
 
@@ -296,9 +296,10 @@ def test_evaluations_after_the_checkpoint_are_not_cut_by_other_settings(tmp_path
             raise KeyboardInterrupt
         saves(self)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(trainer.Trainer, "_save", die_after_the_evaluation)
-        train(*FIRST, "checkpoint.every_frames=25", f"run_dir={tmp_path}")
+        assert cli.main(["train", *FIRST, "checkpoint.every_frames=25", f"run_dir={tmp_path}"]) == 130
+    capsys.readouterr()
     assert len(rows(tmp_path)) == 2
     before = contents(tmp_path)
     assert cli.main(["train", f"run_dir={tmp_path}", "batch_size=4"]) == 2
@@ -316,19 +317,17 @@ def test_a_run_that_was_stopped_goes_on_with_other_settings(tmp_path):
         40,
         {"batch_size": [8, 4], "updates_per_step": [1, 2], "evaluation.every_frames": [50, 30]},
     )
-    assert [each.frame for each in read_run(tmp_path).evaluations] == [60, 90, 100]
-    assert state(tmp_path)["clock"] == [100, 100, 60]  # 40 frames with no update, then two of each
+    assert [each.frame for each in read_run(tmp_path).evaluations] == [40, 60, 90, 100]
+    assert state(tmp_path)["clock"] == [100, 100, 120]  # 40 frames with no update, then two of each
     assert load_config(tmp_path).batch_size == 4
 
 
 def test_a_capacity_that_was_named_or_is_the_presets_does_not_grow(tmp_path):
-    from curl_rl.config.continuing import continued
-
     paper = compose(["task=dmc/cartpole_swingup", "preset=paper", f"run_dir={tmp_path}"])
-    assert (paper.budget_frames, paper.env.action_repeat, paper.replay.capacity) == (500_000, 8, 62_500)
+    assert (paper.budget_frames, paper.env.action_repeat, paper.replay.capacity) == (100_000, 8, 12_500)
     assert continued(paper, ["budget_frames=600_000"]).replay.capacity == 75_000
     assert continued(paper, ["budget_frames=8_000_000"]).replay.capacity == 100_000  # as of a new run
-    assert continued(paper, ["budget_frames=600_000", "replay.capacity=62_500"]).replay.capacity == 62_500
+    assert continued(paper, ["budget_frames=600_000", "replay.capacity=12_500"]).replay.capacity == 12_500
     small = compose(["task=toy/reach", "budget_frames=2000", "replay.capacity=50"])
     assert continued(small, ["budget_frames=4000"]).replay.capacity == 50
     assert continued(small, ["budget_frames=4000", "replay.capacity=0"]).replay.capacity == 4000

@@ -128,6 +128,42 @@ def test_rows_of_several_protocols_are_refused(tmp_path: Path, field: str, messa
         read_run(run_dir)
 
 
+def test_budgets_that_grow_are_of_a_run_that_went_on_and_others_are_refused(tmp_path: Path):
+    run_dir = write_run(tmp_path / "run", frames=(20, 40))
+    (run_dir / "config.json").write_text(json.dumps(CONFIG | {"budget_frames": 90}))
+    go_on(run_dir, ORIGIN._replace(budget="90 frames"))
+    run = read_run(run_dir)
+    assert [origin.budget for origin in run.origins] == ["80 frames", "90 frames"]
+    assert not run.finished
+    (run_dir / "eval.csv").write_text((run_dir / "eval.csv").read_text().replace(",90 frames,", ",70 frames,"))
+    with pytest.raises(ConfigError, match=r"mixes budgets 70 frames, 80 frames: they cannot be pooled"):
+        read_run(run_dir)
+    again = ",".join(["30", "120", "15", "0", "1.0", "10", "9.0", *ORIGIN])
+    (run_dir / "eval.csv").write_text((run_dir / "eval.csv").read_text().replace(",70 f", ",90 f") + again + "\n")
+    with pytest.raises(ConfigError, match=r"mixes budgets 80 frames, 90 frames"):  # one after the other, and back
+        read_run(run_dir)
+
+
+def test_how_a_run_went_on_is_told_once(tmp_path: Path):
+    run_dir = write_run(tmp_path / "run")
+    grown = {"frame": 1500, "changed": {"budget_frames": [1500, 2500]}}
+    slower = {"frame": 1800, "changed": {"agent.learning_rate": [0.1, 0.01], "batch_size": [8, 4]}}
+    starts = [{"command": "a"}, {"frame": 9, "changed": {}}, grown, grown, slower]
+    (run_dir / "metadata.json").write_text(json.dumps({"starts": starts}))
+    assert read_run(run_dir).segments == (
+        "at 1,500 frames: budget_frames 1500 -> 2500",
+        "at 1,800 frames: agent.learning_rate 0.1 -> 0.01, batch_size 8 -> 4",
+    )
+
+
+@pytest.mark.parametrize("start", [{"changed": 3}, {"changed": {"a": 1}}, {"changed": {"a": [1]}}, {"frame": "x"}])
+def test_starts_that_tell_no_changes_are_refused(tmp_path: Path, start):
+    run_dir = write_run(tmp_path / "run")
+    (run_dir / "metadata.json").write_text(json.dumps({"starts": [start]}))
+    with pytest.raises(ConfigError, match=r"metadata.json cannot be read \(it does not tell what a start changed"):
+        read_run(run_dir)
+
+
 def test_a_resume_elsewhere_keeps_both_origins(tmp_path: Path):
     run_dir = write_run(tmp_path / "run", frames=(40,))
     elsewhere = ORIGIN._replace(commit="beef", hardware="8 x gpu")

@@ -11,7 +11,7 @@ from curl_rl.config.difference import LOCAL, differing
 from curl_rl.config.moved import MOVED
 from curl_rl.report.numbers.results import Curve, difference_of_means, spread
 from curl_rl.report.page.tables import Table, Value, counted, shown
-from curl_rl.report.read.measured import origin_parts, went_on
+from curl_rl.report.read.measured import origin_parts
 from curl_rl.report.read.sections import is_number
 from curl_rl.run.cells import one_line, printable
 from curl_rl.run.records import Run
@@ -89,7 +89,7 @@ def _warnings(first: Run, second: Run) -> Iterator[str]:
         yield f"the budgets differ, {first.budget_frames:,} and {second.budget_frames:,} frames."
     for run in (first, second):
         if run.segments:
-            yield f"{run.path} {went_on(run)}."
+            yield f"{run.path} {run.went_on}."
         if not run.finished:
             yield f"{run.path} is unfinished: {run.evaluations[-1].frame:,} of {run.budget_frames:,} frames evaluated."
 

@@ -10,7 +10,6 @@ from curl_rl.report.numbers.statistics import METRICS, SAMPLES, SEED
 from curl_rl.report.page.figures import METRIC_TITLES
 from curl_rl.report.page.tables import Cell, Table, Value, counted
 from curl_rl.report.read import published
-from curl_rl.report.read.measured import went_on
 from curl_rl.report.read.sections import Absent, Section
 
 _BOOTSTRAP = (
@@ -45,11 +44,17 @@ def blocks(results: Results) -> list[Block]:
 
 def absent_table(absent: Iterable[Absent]) -> Table:
     """Return the list of runs without a score."""
+    absent = list(absent)
+    columns = ("Task", "Method", "Seed", "State", "Frames evaluated", "Budget", "Exit code", "Attempts", "Directory")
+    rows = tuple((*run[:6], _integer(run.exit_code), _integer(run.attempts), run.path) for run in absent)
+    if any(run.went_on for run in absent):
+        columns += ("Segments",)
+        rows = tuple((*row, run.went_on) for row, run in zip(rows, absent, strict=True))
     return Table(
         "without_score",
         "Runs without a score",
-        ("Task", "Method", "Seed", "State", "Frames evaluated", "Budget", "Exit code", "Attempts", "Directory"),
-        tuple((*run[:6], _integer(run.exit_code), _integer(run.attempts), run.path) for run in absent),
+        columns,
+        rows,
         "None of them counts in any score, aggregate or curve of this report: where a run's returns are not a number, "
         "the scores of its method's other runs flatter the method.",
     )
@@ -365,5 +370,5 @@ def runs_table(results: Results) -> Table:
     columns = ("Task", "Method", "Seed", "Return", "Episodes", "Frames", "Hours", "Protocol", "Commit", "Directory")
     if any(run.segments for run in results.section.runs):
         columns += ("Segments",)
-        rows = tuple((*row, went_on(run)) for row, run in zip(rows, results.section.runs, strict=True))
+        rows = tuple((*row, run.went_on) for row, run in zip(rows, results.section.runs, strict=True))
     return Table(f"{results.section.name}_runs", "Every finished run", columns, rows)

@@ -70,12 +70,7 @@ def _episodes_warning(section: Section) -> Iterator[str]:
 def _segments_warning(section: Section) -> Iterator[str]:
     for run in section.runs:
         if run.segments:
-            yield f"{run.method} on {run.task}, seed {run.seed}, {went_on(run)}."
-
-
-def went_on(run: Run) -> str:
-    """Return how a run went on with other settings, or with a larger budget, after its start; "" where it did not."""
-    return f"went on {', then '.join(run.segments)}" if run.segments else ""
+            yield f"{run.method} on {run.task}, seed {run.seed}, {run.went_on}."
 
 
 def _origin_warning(section: Section) -> Iterator[str]:

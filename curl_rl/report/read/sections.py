@@ -95,6 +95,7 @@ class Absent(NamedTuple):
     path: str
     command: str
     tail: str
+    went_on: str = ""  # as a Run's
 
 
 def read_sections(folders: Sequence[Path]) -> tuple[list[Section], list[Absent]]:
@@ -193,6 +194,7 @@ def _of_run(run: Run, job: Mapping[str, str] | None) -> Absent:
         budget_frames=run.budget_frames,
         path=str(run.path),
         command=job["command"] or run.command,
+        went_on=run.went_on,
         **{name: job[name] for name in _OF_JOBS},
     )
 
