@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
+from curl_rl import Error
+
 if TYPE_CHECKING:  # benchmarks and reports share these words without loading torch
     import gymnasium as gym
     import numpy as np
@@ -170,5 +172,5 @@ class Environment(Protocol):
     def close(self) -> None: ...
 
 
-class ConfigError(ValueError):
+class ConfigError(Error, ValueError):
     """A setting that cannot be honoured; the message names the mend."""

@@ -19,7 +19,7 @@ from curl_rl.agents.schedule import Annealing, Exploration, Resets, check_schedu
 from curl_rl.nn.cudagraph import make_step
 from curl_rl.nn.encoders import Encoder
 from curl_rl.nn.heads import DuellingHeads
-from curl_rl.nn.networks import decayed, frozen_copy, grad_norm, move_average, random_seed
+from curl_rl.nn.networks import decayed, frozen_copy, grad_norm, move_average, random_seed, seeded
 from curl_rl.nn.remembering import Remembering
 from curl_rl.nn.returns import Returns
 from curl_rl.nn.state import Kept
@@ -149,8 +149,7 @@ class Rainbow(Kept):
     def _reset(self) -> None:
         """Start heads, objective and optimiser anew, the encoder by a share, and the target by draws of its own."""
         encoder, keep = cast(Encoder, self.target_network["encoder"]), self.config.resets.keep
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed(self.generator))
+        with seeded(random_seed(self.generator)):
             self.learner.reset(keep)
             move_average(encoder, encoder.fresh().to(self.device), 1 - keep)
             for heads in (self.heads, self.target_heads):

@@ -18,6 +18,8 @@ LOCAL = (
     "evaluation.workers",
     "novelty",
     "pretrained.path",
+    "log.wandb",
+    "log.mlflow",
 )
 # What a run may go on with otherwise than before, from a checkpoint on: nothing of which the saved state has the shape,
 # and nothing that makes earlier returns mean something else (hence not evaluation.epsilon).

@@ -90,6 +90,8 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class LogConfig:
     every_updates: int = option(100, "updates from one row of metrics to the next", at_least=1, at_most=LONGEST)
+    wandb: bool = option(False, "tell Weights & Biases too: pip install 'curl-rl[wandb]'")
+    mlflow: bool = option(False, "tell MLflow too: pip install 'curl-rl[mlflow]'")
 
 
 @dataclass(frozen=True)

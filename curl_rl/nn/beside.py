@@ -17,6 +17,7 @@ class _Task(Generic[_T]):
 
     def __init__(self, compute: Callable[[], _T]):
         self._compute, self._taken, self._done = compute, threading.Lock(), threading.Event()
+        self._crew = _second.crew
         self._error: BaseException | None = None
 
     def run(self) -> None:
@@ -34,7 +35,7 @@ class _Task(Generic[_T]):
     def value(self) -> _T:
         """Return the value; while the other crew is at it, do what else that one has to do."""
         self.run()
-        while not self._done.is_set() and _second.run_oldest():
+        while not self._done.is_set() and self._crew.run_oldest():
             pass
         self._done.wait()
         if self._error is not None:
@@ -42,7 +43,7 @@ class _Task(Generic[_T]):
         return self._value
 
 
-class _Second:
+class _Crew:
     """The second crew, led by a thread of its own, where there is one."""
 
     def __init__(self):
@@ -64,9 +65,20 @@ class _Second:
         self.tasks.clear()
 
 
+class _Second(threading.local):
+    """The second crew of each thread that computes: runs in several threads have their own."""
+
+    def __init__(self):
+        self.crew = _Crew()
+
+
+def _leave() -> None:
+    _second.crew.leave()
+
+
 _second = _Second()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_second.leave)
+    os.register_at_fork(after_in_child=_leave)
 
 
 def width(number: int) -> int:
@@ -76,17 +88,17 @@ def width(number: int) -> int:
 
 def use_threads(number: int) -> None:
     """Use so many threads: one, or from two on half of them in each crew, of an odd number one fewer."""
-    if _second.leader is not None:
-        _second.leader.shutdown()
-    each = width(number)
+    crew, each = _second.crew, width(number)
+    if crew.leader is not None:
+        crew.leader.shutdown()
     torch.set_num_threads(each)
     # A thread of Python's has a number of its own.
-    _second.leader = ThreadPoolExecutor(1, "beside", torch.set_num_threads, (each,)) if number > 1 else None
+    crew.leader = ThreadPoolExecutor(1, "beside", torch.set_num_threads, (each,)) if number > 1 else None
 
 
 def threads() -> int:
     """Return how many threads there are in both crews."""
-    return torch.get_num_threads() * (1 if _second.leader is None else 2)
+    return torch.get_num_threads() * (1 if _second.crew.leader is None else 2)
 
 
 def begin(compute: Callable[[], _T]) -> Callable[[], _T]:
@@ -95,9 +107,10 @@ def begin(compute: Callable[[], _T]) -> Callable[[], _T]:
     Whoever computes, gradients are tracked as they are now; no other mode of torch is carried over.
     """
     compute = (torch.enable_grad if torch.is_grad_enabled() else torch.no_grad)()(compute)
-    if _second.leader is None:
+    crew = _second.crew
+    if crew.leader is None:
         return compute
     task = _Task(compute)
-    _second.tasks.append(task)
-    _second.leader.submit(_second.run_oldest)
+    crew.tasks.append(task)
+    crew.leader.submit(crew.run_oldest)
     return task.value

@@ -2,7 +2,9 @@
 
 import copy
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Initialisation = Literal["orthogonal", "delta", "default"]
+_DRAWING = threading.RLock()  # held while torch's own generator is another's
 
 
 def mlp(in_dim: int, hidden_dim: int, out_dim: int, *, norm: str = "none") -> nn.Sequential:
@@ -135,6 +138,14 @@ def decayed(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]
         return [{"params": parameters, "weight_decay": 0.0}]
     weights, vectors = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
     return [{"params": weights, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's own generator inside, which is as before after; the threads of a process, which share it, wait."""
+    with _DRAWING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def random_seed(generator: torch.Generator) -> int:

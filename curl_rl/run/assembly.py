@@ -13,6 +13,7 @@ from curl_rl.config import suites
 from curl_rl.config.schema import Config, check_capture
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import Encoder, make_encoder
+from curl_rl.nn.networks import seeded
 from curl_rl.objectives import make_objective
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
@@ -58,7 +59,7 @@ def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
 
 def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
     """Build an agent and its learner for an environment's spaces, initialised from the run's seed."""
-    with torch.random.fork_rng(devices=[]):
+    with seeded(config.seed):
         learner, actions = make_learner(config, env, device), count_actions(config, env.action_space)
         seed = derive_seed(config.seed, Purpose.LOOP)
         return AGENTS[config.agent.name](config.agent, learner=learner, action_dim=actions, device=device, seed=seed)
@@ -72,8 +73,7 @@ def make_learner(config: Config, env: Environment, device: torch.device) -> Lear
     torch.manual_seed(config.seed)
     encoder, shapes = _make_encoder(config, shape, actions)
     begin_from(config, encoder)
-    with torch.random.fork_rng(devices=[]):  # the control's heads start as those beside any objective
-        torch.manual_seed(derive_seed(config.seed, Purpose.OBJECTIVE))
+    with seeded(derive_seed(config.seed, Purpose.OBJECTIVE)):  # the control's heads start as those beside any objective
         objective = make_objective(config.objective, shapes)
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
     if len(env.observation_space.shape or ()) == 3:  # whose channels are known by now

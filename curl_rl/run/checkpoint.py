@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from curl_rl import Error
 from curl_rl.run.files import WriteError, replacing, write_whole, writing
 from curl_rl.run.manifest import BrokenError, Chunk, Manifest, OtherVersionError, read_manifest, read_tensors, verify
 
@@ -18,7 +19,7 @@ _LASTING = ("manifest-", "state-", "journal-")
 _PREFIXES = (*_LASTING, "tmp-")
 
 
-class CheckpointError(OSError):
+class CheckpointError(Error, OSError):
     """A checkpoint that cannot be written or read; the message names the mend."""
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from curl_rl import Error
 
-class WriteError(OSError):
+
+class WriteError(Error, OSError):
     """A file that cannot be written; the message names the mend."""
 
 

@@ -9,14 +9,18 @@ from typing import Any
 
 
 class StopRequest:
-    """Whether a stop was asked for: the first SIGINT or SIGTERM is a request; a second one acts at once."""
+    """Whether a stop was asked for: the first SIGINT or SIGTERM is a request; a second one acts at once.
+
+    So is an exception of what the run tells its rows to, which is kept to be raised once the run has stopped.
+    """
 
     def __init__(self, answer: str = "") -> None:
         self.signal = 0
+        self.error: BaseException | None = None
         self._answer = answer  # what the first signal prints at once
 
     def __call__(self) -> bool:
-        return self.signal != 0
+        return self.signal != 0 or self.error is not None
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -17,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from curl_rl import Error
 from curl_rl.run.documents import read_bytes
 from curl_rl.run.files import WriteError, write_whole, writing
+from curl_rl.run.trackers import Audience
 from curl_rl.run.video import check_frames
 from curl_rl.types import Clock, ConfigError, Episode, Origin
 
@@ -34,9 +36,9 @@ class RunLogger:
     """Write `eval.csv`, `train.csv` and TensorBoard events of one run.
 
     Rows of evaluations end with their `origin`. `resume` is the state at the save from which the run goes on: what was
-    written after it is cut off. `tables` are those that there shall be. TensorBoard's axis is agent_step. ConfigError,
-    with nothing changed, for tables that are not those of the state, or hold rows where there is none; WriteError on a
-    full disk.
+    written after it is cut off. `tables` are those that there shall be. `audience` is told every row too, of an
+    evaluation the means. TensorBoard's axis is agent_step. ConfigError, with nothing changed, for tables that are not
+    those of the state, or hold rows where there is none; WriteError on a full disk.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class RunLogger:
         *,
         resume: Mapping[str, Any] | None = None,
         tables: Sequence[str] = tuple(COLUMNS),
+        audience: Audience | None = None,
     ):
-        self._origin = origin
+        self._origin, self._audience = origin, audience or Audience()
         with writing(run_dir):
             run_dir.mkdir(parents=True, exist_ok=True)
         marks = dict.fromkeys(tables) if resume is None else resume["tables"]
@@ -60,12 +63,14 @@ class RunLogger:
     def state_dict(self) -> dict[str, Any]:
         """Return how much has been written, and the checksum of each table."""
         tables = {name: (table.size, table.crc) for name, table in self._tables.items()}
-        return {"tables": tables, "tensorboard": self._events.state_dict()}
+        told = {"trackers": self._audience.state_dict()}
+        return {"tables": tables, "tensorboard": self._events.state_dict(), **told}
 
     def scalars(self, clock: Clock, values: Mapping[str, float]) -> None:
         """Write one row and one TensorBoard scalar for each value."""
         self._tables["train.csv"].append((*clock, name, float(value)) for name, value in values.items())
         self._events.scalars(clock, values)
+        self._audience.scalars(clock, values)
 
     def evaluation(self, clock: Clock, episodes: Sequence[Episode], seconds: float) -> None:
         """Write one row for each of at least one episodes; `seconds` stands in every row."""
@@ -73,6 +78,7 @@ class RunLogger:
         self._tables["eval.csv"].append(rows)
         means = {"eval/return": fmean(e.score for e in episodes), "eval/length": fmean(e.length for e in episodes)}
         self._events.scalars(clock, means)
+        self._audience.scalars(clock, means)
 
     def images(self, clock: Clock, name: str, grid: Tensor) -> None:
         """Show one image (3, H, W) uint8."""
@@ -102,8 +108,10 @@ class RunLogger:
             file.flush()
 
     def close(self) -> None:
+        """Close every file; raises what the audience has raised."""
         for file in (*self._tables.values(), self._events):
             file.close()
+        self._audience.close()
 
 
 class _File:
@@ -226,6 +234,10 @@ class _Events(_File):
         self._record_writer.write(event.SerializeToString())
 
 
+class NonFiniteError(Error, FloatingPointError):
+    """A metric that is NaN or infinite; the message names the mend."""
+
+
 class MetricMeans:
     """Average metrics on their device; only `peek` and `take` wait for it."""
 
@@ -273,10 +285,10 @@ def raise_on_nonfinite(
     clock: Clock,
     mend: str = "agent.learning_rate or agent.precision=float32 in a new run_dir",
 ) -> None:
-    """Raise FloatingPointError naming every mean that is NaN or infinite; call it before a checkpoint is written."""
+    """Raise NonFiniteError naming every mean that is NaN or infinite; call it before a checkpoint is written."""
     bad = ", ".join(f"{name} is {value}" for name, value in means.items() if not math.isfinite(value))
     if bad:
-        raise FloatingPointError(
+        raise NonFiniteError(
             f"{bad} at agent step {clock.agent_step} (frame {clock.frame}, update {clock.update}); no checkpoint "
             f"was written of this. Try a lower {mend}"
         )

@@ -13,6 +13,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config.schema import Config
 from curl_rl.nn.augmentations import Averaging
 from curl_rl.nn.encoders import Encoder, make_encoder
+from curl_rl.nn.networks import seeded
 from curl_rl.objectives import OBJECTIVES
 from curl_rl.replay.samplers import SAMPLERS, Sampler
 from curl_rl.run.machine import free_main_memory
@@ -82,7 +83,7 @@ def check_batch(config: Config, layout: Mapping[str, Any], seen: tuple[int, ...]
     observations = config.batch_size * config.env.frame_stack * (max(averaged.k, 1) + max(averaged.m, 1) + horizon)
     # As sampled, as augmented, and as the float32 that encoders read.
     needed = observations * math.prod(layout["obs_shape"]) * (2 * layout["obs_dtype"].itemsize + 4)
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with seeded(0), torch.device("meta"):
         layers = make_encoder(config.encoder, seen).convs
         needed += predict_activation_bytes(layers, torch.empty(config.batch_size, *seen))
     mend = (

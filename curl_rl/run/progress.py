@@ -11,15 +11,27 @@ _WARM_UP, _SAMPLE = 5, 30  # agent steps with updates: those that allocate and c
 
 
 class Progress:
-    """Show return, speed and time left: a bar on a terminal, else a line at once and every half minute."""
+    """Show return, speed and time left: a bar on a terminal or in a notebook, else a line now and every half minute.
 
-    def __init__(self, total: int, *, initial: int = 0, unit: str = "frame", stream: TextIO | None = None):
+    One that is `quiet` shows nothing.
+    """
+
+    def __init__(
+        self, total: int, *, initial: int = 0, unit: str = "frame", stream: TextIO | None = None, quiet: bool = False
+    ):
         self._total, self._done, self._unit = total, initial, unit
         self._stream = stream or sys.stderr
         self._return: float | None = None
+        self._quiet = quiet
         self._printed = (time.monotonic(), initial)
         self._bar: Any = None
-        if self._stream.isatty():
+        if quiet:
+            return
+        if _in_notebook():
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, initial=initial, unit=unit)
+        elif self._stream.isatty():
             from tqdm import tqdm
 
             shape = _shape(self._stream)
@@ -37,11 +49,13 @@ class Progress:
             if episode_return is not None:
                 self._bar.set_postfix_str(f"return {episode_return:.1f}", refresh=False)
             self._bar.update(new)
-        elif time.monotonic() - self._printed[0] >= _PLAIN_SECONDS:
+        elif not self._quiet and time.monotonic() - self._printed[0] >= _PLAIN_SECONDS:
             self._print_line()
 
     def note(self, text: str) -> None:
         """Print a line without breaking the bar."""
+        if self._quiet:
+            return
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
@@ -50,7 +64,7 @@ class Progress:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        elif self._done != self._printed[1]:
+        elif not self._quiet and self._done != self._printed[1]:
             self._print_line()
 
     def _print_line(self) -> None:
@@ -102,6 +116,11 @@ class Forecast:
             f"about {_span(each * left)} for the {self._repeat * left:,} frames left, on {self._where} "
             f"({1000 * each:.0f} ms an agent step with its updates{without}); evaluations come on top"
         )
+
+
+def _in_notebook() -> bool:
+    kernel = sys.modules.get("ipykernel.kernelapp")  # loaded before any cell, where there is one
+    return kernel is not None and kernel.IPKernelApp.initialized()
 
 
 def _span(seconds: float) -> str:

@@ -23,11 +23,14 @@ _PACKAGES = ("curl-rl", "torch", "numpy", "gymnasium", "dm-control", "mujoco", "
 _SOURCES = ("curl_rl", "envs", "configs", "pyproject.toml")  # results written into a checkout change no result
 
 
-def surroundings() -> dict[str, Any]:
-    """Return when, where, with what and how this process was started."""
+def surroundings(command: str = "") -> dict[str, Any]:
+    """Return when, where, with what and how this process was started.
+
+    Args: command, that does this again where this process's own command line would not.
+    """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": _command(),
+        "command": command or _command(),
         "versions": {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),

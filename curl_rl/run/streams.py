@@ -1,10 +1,14 @@
 """Standard error that cannot end what writes to it, whatever becomes of it, and standard output that says its name."""
 
+import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO
+
+_CHANGING = threading.RLock()  # held by whoever changes standard error, which all threads share
 
 
 class _Guarded:
@@ -46,19 +50,32 @@ class _Unfailing(_Guarded):
 @contextmanager
 def unfailing_stderr() -> Iterator[None]:
     """Make standard error one that never raises, whatever becomes of it; nested, the outer one does."""
-    if isinstance(sys.stderr, _Unfailing):
-        yield
-        return
-    if sys.stderr is not None:
-        with redirect_stderr(_Unfailing(sys.stderr)):  # pyright: ignore[reportArgumentType]
+    with ExitStack() as changed:
+        with _CHANGING:
+            if sys.stderr is None:
+                changed.enter_context(redirect_stderr(changed.enter_context(_nowhere())))
+            elif not isinstance(sys.stderr, _Unfailing):
+                changed.enter_context(redirect_stderr(_Unfailing(sys.stderr)))  # pyright: ignore[reportArgumentType]
+        try:
             yield
-        return
-    # Closed before this process began: the next file that anything opens would become the place of its messages.
+        finally:
+            with _CHANGING:
+                changed.close()
+
+
+def _nowhere() -> TextIO:
+    """Return what stands for a standard error that was closed before this process began."""
     try:
         os.fstat(2)
     except OSError:
-        _silence(2)
-    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stderr(nowhere):
+        _silence(2)  # or the next file that anything opens would become the place of its messages
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Let nothing be written to standard error; other threads wait with what would change it too."""
+    with _CHANGING, redirect_stderr(io.StringIO()):
         yield
 
 

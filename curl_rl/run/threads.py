@@ -1,8 +1,6 @@
 """How many CPU threads an update runs on: measured before a run, because neither cores nor arithmetic tell."""
 
-import contextlib
 import dataclasses
-import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +16,7 @@ from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_replay
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.rollout import random_action
+from curl_rl.run.streams import silent_stderr
 from curl_rl.types import Environment
 
 ROUNDS, STEPS, PATIENCE = 5, 2, 15.0  # seconds, after which a round is the last
@@ -76,7 +75,7 @@ def _stepping(config: Config, env: Environment) -> Callable[[], None]:
     least = config.env.frame_stack + config.agent.n_step + config.horizon
     small = dataclasses.replace(config.replay, capacity=4 * config.batch_size + least)
     config = dataclasses.replace(config, replay=small)
-    with contextlib.redirect_stderr(io.StringIO()):  # the run's own replay tells its size
+    with silent_stderr():  # the run's own replay tells its size
         replay = make_replay(config, env, torch.device("cpu"))
     agent, rng = make_agent(config, env, torch.device("cpu")), np.random.default_rng(0)
     fill(replay, env, config.replay.capacity)

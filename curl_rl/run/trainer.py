@@ -14,16 +14,17 @@ from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
+from curl_rl.run.caller import COMMAND_LINE, Caller
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
 from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.locks import alone
-from curl_rl.run.logger import MetricMeans, RunLogger, raise_on_nonfinite
+from curl_rl.run.logger import MetricMeans, raise_on_nonfinite
 from curl_rl.run.novelty import Watched
 from curl_rl.run.pretrained import check_frozen
-from curl_rl.run.progress import Forecast, Progress, Stopwatch
+from curl_rl.run.progress import Forecast, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.restart import set_aside
 from curl_rl.run.rollout import Lane, random_action
@@ -43,7 +44,7 @@ class Trainer(Kept):
 
     kept = ("agent", "replay", "means", "evaluated")
 
-    def __init__(self, config: Config, cleanup: ExitStack):
+    def __init__(self, config: Config, cleanup: ExitStack, caller: Caller = COMMAND_LINE):
         self.run_dir, self.device = Path(config.run_dir), choose_device(config.device)
         prepare_torch(config.threads)  # before an environment that renders here
         self.env = make_environment(config)
@@ -60,7 +61,7 @@ class Trainer(Kept):
         self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, at its own
         self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
         self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
-        self.stop = StopRequest("stopping after this step; once more stops at once")
+        self.caller, self.stop = caller, StopRequest("stopping after this step; once more stops at once")
 
     def run(self) -> int:
         """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
@@ -71,17 +72,17 @@ class Trainer(Kept):
             self.load_state_dict(state)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
-        start = surroundings() | {"seed": self.config.seed, "protocol": protocol} | self.threads | self.env.render_info
-        start["pretrained"] = self.identity.get("pretrained")  # a hash of the weights that it started from
+        start = surroundings(self.caller.command) | self.threads | self.env.render_info
+        start |= {"seed": self.config.seed, "protocol": protocol, "pretrained": self.identity.get("pretrained")}
         start |= {"frame": self.clock.frame, "changed": changed}
         origin = make_origin(start, protocol["hash"], budget)
-        with closing(RunLogger(self.run_dir, origin, resume=state and state["log"])) as self.logger:
+        with closing(self.caller.open_logger(self.config, origin, state and state["log"], self.stop)) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
             if changed:
                 told = f"{self.run_dir} goes on at {self.clock.frame:,} frames: {in_line(changed)}"
                 print(told, file=sys.stderr)
-            with self.stop.listening(), closing(Progress(budget, initial=self.clock.frame)) as self.progress:
+            with self.stop.listening(), closing(self.caller.show(budget, self.clock.frame)) as self.progress:
                 self.rollout.start(state and state["episode"])
                 if state is None or changed:
                     self._save()  # before any row: where there are rows, there is a checkpoint that they go on from
@@ -222,7 +223,7 @@ class Trainer(Kept):
         self.saved = self.clock.frame, self.evaluated
 
 
-def train(config: Config, *, restart: bool = False) -> int:
+def train(config: Config, caller: Caller = COMMAND_LINE, *, restart: bool = False) -> int:
     """Train, or go on with, the run in `config.run_dir`; return the exit status.
 
     A finished run is left as it is, unless its budget has grown. Raises ConfigError where the run there cannot go on as
@@ -239,7 +240,7 @@ def train(config: Config, *, restart: bool = False) -> int:
         # Two that train in one directory would prune each other's checkpoints.
         refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
         cleanup.enter_context(alone(run_dir / ".lock", refusal))
-        trainer = Trainer(config, cleanup)
+        trainer = Trainer(config, cleanup, caller)
         if restart and (place := set_aside(run_dir, config)):
             print(f"{run_dir} begins anew; what it held is in {place}", file=sys.stderr)
         return trainer.run()

@@ -102,7 +102,7 @@ def test_nothing_is_held_of_what_was_asked_for():
     values = [begin(tensor.sum) for _ in range(20)]
     assert [float(value()) for value in values] == [3.0] * 20
     use_threads(1)  # waits for the crew
-    assert not crews._second.tasks
+    assert not crews._second.crew.tasks
     told = weakref.ref(tensor)
     del tensor, values
     gc.collect()
@@ -172,7 +172,7 @@ def test_only_networks_that_keep_nothing_are_begun_early(held):
     counting, stack = Counting(encoder_config("small"), (9, 20, 20)), tiny_encoder()
     for encoder, begun in ((counting, 0), (stack, 1)):
         online = Remembering(encoder).begin(frames[0])
-        assert len(crews._second.tasks) == begun
+        assert len(crews._second.crew.tasks) == begun
         online(frames[0])
         online.begin(frames[1])  # never read
     held.leave.set()
