@@ -31,6 +31,7 @@ def offer(name: str, maker: Maker) -> str:
     if not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
         raise EnvError(f"{name!r} cannot name an environment: use letters, digits, '-', '_' and '.'")
     _OFFERED[name] = maker
+    is_discrete.cache_clear()  # another one had that name, perhaps
     return f"own/{name}"
 
 
