@@ -17,7 +17,6 @@ import numpy as np
 
 from curl_rl.config.difference import LOCAL
 from curl_rl.config.schema import Config
-from curl_rl.config.suites import is_open
 from curl_rl.envs import EnvError, offer
 from curl_rl.options import quoted, shown
 from curl_rl.representation.export import ExportedEncoder, export_run, load_encoder
@@ -246,11 +245,9 @@ def _word(key: str, value: Any) -> str:
 
 def _check_thread(config: Config) -> None:
     """Raise ConfigError for a simulator that would draw in a thread of its own: OpenGL's contexts are of one thread."""
-    if threading.current_thread() is not threading.main_thread() and not config.env.overlap:
-        if not (is_open(config.task) or config.task.startswith("toy/") or config.env.obs == "state"):
-            raise ConfigError(
-                f"env.overlap=false draws {config.task} in this thread: leave it out, or train in the main"
-            )
+    draws = config.task.startswith("dmc/") and config.env.obs != "state" and not config.env.overlap
+    if draws and threading.current_thread() is not threading.main_thread():
+        raise ConfigError(f"env.overlap=false draws {config.task} in this thread: set env.overlap=true")
 
 
 def _command(given: Mapping[str, Any], config: Config) -> str:
