@@ -298,6 +298,19 @@ def test_the_encoders_page_is_followed_literally(folder):
     executed(block.replace("agent.learn(200)", "agent.learn(110)"))
 
 
+@pytest.mark.slow
+def test_the_page_of_python_is_followed_literally(folder):
+    blocks = fenced((ROOT / "docs" / "python.md").read_text(), "python")
+    ends = ("assert run.finished", 'assert Path("enc", "model.safetensors").exists()', "assert run.finished")
+    ends += (
+        'assert not curl_rl.load_run("runs/thread").finished',
+        'assert "did you mean agent.learning_rate" in str(told)',
+    )
+    blocks[-1] = blocks[-1].replace("print(error)", "told = error")
+    for block, end in zip(blocks, ends, strict=True):
+        executed(f"from pathlib import Path\n{block}{end}\n")
+
+
 # The story at a small size: its agent acts at random, and no picture has the number that was asked for.
 SMALL_STORY = {
     "budget_frames=100000": "budget_frames=3000 random_steps=370 evaluation.every_frames=3000 evaluation.episodes=1",

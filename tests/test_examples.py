@@ -13,6 +13,7 @@ EXAMPLES = {
     "train.py": r"(frame \d+: mean return -?\d+\.\d\d over 20 episodes\n){3}",
     "own_objective.py": r"(update \d+: error of the action \d\.\d{3}\n){3,}",
     "own_encoder.py": "",
+    "search_optuna.py": r"best of 3: trial [012], \{'agent.learning_rate': 0\.\d+\}, mean return \d+\.\d\d",
     "encoder_into_sb3.py": r"learned on 50 features\n",
     "encoder_into_cleanrl.py": r"learned from \d\d episodes, mean return 0\.\d\d",
     "simclr_v2.py": r"teacher: accuracy 0\.[5-9].*\nstudent: accuracy 0\.[5-9]",
@@ -27,13 +28,37 @@ def test_every_example_is_run_and_listed():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs(name: str, tmp_path: Path):
-    if "sb3" in name:
-        pytest.importorskip("stable_baselines3")
+    needed = {"encoder_into_sb3.py": "stable_baselines3", "search_optuna.py": "optuna"}
+    if name in needed:
+        pytest.importorskip(needed[name])
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, ROOT / "examples" / name]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(EXAMPLES[name], done.stdout), done.stdout
+    if name == "search_optuna.py":
+        assert len(list((tmp_path / "runs" / "optuna").glob("trial*/eval.csv"))) == 3
+        return
     (run_dir,) = (tmp_path / "runs").iterdir()
     table = "clf_s/training/train.csv" if name == "simclr_v2.py" else "eval.csv"
     assert (run_dir / table).read_text().count("\n") > 1
+
+
+def test_the_notebook_runs_and_holds_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    notebook = nbformat.read(ROOT / "examples" / "curl_rl.ipynb", as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
+    results = [
+        output["data"]["text/plain"]
+        for cell in cells
+        for output in cell.outputs
+        if output.output_type == "execute_result"
+    ]
+    assert results[0].count("(") == 3
+    assert results[1].count("Episode(index=") == 3
+    assert results[-1] == "torch.Size([1, 50])"
+    assert (tmp_path / "enc" / "model.safetensors").exists()

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -88,7 +89,7 @@ class Wandb:
 
     def __init__(self, config: Config, known: str):
         wandb = _imported("wandb")
-        self.id = known or wandb.util.generate_id()
+        self.id = known or secrets.token_hex(4)
         options = {"project": os.environ.get("WANDB_PROJECT", _PROJECT), "name": Path(config.run_dir).name}
         options["dir"] = os.environ.get("WANDB_DIR", config.run_dir)
         settings = wandb.Settings(console="off")  # it would take the place of standard error, which a run guards

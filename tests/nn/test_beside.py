@@ -207,3 +207,20 @@ def test_gradients_of_whole_images_are_the_same_in_two_crews(name, bf16):
         found.append([features, *(parameter.grad for parameter in encoder.parameters())])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
     assert all(gradient.any() for gradient in found[0])
+
+
+def test_each_thread_has_a_crew_of_its_own():
+    use_threads(2)
+    found: dict[str, Any] = {}
+
+    def work() -> None:
+        found["before"] = crews._second.crew.leader
+        use_threads(1)
+        found["value"] = begin(here)()
+
+    thread = threading.Thread(target=work, name="other")
+    thread.start()
+    thread.join()
+    assert found == {"before": None, "value": "other"}
+    assert threads() == 2
+    assert begin(lambda: 3)() == 3
