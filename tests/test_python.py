@@ -41,7 +41,7 @@ SETTINGS: dict[str, Any] = {
     "log": {"every_updates": 30},
 }
 REACH: dict[str, Any] = {**SETTINGS, "task": "toy/reach", "env.overlap": False, "progress": False}
-OWN: dict[str, Any] = {**SETTINGS, "env.image_size": 24, "progress": False}
+OWN: dict[str, Any] = {**SETTINGS, "env.image_size": 32, "progress": False}
 
 
 class Push(gym.Env):
@@ -164,7 +164,7 @@ def test_a_run_is_played_looked_at_and_taken_away(reached, tmp_path):
     assert run.evaluate(2) == run.evaluate(2)
     env = run.make_env()
     obs, _ = env.reset(seed=0)
-    assert obs.shape == (6, 24, 24)  # two frames
+    assert obs.shape == (6, 28, 28)  # two frames
     assert obs.shape == env.observation_space.shape
     action = run.agent.act(obs)
     assert np.array_equal(action[None], run.agent.act(obs[None]))
@@ -173,7 +173,7 @@ def test_a_run_is_played_looked_at_and_taken_away(reached, tmp_path):
     frames = torch.as_tensor(obs)[None]
     loaded = curl_rl.load_encoder(run.export(tmp_path / "enc"))
     assert torch.equal(run.encoder(frames), loaded(frames))
-    with pytest.raises(curl_rl.Error, match=r"sees stacked frames \(k\*C, 24, 24\) uint8 .* got \(24, 24, 3\)"):
+    with pytest.raises(curl_rl.Error, match=r"sees stacked frames \(k\*C, 28, 28\) uint8 .* got \(24, 24, 3\)"):
         run.agent.act(np.zeros((24, 24, 3), np.uint8))
     with pytest.raises(curl_rl.Error, match="is a run directory: give another"):
         run.export(run.path)

@@ -238,9 +238,7 @@ def _word(key: str, value: Any) -> str:
         return quoted(str(value))
     if value is None or isinstance(value, bool | int | float):
         return shown(value)
-    raise ConfigError(
-        f"{key} is a {type(value).__name__}: give what the command line takes, a number, a word or a list"
-    )
+    raise ConfigError(f"{key} is a {type(value).__name__}: give a number, a word or a list, as on the command line")
 
 
 def _check_thread(config: Config) -> None:

@@ -39,7 +39,7 @@ for _ in range(2):
 @pytest.mark.slow
 def test_jobs_that_differ_in_any_setting_have_folders_of_their_own_and_commands_that_run(tmp_path, monkeypatch):
     fixed = [*OVERRIDES, "preset=quick"]
-    swept = ["agent.learning_rate=1e-3,1e-4", "seed=3"]
+    swept = ["agent.learning_rate=1e-3,1e-4,3e-4", "seed=3"]
     code = TWICE.format(arguments=["train.py", "--multirun", *fixed, *swept])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "scripts")])}
     command = [sys.executable, "-c", code]
@@ -47,12 +47,12 @@ def test_jobs_that_differ_in_any_setting_have_folders_of_their_own_and_commands_
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 0, done.stderr
-    names = [f"runs/toy_reach/quick-curl-seed3-agent.learning_rate_{rate}" for rate in ("0.001", "0.0001")]
+    names = [f"runs/toy_reach/quick-curl-seed3-agent.learning_rate_{rate}" for rate in ("0.001", "0.0001", "0.0003")]
     assert sorted(path.name for path in (tmp_path / "runs" / "toy_reach").iterdir()) == sorted(
         Path(n).name for n in names
     )
     monkeypatch.chdir(tmp_path)
-    for name, rate in zip(names, (1e-3, 1e-4), strict=True):
+    for name, rate in zip(names, (1e-3, 1e-4, 3e-4), strict=True):
         assert f"{name} is finished" in done.stderr  # the second time
         config = load_config(name)
         assert config.agent.learning_rate == rate
