@@ -8,9 +8,12 @@ from curl_rl.commands.arguments import add_command, device, path, whole
 
 def add(commands: Any) -> None:
     """Add the verb to the command line."""
-    parser = add_command(commands, "evaluate", run, "play episodes with a run's newest checkpoint")
+    parser = add_command(commands, "evaluate", run, "play episodes with a checkpoint of a run")
     parser.add_argument("run_dir", type=path, metavar="RUN", help="run directory")
     parser.add_argument("--episodes", type=whole(1, 10_000), help="how many (default: as the run's last evaluation)")
+    parser.add_argument(
+        "--checkpoint", default="", metavar="best|STEP", help="of the best evaluation, or an agent step's (the newest)"
+    )
     parser.add_argument("--video", type=path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
     parser.add_argument("--distraction", metavar="KINDS", help="color, camera, video:FOLDER, joined by +; or none")
     parser.add_argument("--intensity", metavar="LEVEL", help="of the distraction: easy, medium or hard")
@@ -26,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     wanted = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
     changed = {"distraction": arguments.distraction, "intensity": arguments.intensity}
-    for episode in (episodes := evaluate_run(*wanted, **changed)):
+    for episode in (episodes := evaluate_run(*wanted, checkpoint=arguments.checkpoint, tell=print, **changed)):
         print(f"episode {episode.index}: return {episode.score:.1f}, {episode.length} agent steps")
     scores = [episode.score for episode in episodes]
     mean = sum(scores) / len(scores)

@@ -16,6 +16,7 @@ LOCAL = (
     "agent.capture",
     "env.timeout",
     "evaluation.workers",
+    "checkpoint.keep",
     "novelty",
     "pretrained.path",
     "log.wandb",

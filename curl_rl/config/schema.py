@@ -85,6 +85,7 @@ class EvaluationConfig:
 @dataclass(frozen=True)
 class CheckpointConfig:
     every_frames: int = option(10_000, "simulator frames from one checkpoint to the next", at_least=1, at_most=LONGEST)
+    keep: str = option("last", "last two; of the best evaluation besides; or all", one_of=("last", "best", "all"))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import os
 import sys
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,19 +42,24 @@ class Journaled(Protocol):
 
 
 class Checkpoints:
-    """Keep the newest checkpoints of a run in one directory.
+    """Keep the newest checkpoints of a run in one directory, and of chosen older ones the state.
 
     A checkpoint is a state file, a manifest (`manifest-<step>.json`) and journal files that it shares with its
     neighbours: only slots written since the last checkpoint are written again. Every file carries its checksum in its
     name, so a save never touches a file that an older checkpoint needs, and nothing left behind by a kill can be
     mistaken for a newer file. Call `load` before the first `save`.
+
+    Args: besides, returns of the steps of all checkpoints there those that are kept beside the newest ones. Of these
+    the state alone is kept, which can be played: the slots of their journals are deleted as a ring overwrites its own.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
+    def __init__(
+        self, directory: Path, keep: int = 2, *, besides: Callable[[Sequence[int]], Collection[int]] = lambda steps: ()
+    ):
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._directory = Path(directory)
-        self._keep = keep
+        self._keep, self._besides = keep, besides
         self._chain: list[Manifest] | None = None  # the kept checkpoints, oldest first
 
     def save(self, step: int, state: Mapping[str, Any], journal: Journaled | None = None) -> None:
@@ -77,8 +82,7 @@ class Checkpoints:
                 raise
             kept = f"checkpoint {chain[-1].step} is intact" if chain else "there is no earlier one"
             raise CheckpointError(f"cannot write checkpoint {step} ({kept}): {error}") from error
-        older = [kept for kept in chain if kept.step < step]
-        self._chain = [*older, manifest][-self._keep :]
+        self._chain = self._kept([*(kept for kept in chain if kept.step < step), manifest])
         self._keep_only({name for kept in self._chain for name in (kept.name, *kept.files)})
 
     def load(
@@ -101,7 +105,7 @@ class Checkpoints:
                 continue
             if broken:
                 print(f"{_describe(broken)}; using checkpoint {manifest.step}", file=sys.stderr)
-            self._chain = [*self._older(manifest, paths), manifest][-self._keep :]
+            self._chain = [*self._older(manifest, paths), manifest]
             return state
         if paths:
             raise CheckpointError(self._none_intact(broken))
@@ -109,6 +113,42 @@ class Checkpoints:
             print(f"no checkpoint was completed in {self._directory}: starting from the beginning", file=sys.stderr)
         self._chain = []
         return None
+
+    def steps(self) -> list[int]:
+        """Return the steps of the checkpoints there, the oldest first, but for those whose manifest is damaged."""
+        found = list[int]()
+        for path in self._own_files("manifest-"):
+            with suppress(BrokenError):
+                found.append(read_manifest(path).step)
+        return found
+
+    def read(self, step: int, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Return the state of the checkpoint of one of these steps; `check` sees it first, as in `load`.
+
+        Raises CheckpointError where it is broken.
+        """
+        path = self._directory / Manifest(step, "", {}).name
+        try:
+            return self._restore(read_manifest(path), None, check)
+        except BrokenError as reason:
+            raise CheckpointError(f"{_describe([(path, reason)])}; choose another, or put its files back") from reason
+
+    def _kept(self, chain: list[Manifest]) -> list[Manifest]:
+        """Return of a chain what is kept: the newest as they are, of others that are to be kept the state."""
+        older, newest = chain[: -self._keep], chain[-self._keep :]
+        wanted = self._besides([manifest.step for manifest in chain]) if older else ()
+        return [*(self._thinned(manifest) for manifest in older if manifest.step in wanted), *newest]
+
+    def _thinned(self, manifest: Manifest) -> Manifest:
+        """Write a manifest anew, without its journal; return it as it was where the disk refuses."""
+        if manifest.written is None:
+            return manifest
+        thin = Manifest(manifest.step, manifest.state, {manifest.state: manifest.files[manifest.state]})
+        try:
+            write_whole({self._directory / thin.name: thin.to_json()})
+        except OSError:  # tried again at the next save
+            return manifest
+        return thin
 
     def _known(self) -> list[Manifest]:
         if self._chain is None:

@@ -1,7 +1,7 @@
-"""Plays a trained run: episodes of its newest checkpoint, and a film of the first."""
+"""Plays a trained run: episodes of one of its checkpoints, and a film of the first."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.documents import explain_missing
 from curl_rl.run.evaluate import evaluate
+from curl_rl.run.keeping import best_evaluation
 from curl_rl.run.rollout import Lane
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import check_state, load_config
 from curl_rl.run.video import check_film, filming
-from curl_rl.types import Agent, ConfigError, Episode
+from curl_rl.types import Agent, Clock, ConfigError, Episode
 
 
 def evaluate_run(
@@ -26,17 +27,24 @@ def evaluate_run(
     seed: int,
     device: str,
     *,
+    checkpoint: str = "",
     distraction: str | None = None,
     intensity: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Episode]:
-    """Evaluate a run's newest intact checkpoint in environments seeded from `seed`; film the first episode.
+    """Evaluate a run's checkpoint in environments seeded from `seed`; film the first episode.
 
-    Without a number of `episodes` it plays as many as the run's last evaluation, without a `distraction` or its
-    `intensity` under the run's own; "none" is none.
+    Args:
+        episodes: how many; None: as many as the run's last evaluation.
+        checkpoint: "best", or an agent step; empty: the newest intact one.
+        distraction: of control, "none" for none; None: the run's own, as its `intensity`.
+        tell: is told which one is played.
     """
     if video is not None:  # before anything is loaded or played
         check_film(video)
-    config, state = load_played(run_dir)
+    config, state = load_played(run_dir, checkpoint)
+    clock = Clock(*state["clock"])
+    tell(f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), the {checkpoint or 'newest'} one")
     config = _distracted(config, distraction, intensity)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
     chosen = choose_device(device)
@@ -74,13 +82,39 @@ def load_agent(run_dir: Path, device: str) -> Agent:
     return agent
 
 
-def load_played(run_dir: Path) -> tuple[Config, Mapping[str, Any]]:
-    """Return the configuration and the newest intact checkpoint's state of a run that is only played.
+def load_played(run_dir: Path, checkpoint: str = "") -> tuple[Config, Mapping[str, Any]]:
+    """Return the configuration and the state of a checkpoint of a run that is only played.
+
+    Args: checkpoint, "best", or an agent step; empty: the newest intact one.
 
     Raises ConfigError, which names the mend, where it has none.
     """
-    config = load_config(run_dir)
-    state = Checkpoints(Path(run_dir) / "checkpoints").load(check=lambda state: check_state(state, config, plays=True))
+    config, checkpoints = load_config(run_dir), Checkpoints(Path(run_dir) / "checkpoints")
+
+    def check(state: dict[str, Any]) -> None:
+        check_state(state, config, plays=True)
+
+    if not (steps := checkpoints.steps()) or not checkpoint:
+        state = checkpoints.load(check=check)
+    else:
+        state = checkpoints.read(_chosen(config, checkpoint, steps), check)
     if state is None:
         raise ConfigError(explain_missing(run_dir))
     return dataclasses.replace(config, pretrained=PretrainedConfig()), state  # the checkpoint has the weights
+
+
+def _chosen(config: Config, checkpoint: str, steps: Sequence[int]) -> int:
+    """Return the step of the checkpoint that is asked for. Raises ConfigError where it is none of those there."""
+    there = f"there are those of agent steps {', '.join(map(str, steps))}"
+    if checkpoint != "best":
+        if not checkpoint.isdecimal() or int(checkpoint) not in steps:
+            raise ConfigError(f"{config.run_dir} has no checkpoint {checkpoint}; {there}: give one of them, or best")
+        return int(checkpoint)
+    if (best := best_evaluation(Path(config.run_dir), steps[-1])) is None:
+        raise ConfigError(f"{config.run_dir} has not been evaluated, so none is the best; {there}")
+    if best.agent_step not in steps:
+        raise ConfigError(
+            f"the best evaluation of {config.run_dir} was at agent step {best.agent_step}, of which no checkpoint was "
+            f"kept; {there}: train with checkpoint.keep=best to keep it"
+        )
+    return best.agent_step

@@ -20,6 +20,7 @@ from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
 from curl_rl.run.evaluate import Interrupted, evaluate
 from curl_rl.run.interrupts import StopRequest
+from curl_rl.run.keeping import besides, best_evaluation
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, raise_on_nonfinite
 from curl_rl.run.novelty import Watched
@@ -59,7 +60,10 @@ class Trainer(Kept):
         self.identity = identify(self.config)  # once: the folder of what it starts from may go
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
         self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, at its own
-        self.checkpoints = Checkpoints(self.run_dir / "checkpoints")
+        self.checkpoints = Checkpoints(
+            self.run_dir / "checkpoints", besides=besides(config.checkpoint.keep, self.run_dir)
+        )
+        self.surpassed = False  # whether the last evaluation is the best so far, and has no checkpoint yet
         self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
         self.caller, self.stop = caller, StopRequest("stopping after this step; once more stops at once")
 
@@ -109,7 +113,7 @@ class Trainer(Kept):
         while True:
             if not self._last and self._due(self.config.evaluation.every_frames, self.evaluated):
                 self._evaluate()
-            if self._due(self.config.checkpoint.every_frames, self.saved[0]):
+            if self._due(self.config.checkpoint.every_frames, self.saved[0]) or self.surpassed:
                 self._save()
             if self._last:
                 self._evaluate()  # after its checkpoint: these rows say that the run is finished
@@ -183,6 +187,9 @@ class Trainer(Kept):
             return
         self.evaluated = frame
         self.logger.evaluation(self.clock, episodes, self.watch.seconds())
+        if self.config.checkpoint.keep != "last":
+            best = best_evaluation(self.run_dir, self.clock.agent_step)
+            self.surpassed = best is not None and best.frame == frame
         mean = np.mean([episode.score for episode in episodes])
         self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film is not None and film.frames:
@@ -199,7 +206,7 @@ class Trainer(Kept):
         self.logger.flush()
         if not (self.run_dir / FILE).exists():
             save_config(self.config, self.run_dir)
-        self.saved = self.clock.frame, self.evaluated
+        self.saved, self.surpassed = (self.clock.frame, self.evaluated), False
         self.checkpoints.save(self.clock.agent_step, self.state_dict(), self.replay)
 
     def state_dict(self) -> dict[str, Any]:

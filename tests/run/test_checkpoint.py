@@ -407,6 +407,37 @@ def test_keep_and_foreign_files(tmp_path: Path):
     assert names(tmp_path, "manifest-") == ["manifest-000000000006.json"]
 
 
+def test_of_older_checkpoints_that_are_kept_besides_only_the_state_is(tmp_path: Path):
+    checkpoints, ring = Checkpoints(tmp_path, besides=lambda steps: (100,)), filled(40, 30)
+    checkpoints.load()
+    for step in (100, 200, 300, 400):
+        checkpoints.save(step, {"step": step}, ring)
+        ring.fill(30)
+    assert checkpoints.steps() == [100, 300, 400]
+    assert len(names(tmp_path, "state-")) == 3
+    # Slots 80..120 are live at the last; those of the first checkpoint, and what held them, are gone.
+    assert [name[8:33] for name in names(tmp_path, "journal-")] == [
+        "000000000030-000000000060",
+        "000000000060-000000000090",
+        "000000000090-000000000120",
+    ]
+    seen = list[dict]()
+    assert Checkpoints(tmp_path).read(100, seen.append) == {"step": 100}
+    assert seen == [{"step": 100}]
+    again, copy = Checkpoints(tmp_path, besides=lambda steps: (100,)), Ring(40)
+    assert again.load(copy) == {"step": 400}
+    assert_holds(copy, 120)
+    copy.fill(30)
+    again.save(500, {"step": 500}, copy)
+    assert again.steps() == [100, 400, 500]
+    with pytest.raises(CheckpointError, match=r"300 is not usable \(manifest-000000000300.json is missing\)"):
+        again.read(300, seen.append)
+    for name in (*names(tmp_path, "manifest-000000000400"), *names(tmp_path, "manifest-000000000500")):
+        (tmp_path / name).unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint 100 is not usable \(it was saved without a replay\)"):
+        Checkpoints(tmp_path).load(Ring(40))
+
+
 KILLS = """
 import os, random, signal, sys, time
 from pathlib import Path
