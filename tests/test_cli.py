@@ -203,8 +203,8 @@ def test_an_unknown_error_keeps_its_traceback(monkeypatch):
 def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
     seen = []
 
-    def evaluate_run(*arguments, checkpoint, tell):
-        seen.append((*arguments, checkpoint))
+    def evaluate_run(*arguments, checkpoint, task, tell):
+        seen.append((*arguments, checkpoint, task))
         tell("checkpoint 50 of runs/x")
         return [Episode(0, 10.0, 20), Episode(1, 14.0, 18)]
 
@@ -214,7 +214,7 @@ def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
         cli.main(["evaluate", "runs/x", "--episodes", "2", "--video", str(video), "--seed", "4", "--device", "cpu"])
         == 0
     )
-    assert seen == [(Path("runs/x"), 2, video, 4, "cpu", "")]
+    assert seen == [(Path("runs/x"), 2, video, 4, "cpu", "", "")]
     assert capsys.readouterr().out.splitlines() == [
         "checkpoint 50 of runs/x",
         "episode 0: return 10.0, 20 agent steps",

@@ -14,6 +14,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--checkpoint", default="", metavar="best|STEP", help="of the best evaluation, or an agent step's (the newest)"
     )
+    parser.add_argument("--task", default="", help="play another task of the suite, with the same frames and actions")
     parser.add_argument("--video", type=path, metavar="FILE", help="film the first episode, as .mp4 or .gif")
     parser.add_argument("--distraction", metavar="KINDS", help="color, camera, video:FOLDER, joined by +; or none")
     parser.add_argument("--intensity", metavar="LEVEL", help="of the distraction: easy, medium or hard")
@@ -28,8 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     from curl_rl.run.playing import evaluate_run
 
     wanted = (arguments.run_dir, arguments.episodes, arguments.video, arguments.seed, arguments.device)
-    changed = {"distraction": arguments.distraction, "intensity": arguments.intensity}
-    for episode in (episodes := evaluate_run(*wanted, checkpoint=arguments.checkpoint, tell=print, **changed)):
+    chosen = {name: getattr(arguments, name) for name in ("checkpoint", "task", "distraction", "intensity")}
+    for episode in (episodes := evaluate_run(*wanted, **chosen, tell=print)):
         print(f"episode {episode.index}: return {episode.score:.1f}, {episode.length} agent steps")
     scores = [episode.score for episode in episodes]
     mean = sum(scores) / len(scores)

@@ -6,6 +6,8 @@ from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
+from curl_rl.config import suites
+from curl_rl.config.overrides import canonical
 from curl_rl.config.schema import Config, PretrainedConfig
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_stack
 from curl_rl.run.checkpoint import Checkpoints
@@ -28,6 +30,7 @@ def evaluate_run(
     device: str,
     *,
     checkpoint: str = "",
+    task: str = "",
     distraction: str | None = None,
     intensity: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -37,15 +40,19 @@ def evaluate_run(
     Args:
         episodes: how many; None: as many as the run's last evaluation.
         checkpoint: "best", or an agent step; empty: the newest intact one.
+        task: another one of the run's suite; the agent's settings, such as its action repeat, stay.
         distraction: of control, "none" for none; None: the run's own, as its `intensity`.
-        tell: is told which one is played.
+        tell: is told which checkpoint is played, and in which task.
+
+    Raises ConfigError where frames or actions of the other task do not fit the agent.
     """
     if video is not None:  # before anything is loaded or played
         check_film(video)
     config, state = load_played(run_dir, checkpoint)
     clock = Clock(*state["clock"])
-    tell(f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), the {checkpoint or 'newest'} one")
-    config = _distracted(config, distraction, intensity)
+    config = _distracted(_elsewhere(config, task) if task else config, distraction, intensity)
+    played = f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), the {checkpoint or 'newest'} one"
+    tell(f"{played}, in {config.task}" if task else played)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
     chosen = choose_device(device)
     prepare_torch(config.threads)
@@ -101,6 +108,27 @@ def load_played(run_dir: Path, checkpoint: str = "") -> tuple[Config, Mapping[st
     if state is None:
         raise ConfigError(explain_missing(run_dir))
     return dataclasses.replace(config, pretrained=PretrainedConfig()), state  # the checkpoint has the weights
+
+
+def _elsewhere(config: Config, task: str) -> Config:
+    """Return the configuration of a run that plays another task. Raises ConfigError where that does not fit."""
+    task = canonical(task)
+    if suites.suite_of(task) != suites.suite_of(config.task):
+        raise ConfigError(
+            f"{config.run_dir} was trained in {config.task}, and {task} is of another suite: give its own"
+        )
+    other, spaces = dataclasses.replace(config, task=task), list[tuple[Any, Any]]()
+    for each in (config, other):
+        alone = dataclasses.replace(each, env=dataclasses.replace(each.env, overlap=False))
+        with closing(make_environment(alone, extra={})) as env:
+            spaces.append((env.observation_space, env.action_space))
+    for what, own, found in zip(("frames", "actions"), *spaces, strict=True):
+        if own != found:
+            raise ConfigError(
+                f"the agent of {config.run_dir} does not fit {task}: {config.task} has {what} {own}, {task} {found}; "
+                "give a task with the same"
+            )
+    return other
 
 
 def _chosen(config: Config, checkpoint: str, steps: Sequence[int]) -> int:

@@ -143,3 +143,39 @@ def test_a_best_that_was_not_kept_is_refused(tmp_path):
         ConfigError, match=r"at agent step 110, of which no checkpoint was kept; there are .* 300, 330: train with"
     ):
         evaluate_run(tmp_path / "run", 2, None, 0, "cpu", checkpoint="best")
+
+
+def test_another_task_of_the_suite_is_played_as_it_is(tmp_path):
+    words = ["preset=state", "agent.hidden_dim=8", "random_steps=20", "evaluation.episodes=1", "evaluation.workers=1"]
+    words += [
+        "task=dmc/cartpole_swingup",
+        "budget_frames=200",
+        "device=cpu",
+        "threads=1",
+        f"run_dir={tmp_path / 'run'}",
+    ]
+    assert trainer.train(compose(words)) == 0
+    told = list[str]()
+    options = {"task": "dmc/cartpole_balance", "tell": told.append}
+    (episode,) = evaluate_run(tmp_path / "run", 1, None, 0, "cpu", **options)
+    assert told[0].endswith("the newest one, in dmc/cartpole_balance")
+    assert episode.length == 125  # agent steps of 8 frames, as it was trained
+    assert episode.score > 100  # the pole begins upright there, and hangs where the run was trained
+    (own,) = evaluate_run(tmp_path / "run", 1, None, 0, "cpu")
+    assert own.score < 100
+    with pytest.raises(ConfigError, match=r"dmc/cartpole_swingup has frames Box.*\(5,\).*dmc/walker_walk Box.*\(24,\)"):
+        evaluate_run(tmp_path / "run", 1, None, 0, "cpu", task="dmc/walker_walk")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("toy/grid", r"does not fit toy/grid: toy/reach has actions Box\(.*, toy/grid Discrete\(4\)"),
+        ("dmc/walker_walk", "trained in toy/reach, and dmc/walker_walk is of another suite"),
+        ("toy/reech", "unknown task 'toy/reech'; did you mean toy/reach"),
+    ],
+    ids=["actions", "suite", "unknown"],
+)
+def test_a_task_that_does_not_fit_is_refused(finished, task, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluate_run(finished, 2, None, 0, "cpu", task=task)
