@@ -166,7 +166,8 @@ def parse(overrides: Iterable[str]) -> list[Override]:
     """Return overrides read as key=value. Raises ConfigError for what is none, adds a key or takes one away."""
     parser = OverridesParser.create()
     parsed = []
-    for text in overrides:
+    for given in overrides:
+        text = re.sub(r"^from=", "from_part=", given)  # which is no name of a field in Python
         try:
             override = parser.parse_override(text)
         except (HydraException, ValueError, RecursionError):  # the latter two: digits or brackets without end

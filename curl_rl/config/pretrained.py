@@ -1,4 +1,4 @@
-"""What starts from a trained encoder takes its architecture from the encoder's folder."""
+"""What starts from a trained encoder takes its architecture from the encoder's folder, or from the run's."""
 
 import json
 from collections.abc import Iterable
@@ -9,29 +9,44 @@ from hydra.core.override_parser.types import Override
 
 from curl_rl.types import ConfigError
 
-_PATH = "pretrained.path"
+_PATHS = {
+    "pretrained.path": "no encoder's folder ({}): give one of curl-rl pretrain or curl-rl export",
+    "from_run": "no run ({}): give the directory of one",
+}
 OWN = "tap"  # name of an encoder that is a user's own network
 
 
 def encoder_settings(parsed: Iterable[Override]) -> dict[str, Any]:
-    """Return the encoder's settings by their keys where overrides name a folder, nothing where they do not.
+    """Return the encoder's settings by their keys where overrides name its folder or a run, else nothing.
 
-    Raises ConfigError where there is none, or an override asks for another encoder than the folder's.
+    Raises ConfigError where there is none, or an override asks for another encoder than that.
     """
     given = {override.key_or_group: override for override in parsed}
-    if _PATH not in given or given[_PATH].is_sweep_override() or not (path := text_of(given[_PATH])):
+    single = (key for key in _PATHS if key in given and not given[key].is_sweep_override())
+    sources = [key for key in single if text_of(given[key])]
+    if len(sources) != 1:  # two are refused once all is composed
         return {}
-    described = described_encoder(Path(str(path)), _PATH)
+    source, path = sources[0], text_of(given[sources[0]])
+    described = described_encoder(Path(str(path)), source)
     if described["name"] == OWN:
-        raise ConfigError(f"{_PATH}={path} holds a network of your own; an agent takes an encoder of curl_rl")
+        raise ConfigError(f"{source}={path} holds a network of your own; an agent takes an encoder of curl_rl")
     known = {"encoder": described["name"], **{f"encoder.{key}": v for key, v in described.items() if key != "name"}}
     for key, override in given.items():
         value = text_of(override)
         if key.partition(".")[0] == "encoder" and value != known.get(key, value):
             raise ConfigError(
-                f"{override.input_line} contradicts {_PATH}={path}, which holds {key}={known[key]}: leave it out"
+                f"{override.input_line} contradicts {source}={path}, which holds {key}={known[key]}: leave it out"
             )
     return known
+
+
+def check_start(config: Any) -> None:
+    """Refuse a run's configuration with two starts, or with a part of none."""
+    run, folder = config.from_run, config.pretrained.path
+    if run and folder:
+        raise ConfigError(f"from_run={run} and pretrained.path={folder} both give an encoder: leave one out")
+    if config.from_part != "agent" and not run:
+        raise ConfigError(f"from={config.from_part} has no effect without from_run: name a run, or leave it out")
 
 
 def text_of(override: Override) -> Any:
@@ -53,4 +68,4 @@ def described_encoder(path: Path, key: str, group: str = "encoder") -> dict[str,
         fault = f"its config.json cannot be read, {error.strerror}"
     except (ValueError, LookupError, TypeError):
         fault = "its config.json describes none"
-    raise ConfigError(f"{key}={path} is no encoder's folder ({fault}): give one of curl-rl pretrain or curl-rl export")
+    raise ConfigError(f"{key}={path} is {_PATHS.get(key, _PATHS['pretrained.path']).format(fault)}")

@@ -16,6 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.frozen import explaining, frozen, schema
 from curl_rl.config.moved import check_moved
+from curl_rl.config.pretrained import check_start
 from curl_rl.envs import INTENSITIES, EnvError, check_distraction, protocol
 from curl_rl.nn.augmentations import AUGMENTATIONS
 from curl_rl.nn.encoders import ENCODERS
@@ -111,6 +112,10 @@ class Config:
     run_dir: str = option("", "where the run lives; empty: runs/<task>/<preset>-<objective>-seed<seed>")
     device: str = option("auto", "auto (CUDA where there is one), cpu, cuda or cuda:N")
     threads: int = option(0, "CPU threads of an update; 0: measured at the start, then kept", at_least=0, at_most=1024)
+    from_run: str = option("", "a run whose newest checkpoint this one starts from, with its encoder's architecture")
+    from_part: str = option(
+        "agent", "what of it, typed from=encoder: that alone; else networks and optimisers", one_of=("agent", "encoder")
+    )
     budget_frames: int = option(100_000, "simulator frames to train for, repeats counted", at_least=1, at_most=LONGEST)
     random_steps: int = option(1000, "agent steps with random actions at the start", at_least=1, at_most=LONGEST)
     batch_size: int = option(128, "transitions of one update", at_least=1, at_most=4096)
@@ -134,6 +139,7 @@ class Config:
             _check_budget(self)
         _check_priorities(self)
         _check_frozen(self)
+        check_start(self)
         check_capture(self, self.device)
         _check_distraction(self.env)
         _check_views(self)

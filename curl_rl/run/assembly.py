@@ -20,7 +20,7 @@ from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.memory import check_batch, check_networks, find_room
-from curl_rl.run.pretrained import begin_from
+from curl_rl.run.pretrained import Source, begin_from
 from curl_rl.run.rollout import FrameStack, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.spaces import count_actions, seen_shape
@@ -57,22 +57,25 @@ def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
     return lanes or [make_environment(config, extra=extra) for _ in range(min(episodes, workers))]
 
 
-def make_agent(config: Config, env: Environment, device: torch.device) -> Agent:
-    """Build an agent and its learner for an environment's spaces, initialised from the run's seed."""
+def make_agent(config: Config, env: Environment, device: torch.device, source: Source | None = None) -> Agent:
+    """Build an agent and its learner for an environment's spaces, initialised from the run's seed.
+
+    Args: source, of the encoder, where it is that of another run.
+    """
     with seeded(config.seed):
-        learner, actions = make_learner(config, env, device), count_actions(config, env.action_space)
+        learner, actions = make_learner(config, env, device, source), count_actions(config, env.action_space)
         seed = derive_seed(config.seed, Purpose.LOOP)
         return AGENTS[config.agent.name](config.agent, learner=learner, action_dim=actions, device=device, seed=seed)
 
 
-def make_learner(config: Config, env: Environment, device: torch.device) -> Learner:
+def make_learner(config: Config, env: Environment, device: torch.device, source: Source | None = None) -> Learner:
     """Build what learns to see in a run of this configuration; seeds torch's own generator."""
     shape, actions = seen_shape(config, env.observation_space), count_actions(config, env.action_space)
     with torch.device("meta"):
         check_networks(config, *_make_encoder(config, shape, actions), device)
     torch.manual_seed(config.seed)
     encoder, shapes = _make_encoder(config, shape, actions)
-    begin_from(config, encoder)
+    begin_from(config, encoder, source)
     with seeded(derive_seed(config.seed, Purpose.OBJECTIVE)):  # the control's heads start as those beside any objective
         objective = make_objective(config.objective, shapes)
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)

@@ -29,7 +29,12 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 
 def weights_hash(module: nn.Module) -> str:
     """Return the hash of weights and buffers; of an encoder `weights` in the config.json of its folder."""
-    return _hash(save(tensors_of(module)))
+    return tensors_hash(tensors_of(module))
+
+
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Return the hash of tensors by their names, which `weights_hash` is of a module's."""
+    return _hash(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
 
 
 class Part(NamedTuple):

@@ -14,6 +14,7 @@ from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
 from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
+from curl_rl.run.branch import read_branch
 from curl_rl.run.caller import COMMAND_LINE, Caller
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
@@ -53,7 +54,8 @@ class Trainer(Kept):
         self.config, self.threads = choose_threads(config, self.env, self.device)
         self.judges: Sequence[Environment] = ()
         cleanup.callback(lambda: [env.close() for env in self.judges])
-        self.agent = make_agent(config, self.env, self.device)
+        self.branch = read_branch(config)
+        self.agent = make_agent(config, self.env, self.device, self.branch and self.branch.source(self.env))
         self.replay = make_replay(config, self.env, self.device)
         self.rollout = make_rollout(config, self.env, self.replay)
         self.rng = np.random.default_rng([config.seed, Purpose.LOOP])
@@ -74,11 +76,15 @@ class Trainer(Kept):
         if state is not None:
             state = begin_segment(state, self.run_dir) if changed else state
             self.load_state_dict(state)
+        elif self.branch is not None:
+            self.branch.give(self.agent)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
         start = surroundings(self.caller.command) | self.threads | self.env.render_info
         start |= {"seed": self.config.seed, "protocol": protocol, "pretrained": self.identity.get("pretrained")}
         start |= {"frame": self.clock.frame, "changed": changed}
+        if self.branch is not None:
+            start["from_run"] = self.branch.told
         origin = make_origin(start, protocol["hash"], budget)
         with closing(self.caller.open_logger(self.config, origin, state and state["log"], self.stop)) as self.logger:
             save_config(self.config, self.run_dir)
