@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "source", nargs="+", metavar="RUN | KEY=VALUE", help="a run, whose agent plays, or settings of random play"
     )
-    parser.add_argument("--out", type=path, required=True, metavar="DIR", help="where episodes are written")
+    parser.add_argument("--out", type=path, required=True, metavar="DIR|FILE.npz", help="where episodes are written")
     parser.add_argument("--episodes", type=whole(1, 10**6), default=40, help="how many (default: %(default)s)")
     parser.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of the episodes (default: %(default)s)")
     parser.add_argument(

@@ -1,13 +1,14 @@
-"""Records episodes with all that the environment tells, of random play or of a run's agent: one file each."""
+"""Records episodes with all that the environment tells, of random play or of a run's agent: a file each, or one."""
 
 import dataclasses
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,17 +38,17 @@ class Recorder(Lane):
 
     def __init__(self, env: Environment, stack: FrameStack, put: Callable[[int, Mapping[str, np.ndarray]], None]):
         super().__init__(env, stack)
-        self._put, self._frames, self._rewards, self._infos = put, list[np.ndarray](), list[float](), list[Any]()
+        self._put, self._frames, self._steps, self._infos = put, list[np.ndarray](), list[Step](), list[Any]()
 
     def reset(self, seed: int, index: int = 0) -> tuple[np.ndarray, dict[str, Any]]:
         frame, info = super().reset(seed, index)
-        self._frames, self._rewards, self._infos = [frame], [], [info]
+        self._frames, self._steps, self._infos = [frame], [], [info]
         return frame, info
 
     def receive(self) -> Step:
         step = super().receive()
         self._frames.append(step.frame)
-        self._rewards.append(step.reward)
+        self._steps.append(step._replace(frame=np.empty(0), info={}))
         self._infos.append(step.info)
         if step.over:
             self._put(self.index, self._arrays())
@@ -56,13 +57,32 @@ class Recorder(Lane):
     def _arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays that a recording holds, a row for each frame but the last where a step follows."""
         arrays = {"frames": np.stack(self._frames), "actions": np.array(self.actions)}
-        arrays["rewards"] = np.array(self._rewards, np.float32)
+        arrays["rewards"] = np.array([step.reward for step in self._steps], np.float32)
+        arrays["terminated"] = np.array([False, *(step.terminated for step in self._steps)])
+        if "life_lost" in self._infos[-1]:
+            arrays["life_lost"] = np.array([info.get("life_lost", False) for info in self._infos])
         if "labels" in self._infos[0]:
             arrays["labels"] = np.stack([info["labels"] for info in self._infos])
         if "state" in self._infos[0]:
             arrays["states"] = np.array([[*info["state"].values()] for info in self._infos], np.float32)
             arrays["state_names"] = np.array(list(self._infos[0]["state"]))
         return arrays
+
+
+def joined(episodes: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of one recording of several episodes, a row for each frame in all of them."""
+    counts = [len(each["frames"]) for each in episodes]
+    arrays = {name: each for name, each in episodes[0].items() if name == "state_names"}
+    for name in episodes[0].keys() - arrays.keys():
+        rows = list[np.ndarray]()
+        for each, count in zip(episodes, counts, strict=True):
+            part = each[name]
+            blank = np.zeros((count - len(part), *part.shape[1:]), part.dtype)  # nothing leads out of the last frame
+            rows += [part, blank] if len(blank) else [part]
+        arrays[name] = np.concatenate(rows)
+    arrays["ends"] = np.zeros(sum(counts), bool)
+    arrays["ends"][np.cumsum(counts) - 1] = True
+    return arrays
 
 
 class _Nobody:
@@ -84,6 +104,8 @@ def record(
 ) -> int:
     """Record episodes into a folder that `frames_of` reads, or go on where it stopped; return the exit status.
 
+    Where `out` ends in .npz all go into that one file, which is written whole at the end.
+
     Args:
         source: a run's directory, whose newest checkpoint plays, or a configuration for random play.
         epsilon: share of random actions that a run's agent is given.
@@ -91,34 +113,78 @@ def record(
             what an agent computes for several at once.
 
     Each episode is a function of its number and the seed. Raises ConfigError for a run of states, and where `out`
-    holds recordings of another kind.
+    holds recordings of another kind or, as a file, is there.
     """
     config, state = load_played(source) if isinstance(source, Path) else (source, None)
     if config.env.obs == "state":
         raise ConfigError(f"{config.task} with env.obs={config.env.obs} has no images to record: set env.obs=pixels")
-    epsilon = epsilon if state else 1.0
+    play = _Play(config, state, seed, epsilon if state else 1.0, workers, device)
+    if out.suffix == ".npz":
+        return _record_file(play, out, episodes)
     check_folder(out)
     with alone(out / ".lock", f"another process records in {out}: wait for it or give another --out"):
-        _check_kind(out, _told(config, state, seed=seed, epsilon=epsilon))
+        _check_kind(out, _told(config, state, seed=seed, epsilon=play.epsilon))
         todo = [index for index in range(episodes) if not _path(out, index).is_file()]
         if not todo:
             print(f"{out} has its {episodes:,} episodes", file=sys.stderr)
             return 0
-        seeds = [derive_seed(seed, Purpose.RECORDING, index) for index in todo]
-        stop = StopRequest("stopping; once more stops at once")
+        return play(todo, episodes, lambda index, arrays: _write(_path(out, index), arrays), "the same command goes on")
+
+
+def _record_file(play: "_Play", out: Path, count: int) -> int:
+    if os.path.lexists(out):
+        raise ConfigError(f"{out} is there already: move it away, or give another --out")
+    check_folder(out.parent)
+    found: dict[int, Mapping[str, np.ndarray]] = {}
+    status = play(range(count), count, found.__setitem__, f"{out} is written at the end alone")
+    if status == 0:
+        _write(out, joined([found[index] for index in range(count)]))
+    return status
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with replacing(path) as (part,), part.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+
+
+class _Play(NamedTuple):
+    """How episodes are played."""
+
+    config: Config
+    state: Mapping[str, Any] | None
+    seed: int
+    epsilon: float
+    workers: int
+    device: str
+
+    def __call__(
+        self, todo: Sequence[int], count: int, put: Callable[[int, Mapping[str, np.ndarray]], None], after: str
+    ) -> int:
+        """Play the episodes of these numbers, of so many in all; return the exit status.
+
+        Args: put, takes the number and arrays of each; after, what is said beside where a signal stops it.
+        """
+        seeds = [derive_seed(self.seed, Purpose.RECORDING, index) for index in todo]
+        stop, done = StopRequest("stopping; once more stops at once"), count - len(todo)
         with ExitStack() as cleanup:
-            progress = cleanup.enter_context(closing(Progress(episodes, initial=episodes - len(todo), unit="episode")))
-            worlds = _make_worlds(config, min(workers or usable_cores(), len(todo)), cleanup)
-            agent = _make_player(config, state, worlds[0], device)
-            put = _Writer(out, todo, progress, episodes)
-            lanes = [Recorder(world, make_stack(config), put) for world in worlds]
+            progress = cleanup.enter_context(closing(Progress(count, initial=done, unit="episode")))
+
+            def take(index: int, arrays: Mapping[str, np.ndarray]) -> None:
+                nonlocal done
+                put(todo[index], arrays)
+                done += 1
+                progress.update(done)
+
+            worlds = _make_worlds(self.config, min(self.workers or usable_cores(), len(todo)), cleanup)
+            agent = _make_player(self.config, self.state, worlds[0], self.device)
+            lanes = [Recorder(world, make_stack(self.config), take) for world in worlds]
             cleanup.enter_context(stop.listening())
             try:
-                evaluate(agent, lanes, seeds, epsilon=epsilon, interrupted=stop)
+                evaluate(agent, lanes, seeds, epsilon=self.epsilon, interrupted=stop)
             except Interrupted:
-                progress.note(f"stopped after {put.done:,} episodes; the same command goes on")
+                progress.note(f"stopped after {done - count + len(todo):,} episodes; {after}")
                 return 128 + stop.signal
-    return 0
+        return 0
 
 
 def _make_player(config: Config, state: Mapping[str, Any] | None, world: Environment, device: str) -> Acting:
@@ -129,20 +195,6 @@ def _make_player(config: Config, state: Mapping[str, Any] | None, world: Environ
     agent = make_agent(config, world, choose_device(device))
     agent.load_state_dict(state["agent"])
     return agent
-
-
-class _Writer:
-    """Writes the files of the episodes of these numbers, and tells how many of all are there."""
-
-    def __init__(self, out: Path, numbers: Sequence[int], progress: Progress, count: int):
-        self._out, self._numbers, self._progress, self._before = out, numbers, progress, count - len(numbers)
-        self.done = 0
-
-    def __call__(self, index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        with replacing(_path(self._out, self._numbers[index])) as (part,), part.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
-        self.done += 1
-        self._progress.update(self._before + self.done)
 
 
 def _make_worlds(config: Config, count: int, cleanup: ExitStack) -> list[Environment]:

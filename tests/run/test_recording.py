@@ -172,3 +172,39 @@ def test_a_breakout_with_readable_memory_shows_the_frames_of_the_runs():
         assert ours[4]["life_lost"] == theirs[4]["life_lost"]
         states.append([*ours[4]["state"].values()])
     assert (np.std(states, 0)[:3] > 5).all()  # ball and paddle move
+
+
+def test_one_file_holds_what_the_folder_does(run_dir, tmp_path):
+    record(run_dir, tmp_path / "folder", episodes=3, workers=1)
+    assert record(run_dir, tmp_path / "new" / "data.npz", episodes=3, workers=1) == 0
+    folder, file = frames_of(tmp_path / "folder", stack=2), frames_of(tmp_path / "new" / "data.npz", stack=2)
+    assert file.gives == folder.gives == {"order", "episodes", "actions", "rewards", "labels", "states"}
+    for name in ("episodes", "action", "reward", "labels", "state"):
+        assert (getattr(file, name) == getattr(folder, name)).all(), name
+    assert file.state_names == folder.state_names
+    assert (file.obs(np.arange(63)) == folder.obs(np.arange(63))).all()
+    with np.load(tmp_path / "new" / "data.npz") as arrays:
+        assert np.flatnonzero(arrays["ends"]).tolist() == [20, 41, 62]
+        assert not arrays["terminated"].any()  # its time is up
+        assert all(len(arrays[name]) == 63 for name in arrays.files if name != "state_names")
+    with pytest.raises(ConfigError, match=r"data.npz is there already: move it away, or give another --out"):
+        record(run_dir, tmp_path / "new" / "data.npz", episodes=3)
+
+
+def test_a_stop_leaves_no_file(tmp_path, monkeypatch):
+    def stop(request):
+        request.signal = 15
+        return True
+
+    monkeypatch.setattr(recording.StopRequest, "__call__", stop)
+    assert record(toy(), tmp_path / "data.npz", episodes=4, workers=1) == 143
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_before_is_read_beside_a_new_one(tmp_path):
+    record(toy(), tmp_path, episodes=2, workers=1)
+    path = tmp_path / "episode-00000.npz"
+    with np.load(path) as file:
+        older = {name: file[name] for name in file.files if name != "terminated"}
+    np.savez(path, **older)
+    assert len(frames_of(tmp_path)) == 42
