@@ -54,6 +54,7 @@ VERBS = (
     "doctor",
 )
 PARTS = ("What it learns", "Its metrics explained", "Departures")
+STARTS = ("pretrained.", "from_run=", "from=", "replay.preload=")  # which are not there
 # What the tiny batch of six is too small for.
 TINY = {"wmse": {"projection_dim": 2}, "pcl": {"clusters": (2,)}}
 
@@ -223,7 +224,7 @@ def check_command(words: list[str]) -> None:
         return
     arguments = cli._parser().parse_args(words)
     if words[0] == "train":
-        compose(text for text in split_restart(arguments.overrides)[1] if not text.startswith("pretrained."))
+        compose(text for text in split_restart(arguments.overrides)[1] if not text.startswith(STARTS))
     elif words[0] == "pretrain":
         compose_pretraining(arguments.overrides)
     elif words[0] == "probe":

@@ -16,6 +16,7 @@ from curl_rl.agents import AGENTS
 from curl_rl.config import suites
 from curl_rl.config.frozen import explaining, frozen, schema
 from curl_rl.config.moved import check_moved
+from curl_rl.config.preloaded import count_frames
 from curl_rl.config.pretrained import check_start
 from curl_rl.envs import INTENSITIES, EnvError, check_distraction, protocol
 from curl_rl.nn.augmentations import AUGMENTATIONS
@@ -65,6 +66,7 @@ class ReplayConfig:
     device: str = option(
         "auto", "where frames are kept; auto: with the agent if they fit", one_of=("auto", "cpu", "cuda")
     )
+    preload: str = option("", "recordings whose transitions it begins with: an .npz file, or a folder of some")
     sampler: str = option("uniform", "how slots are drawn; prioritized: by the agent's reports", one_of=tuple(SAMPLERS))
     exponent: float = option(0.5, "of the priorities; 0: uniform", at_least=0, at_most=1, where="sampler=prioritized")
     beta: float = option(
@@ -342,6 +344,8 @@ def _resolved(config: Config) -> Config:
     stack = env.frame_stack or fixed.get("frame_stack") or (suite.frame_stack if pixels else 1)
     # No memory for what the budget cannot fill, but always enough for a first transition.
     capacity = max(math.ceil(config.budget_frames / repeat), stack + config.agent.n_step)
+    if config.replay.preload:
+        capacity = config.replay.capacity or capacity + count_frames(Path(config.replay.preload))
     capacity = min(config.replay.capacity or capacity, capacity)
     agent = config.agent
     if agent.learning_rate == 0:

@@ -21,7 +21,7 @@ from curl_rl.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.memory import check_batch, check_networks, find_room
 from curl_rl.run.pretrained import Source, begin_from
-from curl_rl.run.rollout import FrameStack, Rollout
+from curl_rl.run.rollout import FrameStack, Reward, Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.spaces import count_actions, seen_shape
 from curl_rl.run.stored import env_settings, judge_settings, make_protocol
@@ -134,6 +134,10 @@ def make_stack(config: Config) -> FrameStack:
 
 def make_rollout(config: Config, env: Environment, replay: Replay) -> Rollout:
     """Return what plays the run's training episodes and stores them."""
+    return Rollout(env, make_stack(config), replay, seed=config.seed, learned=learned_reward(config))
+
+
+def learned_reward(config: Config) -> Reward:
+    """Return what the replay keeps of a reward: scaled, then clipped as the protocol or the configuration states."""
     clip = make_protocol(config).get("reward_clip") or config.env.reward_clip or np.inf
-    rewards = {"reward_scale": config.env.reward_scale, "reward_clip": clip}
-    return Rollout(env, make_stack(config), replay, seed=config.seed, **rewards)
+    return Reward(config.env.reward_scale, clip)

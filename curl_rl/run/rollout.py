@@ -28,6 +28,16 @@ class Step(NamedTuple):
         return self.terminated or self.truncated
 
 
+class Reward(NamedTuple):
+    """What is learned from of a reward: scaled, then clipped to +-`bound`."""
+
+    scale: float = 1.0
+    bound: float = np.inf
+
+    def __call__(self, reward: float) -> float:
+        return float(np.clip(reward * self.scale, -self.bound, self.bound))
+
+
 class FrameStack:
     """The last `size` frames as one observation; before an episode's start its first frame repeats, or blanks stand."""
 
@@ -72,7 +82,7 @@ class Lane:
 
 
 class Rollout(Lane):
-    """The lane in which a run trains: what it sees goes into the replay, its rewards scaled, then clipped.
+    """The lane in which a run trains: what it sees goes into the replay, its rewards as they are learned from.
 
     Each episode has a seed of its own. An environment is exact in its seed and actions, so a checkpoint keeps those and
     not its inner state.
@@ -85,11 +95,10 @@ class Rollout(Lane):
         replay: Replay,
         *,
         seed: int,
-        reward_scale: float = 1.0,
-        reward_clip: float = np.inf,
+        learned: Reward = Reward(),
     ):
         super().__init__(env, stack)
-        self._replay, self._seed, self._scale, self._clip = replay, seed, reward_scale, reward_clip
+        self._replay, self._seed, self._learned = replay, seed, learned
 
     def begin(self, index: int) -> None:
         """Start an episode of the run, the one before it cut off where it was not over."""
@@ -98,7 +107,7 @@ class Rollout(Lane):
 
     def receive(self) -> Step:
         step = super().receive()
-        kept = float(np.clip(step.reward * self._scale, -self._clip, self._clip))
+        kept = self._learned(step.reward)
         marks = {"life_lost": step.info.get("life_lost", False), "labels": step.info.get("labels")}
         self._replay.add(self.actions[-1], kept, step.terminated, step.truncated, step.frame, **marks)
         return step

@@ -25,6 +25,7 @@ from curl_rl.run.keeping import besides, best_evaluation
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, raise_on_nonfinite
 from curl_rl.run.novelty import Watched
+from curl_rl.run.preload import preload
 from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
@@ -76,15 +77,11 @@ class Trainer(Kept):
         if state is not None:
             state = begin_segment(state, self.run_dir) if changed else state
             self.load_state_dict(state)
-        elif self.branch is not None:
-            self.branch.give(self.agent)
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
         protocol, budget = make_protocol(self.config), self.config.budget_frames
         start = surroundings(self.caller.command) | self.threads | self.env.render_info
         start |= {"seed": self.config.seed, "protocol": protocol, "pretrained": self.identity.get("pretrained")}
-        start |= {"frame": self.clock.frame, "changed": changed}
-        if self.branch is not None:
-            start["from_run"] = self.branch.told
+        start |= {"frame": self.clock.frame, "changed": changed} if state else self._begin()
         origin = make_origin(start, protocol["hash"], budget)
         with closing(self.caller.open_logger(self.config, origin, state and state["log"], self.stop)) as self.logger:
             save_config(self.config, self.run_dir)
@@ -101,6 +98,16 @@ class Trainer(Kept):
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
         return 0
+
+    def _begin(self) -> dict[str, Any]:
+        """Take what the run starts from; return what metadata.json says of it. A resume has it in its checkpoint."""
+        told = dict[str, Any]()
+        if self.branch is not None:
+            self.branch.give(self.agent)
+            told["from_run"] = self.branch.told
+        if self.config.replay.preload:
+            told["preload"] = preload(self.config, self.env, self.replay)
+        return told
 
     @property
     def learning(self) -> bool:
