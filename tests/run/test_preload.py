@@ -1,8 +1,9 @@
 """Demonstrations in a run's replay: stored as a run would have, needed no more once it has begun, refused by name."""
 
+import dataclasses
 import hashlib
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import gymnasium as gym
@@ -14,8 +15,10 @@ import torch
 from curl_rl.config.overrides import compose
 from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import UniformSampler
+from curl_rl.run.assembly import make_environment, make_replay, make_rollout
 from curl_rl.run.preload import preload
 from curl_rl.run.recording import record
+from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import configure
 from curl_rl.run.trainer import Trainer, train
 from curl_rl.types import ConfigError
@@ -109,6 +112,31 @@ def test_a_recorded_folder_is_stored_as_the_run_stores(tmp_path):
         assert torch.equal(rows, other.journal(0)[name]), name
     assert one.written == 63
     runs.assert_same(one.state_dict(), other.state_dict())
+
+
+def test_recorded_play_is_stored_as_a_run_stores_it(tmp_path, monkeypatch):
+    path = tmp_path / "play.npz"
+    config = compose(["task=toy/grid", "preset=rainbow", *LOCAL])
+    assert record(config, path, episodes=6, workers=1) == 0
+    config = dataclasses.replace(config, replay=dataclasses.replace(config.replay, preload=str(path), capacity=200))
+    with closing(make_environment(config)) as env:
+        found, lived = (make_replay(config, env, torch.device("cpu")) for _ in range(2))
+        assert preload(config, env, found)["episodes"] == 6
+        rollout = make_rollout(config, env, lived)
+        monkeypatch.setattr(rollout, "_seed_of", lambda index: derive_seed(0, Purpose.RECORDING, index))
+        with np.load(path) as file:
+            actions, ends, terminated = file["actions"], file["ends"], file["terminated"]
+        assert 0 < terminated.sum() < 6  # some find the target, some have no time left
+        over = True
+        for action, end in zip(actions, ends, strict=True):
+            if over:
+                rollout.begin(rollout.index + 1 if lived.written else 0)
+            over = bool(end)
+            if not over:
+                rollout.send(action)
+                rollout.receive()
+        runs.assert_same(found.state_dict(), lived.state_dict())
+        runs.assert_same(found.journal(0), lived.journal(0))
 
 
 def test_a_run_begins_with_them_and_a_resume_needs_the_file_no_more(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 import runs
+import torch
 
 from curl_rl import cli, envs
 from curl_rl.config.overrides import compose
@@ -182,7 +183,7 @@ def test_one_file_holds_what_the_folder_does(run_dir, tmp_path):
     for name in ("episodes", "action", "reward", "labels", "state"):
         assert (getattr(file, name) == getattr(folder, name)).all(), name
     assert file.state_names == folder.state_names
-    assert (file.obs(np.arange(63)) == folder.obs(np.arange(63))).all()
+    assert torch.equal(file.obs(torch.arange(63)), folder.obs(torch.arange(63)))
     with np.load(tmp_path / "new" / "data.npz") as arrays:
         assert np.flatnonzero(arrays["ends"]).tolist() == [20, 41, 62]
         assert not arrays["terminated"].any()  # its time is up
