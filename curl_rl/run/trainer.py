@@ -77,12 +77,10 @@ class Trainer(Kept):
         if state is not None:
             state = begin_segment(state, self.run_dir) if changed else state
             self.load_state_dict(state)
+        begun = self._begin() if state is None else {}
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
-        protocol, budget = make_protocol(self.config), self.config.budget_frames
-        start = surroundings(self.caller.command) | self.threads | self.env.render_info
-        start |= {"seed": self.config.seed, "protocol": protocol, "pretrained": self.identity.get("pretrained")}
-        start |= {"frame": self.clock.frame, "changed": changed} if state else self._begin()
-        origin = make_origin(start, protocol["hash"], budget)
+        start, budget = self._describe(changed) | begun, self.config.budget_frames
+        origin = make_origin(start, start["protocol"]["hash"], budget)
         with closing(self.caller.open_logger(self.config, origin, state and state["log"], self.stop)) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
@@ -98,6 +96,12 @@ class Trainer(Kept):
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
         return 0
+
+    def _describe(self, changed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what metadata.json says of this start."""
+        run = {"seed": self.config.seed, "protocol": make_protocol(self.config)}
+        segment = {"frame": self.clock.frame, "changed": changed, "pretrained": self.identity.get("pretrained")}
+        return surroundings(self.caller.command) | self.threads | self.env.render_info | run | segment
 
     def _begin(self) -> dict[str, Any]:
         """Take what the run starts from; return what metadata.json says of it. A resume has it in its checkpoint."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.run.rollout import FrameStack, Lane, Rollout, Step, random_action
+from curl_rl.run.rollout import FrameStack, Lane, Reward, Rollout, Step, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
 
 
@@ -96,7 +96,7 @@ def test_a_lane_knows_its_episode():
 
 def test_what_a_run_plays_is_stored_with_its_rewards_clipped_and_its_score_is_not():
     env, replay = Scripted(), Stored()
-    played = rollout(env, replay, reward_clip=1.0)
+    played = rollout(env, replay, learned=Reward(bound=1.0))
     for index in range(2):
         played.begin(index)
         over = []
