@@ -26,7 +26,7 @@ def continued(stored: Config, overrides: Sequence[str]) -> Config:
             f"{stored.run_dir} holds a run of another configuration:\n{lines}leave {' and '.join(other)} out, give "
             "another run_dir, or start it anew by its whole command, task=... and all, with restart=true"
         )
-    given = {o.key_or_group: o.input_line for o in parsed if o.key_or_group not in CHOICES}
+    given = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group not in CHOICES}
     config = change(stored, given.values())
     if config.budget_frames > stored.budget_frames and "replay.capacity" not in given and _held_all(stored):
         config = change(config, [f"replay.capacity={_most(stored)}"])

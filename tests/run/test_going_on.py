@@ -282,7 +282,7 @@ def test_in_the_default_folder_what_is_not_named_keeps_its_value_too(tmp_path, m
     named = [word for word in FIRST if not word.startswith("log.")]
     assert train(*named) == 0
     assert train(*SMALL, "budget_frames=120", "log.every_updates=20", "agent.learning_rate=0.01") == 0
-    (run_dir,) = (tmp_path / "runs").iterdir()
+    (run_dir,) = (tmp_path / "runs" / "toy_reach").iterdir()
     assert train(*named[:-1], "budget_frames=130") == 0  # in whose words neither of the two is
     config = load_config(run_dir)
     assert (config.budget_frames, config.log.every_updates, config.agent.learning_rate) == (130, 20, 0.01)

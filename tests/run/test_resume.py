@@ -88,7 +88,7 @@ def test_a_finished_run_is_finished_by_its_results_and_stays_as_it_is(finished, 
         assert cli.main(["train", *overrides, f"run_dir={finished}"]) == 0
         assert capsys.readouterr().err == f"{finished} is finished: 150 frames\n"
     assert cli.main(["train", *SMALL, "batch_size=16", f"run_dir={finished}"]) == 2
-    assert "\n  batch_size: 8 -> 16\n" in capsys.readouterr().err
+    assert "left as it is (batch_size 8 -> 16): give a budget_frames above 150\n" in capsys.readouterr().err
     assert contents(finished) == before
 
 
