@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 
-import optuna
+import optuna  # pyright: ignore[reportMissingImports]
 
 import curl_rl
 from curl_rl.types import Clock

@@ -18,6 +18,7 @@ EXAMPLES = {
     "encoder_into_cleanrl.py": r"learned from \d\d episodes, mean return 0\.\d\d",
     "simclr_v2.py": r"teacher: accuracy 0\.[5-9].*\nstudent: accuracy 0\.[5-9]",
 }
+_PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 
 def test_every_example_is_run_and_listed():
@@ -31,7 +32,7 @@ def test_an_example_runs(name: str, tmp_path: Path):
     needed = {"encoder_into_sb3.py": "stable_baselines3", "search_optuna.py": "optuna"}
     if name in needed:
         pytest.importorskip(needed[name])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": _PATH}
     command = [sys.executable, ROOT / "examples" / name]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,7 +51,7 @@ def test_the_notebook_runs_and_holds_no_outputs(tmp_path: Path, monkeypatch: pyt
     notebook = nbformat.read(ROOT / "examples" / "curl_rl.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in cells)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", _PATH)
     nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": tmp_path}}).execute()
     results = [
         output["data"]["text/plain"]

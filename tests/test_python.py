@@ -1,5 +1,6 @@
 """Runs from Python: as the command's, bit for bit, of tasks and of environments of one's own, in threads too."""
 
+import ast
 import csv
 import json
 import os
@@ -175,7 +176,7 @@ def test_a_run_is_played_looked_at_and_taken_away(reached, tmp_path):
     assert torch.equal(run.encoder(frames), loaded(frames))
     with pytest.raises(curl_rl.Error, match=r"sees stacked frames \(k\*C, 28, 28\) uint8 .* got \(24, 24, 3\)"):
         run.agent.act(np.zeros((24, 24, 3), np.uint8))
-    with pytest.raises(curl_rl.Error, match="is a run directory: give another"):
+    with pytest.raises(curl_rl.Error, match="perhaps a run's: give another"):
         run.export(run.path)
     with pytest.raises(curl_rl.Error, match="episodes must be at least 1"):
         run.evaluate(0)
@@ -213,7 +214,9 @@ def test_an_own_environment_is_trained_gone_on_with_and_loaded(tmp_path, capsys)
     assert run.config.task == "own/Push"
     assert run.finished
     starts = json.loads((tmp_path / "metadata.json").read_text())["starts"]
-    assert starts[-1]["command"].startswith("curl_rl.train(env=..., **{'budget_frames': 120,")
+    call = ast.parse(starts[-1]["command"], mode="eval").body  # whose environment is to be given
+    assert isinstance(call, ast.Call)
+    assert ast.literal_eval(call.keywords[1].value)["encoder.filters"] == 4
     (episode,) = curl_rl.load_run(tmp_path, env=Push).evaluate(1)
     assert episode.length == 10
     env = run.make_env()

@@ -252,5 +252,6 @@ def _command(given: Mapping[str, Any], config: Config) -> str:
     """Return what does this again: a command, or for an environment of the program's own the call."""
     named = {**given, "run_dir": config.run_dir}
     if config.task.startswith("own/"):
-        return f"curl_rl.train(env=..., **{named!r})"
+        told = {key: str(value) if isinstance(value, Path) else value for key, value in named.items()}
+        return f"curl_rl.train(env=..., **{told!r})"
     return shlex.join(["curl-rl", "train", *(f"{key}={_word(key, value)}" for key, value in named.items())])

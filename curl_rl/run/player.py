@@ -60,9 +60,9 @@ class Stacked(gym.Wrapper):
 
     def step(self, action: Any):
         """Step with an action of the agent's: [-1, 1] is scaled to the environment's own bounds."""
-        frame, *rest = self.env.step(action)
+        frame, reward, terminated, truncated, info = self.env.step(action)
         self._stack.push(frame)
-        return self._stack.observation(), *rest
+        return self._stack.observation(), reward, terminated, truncated, info
 
 
 def make_stacked(config: Config) -> gym.Env:

@@ -65,7 +65,9 @@ def open_audience(
 
     Args: state, of the audience at the save from which the run goes on.
     """
-    trackers: dict[str, Tracker] = {} if callback is None else {"callback": Told(callback)}
+    trackers: dict[str, Tracker] = {}
+    if callback is not None:
+        trackers["callback"] = Told(callback)
     for name, service in (("wandb", Wandb), ("mlflow", Mlflow)):
         if getattr(config.log, name):
             trackers[name] = service(config, state.get(name, ""))

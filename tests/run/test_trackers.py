@@ -111,7 +111,7 @@ def test_mlflow_has_each_row_once_and_the_configuration(tmp_path):
     returns = [line.split() for line in (run / "metrics" / "eval" / "return").read_text().splitlines()]
     assert [int(step) for _, _, step in returns] == [60, 120]
     losses = [line.split() for line in (run / "metrics" / "critic_loss").read_text().splitlines()]
-    assert [int(step) for _, _, step in losses] == [70, 100]
+    assert [int(step) for _, _, step in losses] == [69, 99]
     assert (run / "params" / "agent.hidden_dim").read_text() == "16"
 
 
