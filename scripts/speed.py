@@ -26,7 +26,8 @@ from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.provenance import make_origin, surroundings
-from curl_rl.run.rollout import FrameStack, Lane, random_action
+from curl_rl.run.rollout import Lane, random_action
+from curl_rl.run.seen import FrameStack
 from curl_rl.run.threads import choose_threads, fill
 from curl_rl.types import Environment
 

@@ -1,6 +1,6 @@
 """Builds a run's parts from its configuration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -18,16 +18,14 @@ from curl_rl.objectives import make_objective
 from curl_rl.objectives.learner import Learner
 from curl_rl.replay.replay import Replay
 from curl_rl.replay.samplers import PrioritizedSampler, Sampler, UniformSampler
-from curl_rl.run.machine import usable_cores
 from curl_rl.run.memory import check_batch, check_networks, find_room
 from curl_rl.run.pretrained import Source, begin_from
-from curl_rl.run.rollout import FrameStack, Reward, Rollout
+from curl_rl.run.rollout import Rollout
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.seen import FrameStack, Reward
 from curl_rl.run.spaces import count_actions, seen_shape
-from curl_rl.run.stored import env_settings, judge_settings, make_protocol
+from curl_rl.run.stored import env_settings, make_protocol
 from curl_rl.types import Agent, Environment, Shapes
-
-_LANES = 32  # of one evaluation: enough to fill the cores, few enough to have little idle at the end
 
 
 def _label_side(config: Config) -> int:
@@ -47,14 +45,6 @@ def make_environment(config: Config, *, extra: Mapping[str, Any] | None = None) 
     if config.env.overlap:
         return envs.RemoteEnv(config.task, settings, longest=longest, timeout=config.env.timeout)
     return envs.LocalEnv(config.task, settings, longest=longest)
-
-
-def make_judges(config: Config, episodes: int) -> Sequence[Environment]:
-    """Create the environments that evaluate side by side: processes, or lanes where the suite has them."""
-    workers = config.evaluation.workers or usable_cores()
-    lanes = envs.make_lanes(config.task, min(episodes, _LANES), workers, **env_settings(config))
-    extra = judge_settings(config)
-    return lanes or [make_environment(config, extra=extra) for _ in range(min(episodes, workers))]
 
 
 def make_agent(config: Config, env: Environment, device: torch.device, source: Source | None = None) -> Agent:

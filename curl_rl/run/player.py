@@ -9,7 +9,7 @@ from curl_rl import envs
 from curl_rl.config import suites
 from curl_rl.config.schema import Config
 from curl_rl.run.assembly import make_stack
-from curl_rl.run.rollout import FrameStack
+from curl_rl.run.seen import FrameStack
 from curl_rl.run.stored import env_settings
 from curl_rl.types import Agent, ConfigError
 

@@ -9,11 +9,12 @@ from typing import Any
 from curl_rl.config import suites
 from curl_rl.config.overrides import canonical
 from curl_rl.config.schema import Config, PretrainedConfig
-from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_stack
+from curl_rl.run.assembly import make_agent, make_environment, make_stack
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, prepare_torch
 from curl_rl.run.documents import explain_missing
 from curl_rl.run.evaluate import evaluate
+from curl_rl.run.judging import make_judges
 from curl_rl.run.keeping import best_evaluation
 from curl_rl.run.rollout import Lane
 from curl_rl.run.seeds import Purpose, derive_seed

@@ -13,7 +13,7 @@ from curl_rl.config.schema import Config
 from curl_rl.replay.replay import Replay
 from curl_rl.run.assembly import learned_reward
 from curl_rl.run.recorded import channels_first, episode_lengths, read_recording
-from curl_rl.run.rollout import Reward
+from curl_rl.run.seen import Reward
 from curl_rl.types import ConfigError, Environment
 
 

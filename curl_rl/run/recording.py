@@ -25,8 +25,9 @@ from curl_rl.run.locks import alone
 from curl_rl.run.machine import usable_cores
 from curl_rl.run.playing import load_played
 from curl_rl.run.progress import Progress
-from curl_rl.run.rollout import FrameStack, Lane, Step
+from curl_rl.run.rollout import Lane, Step
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.seen import FrameStack
 from curl_rl.run.stored import env_settings, make_protocol
 from curl_rl.types import Acting, Clock, ConfigError, Environment
 

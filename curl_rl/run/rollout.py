@@ -1,7 +1,6 @@
 """An environment and its episode in progress: what the agent sees of it, and the way back to it on a resume."""
 
 import sys
-from collections import deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import torch
 
 from curl_rl.replay.replay import Replay
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.seen import FrameStack, Reward
 from curl_rl.types import Environment
 
 
@@ -26,35 +26,6 @@ class Step(NamedTuple):
     @property
     def over(self) -> bool:
         return self.terminated or self.truncated
-
-
-class Reward(NamedTuple):
-    """What is learned from of a reward: scaled, then clipped to +-`bound`."""
-
-    scale: float = 1.0
-    bound: float = np.inf
-
-    def __call__(self, reward: float) -> float:
-        return float(np.clip(reward * self.scale, -self.bound, self.bound))
-
-
-class FrameStack:
-    """The last `size` frames as one observation; before an episode's start its first frame repeats, or blanks stand."""
-
-    def __init__(self, size: int, padding: str):
-        self.padding = padding
-        self.frames: deque[np.ndarray] = deque(maxlen=size)
-
-    def reset(self, frame: np.ndarray) -> None:
-        blank = frame if self.padding == "repeat" else np.zeros_like(frame)
-        self.frames.extend([blank] * (self.frames.maxlen or 1))
-        self.push(frame)
-
-    def push(self, frame: np.ndarray) -> None:
-        self.frames.append(frame)
-
-    def observation(self) -> np.ndarray:
-        return np.concatenate(self.frames)
 
 
 class Lane:
@@ -88,15 +59,7 @@ class Rollout(Lane):
     not its inner state.
     """
 
-    def __init__(
-        self,
-        env: Environment,
-        stack: FrameStack,
-        replay: Replay,
-        *,
-        seed: int,
-        learned: Reward = Reward(),
-    ):
+    def __init__(self, env: Environment, stack: FrameStack, replay: Replay, *, seed: int, learned: Reward):
         super().__init__(env, stack)
         self._replay, self._seed, self._learned = replay, seed, learned
 

@@ -43,14 +43,16 @@ def changed_since(state: Mapping[str, Any], identity: Mapping[str, Any]) -> dict
     return {key: list(values) for key, values in differing(state["config"], identity).items()}
 
 
-def begin_segment(state: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+def begin_segment(state: Mapping[str, Any], run_dir: Path, changed: Mapping[str, Any]) -> dict[str, Any]:
     """Return the state from which a run goes on with other settings, with the last evaluation of a finished run in it.
 
     Raises ConfigError where the run has evaluated since the checkpoint: those rows are never cut, and with other
     settings they would not be written again.
     """
     frame, rows = state["clock"][1], written_since(run_dir, state["log"], "eval.csv")
+    told = f"{run_dir} goes on at {frame:,} frames: {in_line(changed)}"
     if not rows:
+        print(told, file=sys.stderr)
         return dict(state)
     settings = state["config"]
     episodes = settings["evaluation.final_episodes"] or settings["evaluation.episodes"]
@@ -62,5 +64,6 @@ def begin_segment(state: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
             "then with these"
         )
     seconds = max(state["seconds"], *(float(row["seconds"]) for row in rows))
+    print(told, file=sys.stderr)
     log = as_written(run_dir, state["log"], state["clock"][0])
     return {**state, "log": log, "evaluated": frame, "seconds": seconds}

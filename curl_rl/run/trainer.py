@@ -2,44 +2,40 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from curl_rl.config.difference import in_line
 from curl_rl.config.schema import Config
 from curl_rl.nn.diagnostics import watch_features
 from curl_rl.nn.state import Kept
-from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_replay, make_rollout, make_stack
+from curl_rl.run.assembly import make_agent, make_environment, make_replay, make_rollout
+from curl_rl.run.begin import begin, describe_run
 from curl_rl.run.branch import read_branch
 from curl_rl.run.caller import COMMAND_LINE, Caller
-from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.device import choose_device, describe, prepare_torch
 from curl_rl.run.documents import read_starts
-from curl_rl.run.evaluate import Interrupted, evaluate
+from curl_rl.run.evaluate import Interrupted
 from curl_rl.run.interrupts import StopRequest
-from curl_rl.run.keeping import besides, best_evaluation
+from curl_rl.run.judging import Judging
+from curl_rl.run.keeping import open_checkpoints, surpasses
 from curl_rl.run.locks import alone
 from curl_rl.run.logger import MetricMeans, raise_on_nonfinite
 from curl_rl.run.novelty import Watched
-from curl_rl.run.preload import preload
 from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
 from curl_rl.run.restart import set_aside
-from curl_rl.run.rollout import Lane, random_action
-from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.rollout import random_action
+from curl_rl.run.seeds import Purpose
 from curl_rl.run.segments import begin_segment, changed_since, is_finished
-from curl_rl.run.stored import FILE, check_state, identify, make_protocol, save_config, take_up
+from curl_rl.run.stored import FILE, check_state, identify, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.threads import choose_threads
-from curl_rl.run.video import Film
-from curl_rl.types import Batch, Clock, Environment
-
-_SHOWN_FRAMES = 256  # of an evaluation's film at most: an episode of Atari can have 27,000
+from curl_rl.types import Batch, Clock
 
 
 class Trainer(Kept):
@@ -53,8 +49,7 @@ class Trainer(Kept):
         self.env = make_environment(config)
         cleanup.callback(self.env.close)
         self.config, self.threads = choose_threads(config, self.env, self.device)
-        self.judges: Sequence[Environment] = ()
-        cleanup.callback(lambda: [env.close() for env in self.judges])
+        self.judging = Judging(config, cleanup)
         self.branch = read_branch(config)
         self.agent = make_agent(config, self.env, self.device, self.branch and self.branch.source(self.env))
         self.replay = make_replay(config, self.env, self.device)
@@ -63,9 +58,7 @@ class Trainer(Kept):
         self.identity = identify(self.config)  # once: the folder of what it starts from may go
         self.means, self.clock, self.watch = MetricMeans(), Clock(), Stopwatch()
         self.evaluated, self.saved = 0, (0, 0)  # frames at the last evaluation; at the last checkpoint, at its own
-        self.checkpoints = Checkpoints(
-            self.run_dir / "checkpoints", besides=besides(config.checkpoint.keep, self.run_dir)
-        )
+        self.checkpoints = open_checkpoints(config)
         self.surpassed = False  # whether the last evaluation is the best so far, and has no checkpoint yet
         self.forecast = Forecast(describe(self.device), config.budget_frames, config.env.action_repeat)
         self.caller, self.stop = caller, StopRequest("stopping after this step; once more stops at once")
@@ -75,18 +68,17 @@ class Trainer(Kept):
         state = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
         changed = changed_since(state, self.identity) if state else {}
         if state is not None:
-            state = begin_segment(state, self.run_dir) if changed else state
+            state = begin_segment(state, self.run_dir, changed) if changed else state
             self.load_state_dict(state)
-        begun = self._begin() if state is None else {}
+        begun = begin(self.config, self.branch, self.env, self.agent, self.replay) if state is None else {}
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
-        start, budget = self._describe(changed) | begun, self.config.budget_frames
+        start, budget = surroundings(self.caller.command), self.config.budget_frames
+        start |= self.threads | self.env.render_info
+        start |= describe_run(self.config, self.identity) | {"frame": self.clock.frame, "changed": changed} | begun
         origin = make_origin(start, start["protocol"]["hash"], budget)
         with closing(self.caller.open_logger(self.config, origin, state and state["log"], self.stop)) as self.logger:
             save_config(self.config, self.run_dir)
             write_metadata(self.run_dir, start)
-            if changed:
-                told = f"{self.run_dir} goes on at {self.clock.frame:,} frames: {in_line(changed)}"
-                print(told, file=sys.stderr)
             with self.stop.listening(), closing(self.caller.show(budget, self.clock.frame)) as self.progress:
                 self.rollout.start(state and state["episode"])
                 if state is None or changed:
@@ -96,22 +88,6 @@ class Trainer(Kept):
             print(f"stopped; `curl-rl train run_dir={self.run_dir}` goes on", file=sys.stderr)
             return 128 + self.stop.signal
         return 0
-
-    def _describe(self, changed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what metadata.json says of this start."""
-        run = {"seed": self.config.seed, "protocol": make_protocol(self.config)}
-        segment = {"frame": self.clock.frame, "changed": changed, "pretrained": self.identity.get("pretrained")}
-        return surroundings(self.caller.command) | self.threads | self.env.render_info | run | segment
-
-    def _begin(self) -> dict[str, Any]:
-        """Take what the run starts from; return what metadata.json says of it. A resume has it in its checkpoint."""
-        told = dict[str, Any]()
-        if self.branch is not None:
-            self.branch.give(self.agent)
-            told["from_run"] = self.branch.told
-        if self.config.replay.preload:
-            told["preload"] = preload(self.config, self.env, self.replay)
-        return told
 
     @property
     def learning(self) -> bool:
@@ -190,23 +166,16 @@ class Trainer(Kept):
             self.logger.scalars(self.clock, {**means, "frames_per_second": self.watch.speed(self.clock.frame)})
 
     def _evaluate(self) -> None:
-        """Play evaluation episodes in environments of their own, with seeds of their own."""
-        settings, frame = self.config.evaluation, self.clock.frame
-        count = (settings.final_episodes if self._last else 0) or settings.episodes
-        seeds = [derive_seed(self.config.seed, Purpose.EVALUATION, frame, i) for i in range(count)]
-        self.judges = self.judges or make_judges(self.config, max(settings.episodes, settings.final_episodes))
+        """Play an evaluation, and tell and show what came of it."""
+        frame = self.clock.frame
         player = Watched(self.agent, self.device) if self.config.novelty else self.agent
-        film = Film(limit=_SHOWN_FRAMES) if settings.video else None
-        options: dict[str, Any] = {"epsilon": settings.epsilon, "film": film, "interrupted": self.stop}
         try:
-            episodes = evaluate(player, [Lane(env, make_stack(self.config)) for env in self.judges], seeds, **options)
+            episodes, film = self.judging.play(player, frame, last=self._last, interrupted=self.stop)
         except Interrupted:
             return
         self.evaluated = frame
         self.logger.evaluation(self.clock, episodes, self.watch.seconds())
-        if self.config.checkpoint.keep != "last":
-            best = best_evaluation(self.run_dir, self.clock.agent_step)
-            self.surpassed = best is not None and best.frame == frame
+        self.surpassed = surpasses(self.config, self.clock)
         mean = np.mean([episode.score for episode in episodes])
         self.progress.note(f"frame {frame:,}: mean return {mean:.1f} over {len(episodes)} episodes")
         if film is not None and film.frames:

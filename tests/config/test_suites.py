@@ -16,7 +16,8 @@ from curl_rl.config.overrides import compose
 from curl_rl.config.suites import Scale, Suite
 from curl_rl.envs import atari, registry
 from curl_rl.report.build import build_report
-from curl_rl.run.assembly import make_agent, make_environment, make_judges, make_protocol, make_replay, make_stack
+from curl_rl.run.assembly import make_agent, make_environment, make_protocol, make_replay, make_stack
+from curl_rl.run.judging import make_judges
 from curl_rl.run.trainer import train
 from curl_rl.types import ConfigError
 

@@ -16,7 +16,7 @@ from test_envs import words_printed_by
 from curl_rl import envs
 from curl_rl.envs import EnvError, RemoteEnv, atari
 from curl_rl.envs.atari import PROTOCOLS, AtariEnv, Protocol
-from curl_rl.run.rollout import FrameStack
+from curl_rl.run.seen import FrameStack
 
 PLAIN = Protocol("plain", noop_max=0)
 # The 26 of Kaiser et al. 2020 (SimPLe), table 1, in both spellings.

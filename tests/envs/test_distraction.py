@@ -12,7 +12,7 @@ from PIL import Image
 from curl_rl import envs
 from curl_rl.config.overrides import compose
 from curl_rl.envs import EnvError, dmc, footage
-from curl_rl.run.assembly import make_judges
+from curl_rl.run.judging import make_judges
 from curl_rl.run.stored import env_settings, make_protocol
 from curl_rl.types import ConfigError
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from curl_rl.run.evaluate import Interrupted, evaluate
-from curl_rl.run.rollout import FrameStack, Lane
+from curl_rl.run.rollout import Lane
+from curl_rl.run.seen import FrameStack
 from curl_rl.run.video import Film
 from curl_rl.types import Episode
 

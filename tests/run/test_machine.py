@@ -12,7 +12,7 @@ import pytest
 
 from curl_rl.config.overrides import compose
 from curl_rl.nn.beside import threads
-from curl_rl.run import assembly, device, machine
+from curl_rl.run import device, judging, machine
 from curl_rl.run.machine import affinity, cpu_quota, free_main_memory, usable_cores
 
 
@@ -89,10 +89,10 @@ def test_a_system_without_affinity_has_all_its_cores(monkeypatch):
 
 
 def test_updates_and_evaluations_follow_what_is_usable(monkeypatch):
-    monkeypatch.setattr(assembly, "usable_cores", lambda: 3)
-    monkeypatch.setattr(assembly, "make_environment", lambda config, extra: extra)
+    monkeypatch.setattr(judging, "usable_cores", lambda: 3)
+    monkeypatch.setattr(judging, "make_environment", lambda config, extra: extra)
     monkeypatch.setattr(device, "usable_cores", lambda: 3)
-    assert len(assembly.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
+    assert len(judging.make_judges(compose(["task=toy/reach"]), episodes=10)) == 3
     device.prepare_torch(0)
     assert threads() == 2  # one in each crew
 

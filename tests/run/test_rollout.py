@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from curl_rl.run.rollout import FrameStack, Lane, Reward, Rollout, Step, random_action
+from curl_rl.run.rollout import Lane, Rollout, Step, random_action
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.seen import FrameStack, Reward
 
 
 class Scripted:
@@ -47,7 +48,7 @@ class Stored:
 
 
 def rollout(env: Any, replay: Any, **options: Any) -> Rollout:
-    return Rollout(env, FrameStack(2, "repeat"), replay, seed=5, **options)
+    return Rollout(env, FrameStack(2, "repeat"), replay, seed=5, **{"learned": Reward(), **options})
 
 
 def seed(index: int) -> int:
