@@ -13,6 +13,7 @@ from curl_rl import envs
 from curl_rl.config.overrides import compose
 from curl_rl.envs import EnvError, dmc, footage
 from curl_rl.run.judging import make_judges
+from curl_rl.run.playing import _distracted
 from curl_rl.run.stored import env_settings, make_protocol
 from curl_rl.types import ConfigError
 
@@ -516,3 +517,20 @@ def test_a_configuration_refuses_what_nothing_would_show(words, told):
 def test_the_three_kinds_join_in_any_order():
     for kinds in itertools.permutations(("color", "camera", "video:a+b")):
         assert compose([f"task={CARTPOLE}", f"env.distraction={'+'.join(kinds)}"]).env.distraction == "+".join(kinds)
+
+
+def test_a_run_is_played_under_another_distraction():
+    run = compose([f"task={CARTPOLE}", "env.distraction=color+camera", "env.distraction_dynamic=false"])
+    assert _distracted(run, None, None) == run
+
+    def told(distraction, intensity):
+        env = _distracted(run, distraction, intensity).env
+        return env.distraction, env.distraction_intensity, env.distraction_dynamic
+
+    assert told("none", None) == ("", "easy", True)
+    assert told("color", "hard") == ("color", "hard", False)
+    assert told(None, "medium") == ("color+camera", "medium", False)
+    with pytest.raises(ConfigError, match=r"'colour' is none of color, camera"):
+        told("colour", None)
+    with pytest.raises(ConfigError, match=r"is always '' in toy/reach"):
+        _distracted(compose(["task=toy/reach"]), "color", None)

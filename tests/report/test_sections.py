@@ -327,3 +327,11 @@ def test_unequal_numbers_of_seeds_are_said(tmp_path):
     write_run(tmp_path, "dmc/finger_spin", "none", 1, RISING, preset="paper", objective__name="none")
     (warning,) = measured.warnings(section(tmp_path))
     assert "(none 1 to 2)" in warning
+
+
+def test_a_section_says_under_which_distraction_it_was_measured(tmp_path):
+    told = {"distraction": "color+camera", "distraction_intensity": "hard", "distraction_dynamic": False}
+    write_run(tmp_path, TASK, "curl", 1, RISING, **{f"env__{name}": value for name, value in told.items()})
+    (section,), _ = read_sections([tmp_path])
+    words = "under color+camera (hard, changing from episode to episode; evaluated on others than trained on)"
+    assert words in measured.protocol(section)
