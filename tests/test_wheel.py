@@ -38,7 +38,7 @@ def test_the_wheel_is_the_package_with_its_environments_and_presets(wheel: Path)
     environments = {f"curl_rl/{path.relative_to(ROOT)}" for path in (ROOT / "envs").rglob("*.py")}
     assert len(presets) > 5
     assert len(environments) > 5
-    assert presets | modules | environments <= names
+    assert presets | modules | environments | {"curl_rl/py.typed"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"curl_rl"}
 
 
