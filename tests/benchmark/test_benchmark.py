@@ -237,7 +237,7 @@ def test_a_larger_budget_goes_on_with_what_is_there_and_a_smaller_one_is_refused
         finish(plan.job, plan.config)
     plans = make_plans(benchmark, ["budget_frames=90"], out)
     assert [_is_done(plan, Path(plan.job.run_dir)) for plan in plans] == [False] * 4
-    finish(plans[0].job, plans[0].config)
+    finish(plans[0].job, plans[0].config, frame=90)
     assert [_is_done(plan, Path(plan.job.run_dir)) for plan in plans] == [True, False, False, False]
     for words, line in (([], "budget_frames: 90 -> 60"), (["budget_frames=90", "batch_size=8"], "batch_size: 64 -> 8")):
         with pytest.raises(ConfigError, match=f"holds a run of another configuration:\n  {line}\n"):
