@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, or show every setting."""
-    from curl_rl.run.restart import split_restart
+    from curl_rl.run.restart import begin_anew, split_restart
     from curl_rl.run.stored import configure
 
     restart, overrides = split_restart(arguments.overrides)
@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = configure(overrides, restart=restart)
     from curl_rl.run.trainer import train
 
-    return train(config, restart=restart)
+    return begin_anew(config) if restart else train(config)
 
 
 def describe(overrides: Sequence[str]) -> Iterator[str]:

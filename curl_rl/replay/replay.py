@@ -161,17 +161,11 @@ class Replay(Slots):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken, perhaps of a smaller ring.
-
-        ValueError if it was of a larger one, or slots have not been restored.
-        """
-        capacity, oldest = state["capacity"], state["oldest"]
-        first = oldest - min(int(self._age[oldest % self.capacity]), self._stack - 1)
-        self._check_restored(capacity, first, state["written"])
+        """Continue where `state_dict` was taken; ValueError if of a larger ring, or slots have not been restored."""
+        self._check_restored(state["capacity"], state["written"], state["oldest"], self._stack)
         self._oldest, self._ready, self._open = state["oldest"], state["ready"], state["open"]
         self._pending = None
-        places = None if capacity == self.capacity else self._places(capacity)
-        self._sampler.load_state_dict(state["sampler"], places)
+        self._sampler.load_state_dict(state["sampler"], self._places(state["capacity"]))
 
     def _release(self, stop: int) -> None:
         """Offer the transitions before `stop` to the sampler."""

@@ -63,8 +63,12 @@ class Slots:
         if not math.isfinite(reward):
             raise ValueError(f"the environment gave the reward {reward}; only finite ones can be learned from")
 
-    def _check_restored(self, capacity: int, first: int, written: int) -> None:
-        """Raise ValueError where a ring of this capacity does not fit, or its slots first..written are not restored."""
+    def _check_restored(self, capacity: int, written: int, oldest: int, stack: int) -> None:
+        """Raise ValueError where the slots of a ring of this capacity do not fit or have not been restored.
+
+        Args: written, the slots so far; oldest, the first whose stack of frames is needed.
+        """
+        first = oldest - min(int(self._age[oldest % self.capacity]), stack - 1)
         if capacity > self.capacity:
             raise ValueError(f"the state is of a replay of capacity {capacity}, this one has {self.capacity}")
         if self.written != written or self._restored_from > first:
@@ -114,8 +118,10 @@ class Slots:
             array[slots.numpy()] = chunk[name].numpy()
         self.written = start + len(frame)
 
-    def _places(self, capacity: int) -> np.ndarray:
-        """Return where each slot of a ring of at most this one's capacity lies here, once its journal is restored."""
+    def _places(self, capacity: int) -> np.ndarray | None:
+        """Return where each slot of a smaller ring lies here, once its journal is restored; None of one as large."""
+        if capacity == self.capacity:
+            return None
         newest = self.written - 1
         return (newest - (newest - np.arange(capacity)) % capacity) % self.capacity
 

@@ -42,7 +42,7 @@ class Branch(NamedTuple):
         size = self.other.augmentation.seen_size(self.other.env.image_size)
         weights = self.state["learner"]["encoder"]
         channels = next(iter(weights.values())).shape[1]
-        seen = (channels, *[size for _ in env.observation_space.shape[1:]])
+        seen = (channels, *[size for _ in (env.observation_space.shape or ())[1:]])
         return Source(Path(self.given.from_run), dataclasses.asdict(self.other.encoder), seen, weights)
 
     def give(self, agent: Agent) -> None:

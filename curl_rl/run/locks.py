@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from curl_rl.run.files import WriteError, check_folder, writing
@@ -28,3 +28,8 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
                 raise ConfigError(refusal) from None
             raise
         yield
+
+
+def training_alone(run_dir: Path) -> AbstractContextManager[None]:
+    """Hold a run's lock: two that train in one directory would prune each other's checkpoints."""
+    return alone(run_dir / ".lock", f"another process trains in {run_dir}: wait for it or give another run_dir")

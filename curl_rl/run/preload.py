@@ -62,9 +62,9 @@ def _episodes(
     frames, none, start = channels_first(arrays["frames"], file), np.zeros(len(arrays["frames"]), bool), 0
     for length in episode_lengths(arrays):
         rows = slice(start, start + length)
-        outcomes = (arrays.get(name, none)[rows] for name in ("terminated", "life_lost"))
+        terminated, life_lost = (arrays.get(name, none)[rows] for name in ("terminated", "life_lost"))
         labels = arrays["labels"][rows] if "labels" in arrays else None
-        yield _Episode(frames[rows], arrays["actions"][rows], arrays["rewards"][rows], *outcomes, labels)
+        yield _Episode(frames[rows], arrays["actions"][rows], arrays["rewards"][rows], terminated, life_lost, labels)
         start += length
 
 

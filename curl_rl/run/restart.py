@@ -1,14 +1,19 @@
 """A run that begins anew: what the one before it left is kept in a folder inside its own."""
 
 import itertools
+import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from curl_rl.config.overrides import parse_single
 from curl_rl.config.schema import Config
 from curl_rl.run.documents import CONFIG, METADATA, TABLES, read_bytes
 from curl_rl.run.files import write_whole, writing
+from curl_rl.run.locks import training_alone
 from curl_rl.run.stored import save_config
+from curl_rl.run.streams import unfailing_stderr
+from curl_rl.run.trainer import Trainer
 from curl_rl.types import ConfigError
 
 # Checkpoints first: where they are gone, nothing goes on from tables that are not there any more.
@@ -45,3 +50,17 @@ def set_aside(run_dir: Path, config: Config) -> Path | None:
         write_whole({place / CONFIG: read_bytes(run_dir / CONFIG)})
     save_config(config, run_dir)
     return place
+
+
+def begin_anew(config: Config) -> int:
+    """Train in a run's directory from the start, and keep what is there in a folder of its own; return the exit status.
+
+    Nothing is moved before all is built. Raises as `train`.
+    """
+    with unfailing_stderr(), ExitStack() as cleanup:
+        run_dir = Path(config.run_dir)
+        cleanup.enter_context(training_alone(run_dir))
+        trainer = Trainer(config, cleanup)
+        if place := set_aside(run_dir, config):
+            print(f"{run_dir} begins anew; what it held is in {place}", file=sys.stderr)
+        return trainer.run()

@@ -38,21 +38,29 @@ def is_finished(config: Config) -> bool:
     return False
 
 
-def changed_since(state: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return {key: [old, new]} of what a run's settings are by now otherwise than in a checkpoint's state."""
-    return {key: list(values) for key, values in differing(state["config"], identity).items()}
+def go_on_from(
+    loaded: dict[str, Any] | None, identity: Mapping[str, Any], run_dir: Path
+) -> tuple[dict[str, Any] | None, dict[str, list[Any]]]:
+    """Return the state from which a run goes on, and {key: [old, new]} of what it is configured otherwise than there.
+
+    Raises ConfigError where other settings would cut evaluations. Args: loaded, a checkpoint's state, None without one.
+    """
+    changed = {key: list(values) for key, values in differing(loaded["config"], identity).items()} if loaded else {}
+    if not loaded or not changed:
+        return loaded, {}
+    state = _with_all_rows(loaded, run_dir)
+    print(f"{run_dir} goes on at {state['clock'][1]:,} frames: {in_line(changed)}", file=sys.stderr)
+    return state, changed
 
 
-def begin_segment(state: Mapping[str, Any], run_dir: Path, changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the state from which a run goes on with other settings, with the last evaluation of a finished run in it.
+def _with_all_rows(state: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """Return a state with the last evaluation of a finished run in it, which came after its checkpoint.
 
     Raises ConfigError where the run has evaluated since the checkpoint: those rows are never cut, and with other
     settings they would not be written again.
     """
     frame, rows = state["clock"][1], written_since(run_dir, state["log"], "eval.csv")
-    told = f"{run_dir} goes on at {frame:,} frames: {in_line(changed)}"
     if not rows:
-        print(told, file=sys.stderr)
         return dict(state)
     settings = state["config"]
     episodes = settings["evaluation.final_episodes"] or settings["evaluation.episodes"]
@@ -64,6 +72,5 @@ def begin_segment(state: Mapping[str, Any], run_dir: Path, changed: Mapping[str,
             "then with these"
         )
     seconds = max(state["seconds"], *(float(row["seconds"]) for row in rows))
-    print(told, file=sys.stderr)
     log = as_written(run_dir, state["log"], state["clock"][0])
     return {**state, "log": log, "evaluated": frame, "seconds": seconds}

@@ -22,16 +22,15 @@ from curl_rl.run.evaluate import Interrupted
 from curl_rl.run.interrupts import StopRequest
 from curl_rl.run.judging import Judging
 from curl_rl.run.keeping import open_checkpoints, surpasses
-from curl_rl.run.locks import alone
+from curl_rl.run.locks import training_alone
 from curl_rl.run.logger import MetricMeans, raise_on_nonfinite
 from curl_rl.run.novelty import Watched
 from curl_rl.run.pretrained import check_frozen
 from curl_rl.run.progress import Forecast, Stopwatch
 from curl_rl.run.provenance import make_origin, surroundings, write_metadata
-from curl_rl.run.restart import set_aside
 from curl_rl.run.rollout import random_action
 from curl_rl.run.seeds import Purpose
-from curl_rl.run.segments import begin_segment, changed_since, is_finished
+from curl_rl.run.segments import go_on_from, is_finished
 from curl_rl.run.stored import FILE, check_state, identify, save_config, take_up
 from curl_rl.run.streams import unfailing_stderr
 from curl_rl.run.threads import choose_threads
@@ -65,10 +64,9 @@ class Trainer(Kept):
 
     def run(self) -> int:
         """Train to the budget; return the exit status, 128 + the signal's number where one asked for a stop."""
-        state = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
-        changed = changed_since(state, self.identity) if state else {}
+        loaded = self.checkpoints.load(self.replay, check=lambda state: check_state(state, self.config))
+        state, changed = go_on_from(loaded, self.identity, self.run_dir)
         if state is not None:
-            state = begin_segment(state, self.run_dir, changed) if changed else state
             self.load_state_dict(state)
         begun = begin(self.config, self.branch, self.env, self.agent, self.replay) if state is None else {}
         # Not before: what could not be built, or is not this run's, must leave the directory as it is.
@@ -216,24 +214,16 @@ class Trainer(Kept):
         self.saved = self.clock.frame, self.evaluated
 
 
-def train(config: Config, caller: Caller = COMMAND_LINE, *, restart: bool = False) -> int:
+def train(config: Config, caller: Caller = COMMAND_LINE) -> int:
     """Train, or go on with, the run in `config.run_dir`; return the exit status.
 
     A finished run is left as it is, unless its budget has grown. Raises ConfigError where the run there cannot go on as
-    configured, or its files do not allow it; OSError where it cannot be written. Args: restart, whether to begin anew;
-    what is there is kept in a folder of its own.
+    configured, or its files do not allow it; OSError where it cannot be written.
     """
     with unfailing_stderr(), ExitStack() as cleanup:
-        run_dir = Path(config.run_dir)
-        if not restart:
-            config = take_up(config)
-            if is_finished(config):
-                return 0
-            read_starts(run_dir)  # what could not be added to is refused before anything is built
-        # Two that train in one directory would prune each other's checkpoints.
-        refusal = f"another process trains in {run_dir}: wait for it or give another run_dir"
-        cleanup.enter_context(alone(run_dir / ".lock", refusal))
-        trainer = Trainer(config, cleanup, caller)
-        if restart and (place := set_aside(run_dir, config)):
-            print(f"{run_dir} begins anew; what it held is in {place}", file=sys.stderr)
-        return trainer.run()
+        run_dir, config = Path(config.run_dir), take_up(config)
+        if is_finished(config):
+            return 0
+        read_starts(run_dir)  # what could not be added to is refused before anything is built
+        cleanup.enter_context(training_alone(run_dir))
+        return Trainer(config, cleanup, caller).run()

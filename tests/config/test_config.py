@@ -488,7 +488,7 @@ def test_more_overrides_are_of_the_stored_configuration(tmp_path):
         configure([TOY, "seed=6", f"run_dir={tmp_path}"])
     assert "another configuration:\n  seed: 5 -> 6\n" in str(error.value)
     with pytest.raises(ConfigError, match="task: toy/reach -> dmc/cartpole_swingup"):
-        configure(["task=cartpole_swingup", "seed=5", f"run_dir={tmp_path}"])
+        configure(["task=dmc/cartpole_swingup", "seed=5", f"run_dir={tmp_path}"])
     assert configure(["seed=5", f"run_dir={tmp_path}"]) == load_config(tmp_path)
     more = configure(["agent.learning_rate=0.5", f"run_dir={tmp_path}"])
     assert more == dataclasses.replace(
