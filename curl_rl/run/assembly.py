@@ -69,8 +69,8 @@ def make_learner(config: Config, env: Environment, device: torch.device, source:
     with seeded(derive_seed(config.seed, Purpose.OBJECTIVE)):  # the control's heads start as those beside any objective
         objective = make_objective(config.objective, shapes)
     augmentation = AUGMENTATIONS[config.augmentation.name](config.augmentation)
-    if len(env.observation_space.shape or ()) == 3:  # whose channels are known by now
-        augmentation.check(torch.zeros((1, *env.observation_space.shape), dtype=torch.uint8))
+    if len(frame := env.observation_space.shape or ()) == 3:  # whose channels are known by now
+        augmentation.check(torch.zeros((1, *frame), dtype=torch.uint8))
     seed = derive_seed(config.seed, Purpose.LOOP) + 1
     return Learner(encoder, objective, augmentation, pace=config.agent.pace, device=device, seed=seed)
 
