@@ -8,7 +8,7 @@ import runs
 from PIL import Image, ImageSequence
 
 from curl_rl.config.overrides import compose
-from curl_rl.run import trainer
+from curl_rl.run import judging, trainer
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.files import WriteError
 from curl_rl.run.playing import evaluate_run, load_played
@@ -77,7 +77,7 @@ def kept(run_dir: Path, *more: str, score=lambda frame: -abs(frame - 110)) -> li
             known.setdefault(tuple(seeds), 110 * (len(known) + 1))
             return [Episode(index, float(score(known[tuple(seeds)])), 20) for index in range(len(seeds))]
 
-        patch.setattr(trainer, "evaluate", scored)
+        patch.setattr(judging, "evaluate", scored)
         words = [*runs.SMALL, "device=cpu", "threads=1", "evaluation.workers=1", f"run_dir={run_dir}", *more]
         assert trainer.train(configure(words)) == 0
     return Checkpoints(run_dir / "checkpoints").steps()

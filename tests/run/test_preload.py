@@ -18,6 +18,7 @@ from curl_rl.replay.samplers import UniformSampler
 from curl_rl.run.assembly import make_environment, make_replay, make_rollout
 from curl_rl.run.preload import preload
 from curl_rl.run.recording import record
+from curl_rl.run.seen import Reward
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.stored import configure
 from curl_rl.run.trainer import Trainer, train
@@ -80,7 +81,7 @@ def filled(path: Path, *, stack: int = 2, n_step: int = 3, capacity: int = 40) -
 
 def test_sampled_transitions_are_those_of_a_naive_replay(tmp_path, monkeypatch):
     data, n_step, gamma = arrays(), 3, 0.9
-    monkeypatch.setattr("curl_rl.run.preload.reward_clip", lambda config: 1.0)
+    monkeypatch.setattr("curl_rl.run.preload.learned_reward", lambda config: Reward(bound=1.0))
     replay = filled(saved(tmp_path / "data.npz"))
     rewards = np.clip(data["rewards"], -1, 1)
     starts = np.cumsum([0, *LENGTHS])

@@ -15,7 +15,7 @@ from runs import assert_equals, assert_goes_on_to, assert_same, kill_at, manifes
 from curl_rl.config.overrides import compose
 from curl_rl.config.schema import Config
 from curl_rl.objectives import OBJECTIVES
-from curl_rl.run import trainer
+from curl_rl.run import judging, trainer
 from curl_rl.run.locks import alone
 from curl_rl.run.rollout import Rollout, random_action
 from curl_rl.types import ConfigError
@@ -78,16 +78,16 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, n
 
 
 def test_a_signal_in_an_evaluation_leaves_it_to_the_resumed_run(finished, tmp_path, monkeypatch):
-    run_dir, play = tmp_path / "run", trainer.evaluate
+    run_dir, play = tmp_path / "run", judging.evaluate
 
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return play(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "evaluate", interrupted)
+    monkeypatch.setattr(judging, "evaluate", interrupted)
     assert trainer.train(small(run_dir)) == 128 + signal.SIGTERM
     assert rows(run_dir) == []
-    monkeypatch.setattr(trainer, "evaluate", play)
+    monkeypatch.setattr(judging, "evaluate", play)
     assert trainer.train(small(run_dir)) == 0
     assert_equals(run_dir, finished)
 

@@ -86,7 +86,7 @@ def test_every_row_and_the_metadata_carry_the_protocols_hash(finished):
 
 def test_evaluation_does_not_depend_on_how_many_games_run_at_once(finished, monkeypatch):
     many = evaluate_run(finished, 4, None, seed=3, device="cpu")
-    monkeypatch.setattr("curl_rl.run.assembly._LANES", 1)
+    monkeypatch.setattr("curl_rl.run.judging._LANES", 1)
     assert evaluate_run(finished, 4, None, seed=3, device="cpu") == many
 
 
