@@ -16,13 +16,12 @@ def job(node: Any) -> None:
 
     from curl_rl.cli import explain
     from curl_rl.config.overrides import hydra_job
-    from curl_rl.run.stored import configure
     from curl_rl.run.trainer import train
 
     try:
-        _, overrides = hydra_job(node, HydraConfig.get())
+        config, overrides = hydra_job(node, HydraConfig.get())
         sys.argv[:] = ["curl-rl", "train", *overrides]  # what the run records of its start: a sweep is not one run
-        status = train(configure(overrides))  # of a run that exists, what is not named keeps its value
+        status = train(config)
     except Exception as error:
         if (status := explain(error, sys.argv[0])) is None:
             raise

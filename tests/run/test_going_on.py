@@ -7,6 +7,7 @@ import shutil
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import runs
@@ -199,7 +200,8 @@ def test_rainbow_goes_on_with_another_rate_and_its_weights_anneal_to_the_new_bud
         found = again.checkpoints.load(again.replay)
         assert found is not None
         again.load_state_dict(found)
-        sampler, done = again.replay._sampler, 60 // repeat - 20
+        sampler: Any = again.replay._sampler
+        done = 60 // repeat - 20
         assert sampler.beta == pytest.approx(0.5 + 0.5 * (done - 1) / (120 // repeat - 20), abs=0.02)
         assert sampler.capacity == again.replay.capacity > 120 // repeat
 
