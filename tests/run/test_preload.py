@@ -18,8 +18,8 @@ from curl_rl.replay.samplers import UniformSampler
 from curl_rl.run.assembly import make_environment, make_replay, make_rollout
 from curl_rl.run.preload import preload
 from curl_rl.run.recording import record
-from curl_rl.run.seen import Reward
 from curl_rl.run.seeds import Purpose, derive_seed
+from curl_rl.run.seen import Reward
 from curl_rl.run.stored import configure
 from curl_rl.run.trainer import Trainer, train
 from curl_rl.types import ConfigError
