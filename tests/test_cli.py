@@ -203,8 +203,8 @@ def test_an_unknown_error_keeps_its_traceback(monkeypatch):
 def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
     seen = []
 
-    def evaluate_run(*arguments, checkpoint, task, tell):
-        seen.append((*arguments, checkpoint, task))
+    def evaluate_run(*arguments, tell, **chosen):
+        seen.append((*arguments, chosen))
         tell("checkpoint 50 of runs/x")
         return [Episode(0, 10.0, 20), Episode(1, 14.0, 18)]
 
@@ -214,13 +214,21 @@ def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
         cli.main(["evaluate", "runs/x", "--episodes", "2", "--video", str(video), "--seed", "4", "--device", "cpu"])
         == 0
     )
-    assert seen == [(Path("runs/x"), 2, video, 4, "cpu", "", "")]
+    chosen = {"checkpoint": "", "task": "", "distraction": None, "intensity": None}
+    assert seen == [(Path("runs/x"), 2, video, 4, "cpu", chosen)]
     assert capsys.readouterr().out.splitlines() == [
         "checkpoint 50 of runs/x",
         "episode 0: return 10.0, 20 agent steps",
         "episode 1: return 14.0, 18 agent steps",
         "mean return 12.0, standard deviation 2.0, over 2 episodes",
     ]
+
+
+def test_evaluate_takes_another_distraction(monkeypatch):
+    seen = []
+    monkeypatch.setattr(playing, "evaluate_run", lambda *_, **changed: seen.append(changed) or [Episode(0, 1.0, 2)])
+    assert cli.main(["evaluate", "runs/x", "--distraction", "color", "--intensity", "hard"]) == 0
+    assert seen == [{"distraction": "color", "intensity": "hard"}]
 
 
 def test_evaluate_takes_a_positive_number_of_episodes(capsys):
