@@ -137,7 +137,7 @@ def test_states_become_float32(dtype):
     "space",
     [
         spaces.Box(0, 1, (3, 8, 8), np.float32),
-        spaces.Box(0, 255, (4, 8, 8), np.uint8),
+        spaces.Box(0, 255, (5, 8, 8), np.uint8),
         spaces.Box(0, 255, (8, 9, 3), np.uint8),
         spaces.Box(0, 255, (8, 9), np.uint8),
         spaces.Box(0, 255, (2, 3, 8, 8), np.uint8),
