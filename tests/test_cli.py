@@ -224,11 +224,12 @@ def test_evaluate_prints_episodes_and_their_mean(monkeypatch, capsys, tmp_path):
     ]
 
 
-def test_evaluate_takes_another_distraction(monkeypatch):
+def test_evaluate_takes_another_checkpoint_task_and_distraction(monkeypatch):
     seen = []
     monkeypatch.setattr(playing, "evaluate_run", lambda *_, **changed: seen.append(changed) or [Episode(0, 1.0, 2)])
-    assert cli.main(["evaluate", "runs/x", "--distraction", "color", "--intensity", "hard"]) == 0
-    assert seen == [{"distraction": "color", "intensity": "hard"}]
+    words = ["--checkpoint", "best", "--task", "dmc/x_y", "--distraction", "color", "--intensity", "hard"]
+    assert cli.main(["evaluate", "runs/x", *words]) == 0
+    assert seen == [dict(zip((word[2:] for word in words[::2]), words[1::2], strict=True)) | {"tell": print}]
 
 
 def test_evaluate_takes_a_positive_number_of_episodes(capsys):
