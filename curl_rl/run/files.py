@@ -75,6 +75,14 @@ def write_whole(contents: Mapping[Path, str | bytes]) -> None:
                 temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def move_into(folder: Path, paths: Iterable[Path]) -> None:
+    """Move files and folders into a folder of the same disk, one after another; one that is not there is made."""
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        for path in paths:
+            path.rename(folder / path.name)
+
+
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
     """Return rows as a CSV file holds them, their lines ending in a line feed alone; what ends a line is quoted."""
     lines = _Lines()

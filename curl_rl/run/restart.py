@@ -9,7 +9,7 @@ from pathlib import Path
 from curl_rl.config.overrides import parse_single
 from curl_rl.config.schema import Config
 from curl_rl.run.documents import CONFIG, METADATA, TABLES, read_bytes
-from curl_rl.run.files import write_whole, writing
+from curl_rl.run.files import move_into, write_whole
 from curl_rl.run.locks import training_alone
 from curl_rl.run.stored import save_config
 from curl_rl.run.streams import unfailing_stderr
@@ -42,10 +42,7 @@ def set_aside(run_dir: Path, config: Config) -> Path | None:
     # The configuration is written last: a folder without it is of a restart that was killed.
     names = [CONFIG, *(path.name for path in moved)]
     place = next(place for place in places if not any((place / name).exists() for name in names))
-    with writing(place):
-        place.mkdir(exist_ok=True)
-        for path in moved:
-            path.rename(place / path.name)
+    move_into(place, moved)
     if (run_dir / CONFIG).is_file():
         write_whole({place / CONFIG: read_bytes(run_dir / CONFIG)})
     save_config(config, run_dir)

@@ -90,7 +90,7 @@ def moves(path: Path) -> list[str]:
 
 
 def test_files_are_written_whole_in_one_way(tmp_path: Path):
-    assert len(moves(ROOT / "curl_rl" / "run" / "files.py")) == 2
+    assert len(moves(ROOT / "curl_rl" / "run" / "files.py")) == 3
     (tmp_path / "x.py").write_text("os.rename(a, b)\npart.replace(path)\nos.replace(a, b)\ntext.replace('a', 'b')\n")
     assert moves(tmp_path / "x.py") == ["os.rename(a, b)", "part.replace(path)", "os.replace(a, b)"]
     for folder in ("curl_rl", "scripts"):
