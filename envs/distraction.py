@@ -6,7 +6,7 @@ https://arxiv.org/abs/2101.02722, and its code in google-research/distracting_co
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class Distraction:
         if split not in SPLITS:
             raise EnvError(f"distraction_split={split!r} is none of {', '.join(SPLITS)}")
         self._split, scale = SPLITS.index(split), INTENSITIES[intensity]
-        self._kinds: dict[str, _Colors | _Camera | _Background] = {}
+        self._kinds: dict[str, _Kind] = {}
         for kind, folder in _parts(distraction):
             if kind == "color":
                 self._kinds[kind] = _Colors(scale, dynamic)
@@ -100,6 +100,29 @@ class Distraction:
             for _ in range(steps if kind.dynamic else 0):
                 kind.walk()
             kind.show(physics)
+
+
+class _Kind(Protocol):
+    """What changes in what is seen. `dynamic`: with each simulator step. Every draw comes from `rng`."""
+
+    rng: np.random.Generator
+    dynamic: bool
+
+    def prepare(self, physics: Any) -> None:
+        """Take note of a model that has been loaded, before any context is made of it."""
+        ...
+
+    def draw(self, physics: Any) -> None:
+        """Draw what an episode begins with."""
+        ...
+
+    def walk(self) -> None:
+        """Move on by one simulator step."""
+        ...
+
+    def show(self, physics: Any) -> None:
+        """Change what is rendered next, and nothing that moves."""
+        ...
 
 
 class _Colors:

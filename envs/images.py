@@ -13,7 +13,7 @@ class SquareFrames(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """An environment of images, whose frames are (C, size, size) uint8.
 
     Images are (H, W), (H, W, C) or (C, H, W) of 1, 3 or 4 channels, of any real type. Their declared bounds become 0
-    and 255. Another size is stretched to the square by averaging over area (Pillow's BOX), channel by channel. Raises
+    and 255. Another size is stretched to the square by averaging over area (Pillow's BOX). Raises
     EnvError for a space that is no image's, and for an observation that is not of its space.
     """
 
@@ -38,9 +38,9 @@ class SquareFrames(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
             if not np.isfinite(share).all():
                 raise EnvError("the environment gave an image that is not finite: no agent can learn from it")
             frame = np.round(share * 255).astype(np.uint8)
-        if frame.shape[1:] == (self._size, self._size):
-            return np.array(frame, order="C")
-        return np.stack([_resized(channel, self._size) for channel in frame])
+        return np.array(
+            frame if frame.shape[1:] == (self._size, self._size) else _resized(frame, self._size), order="C"
+        )
 
 
 def is_image(space: gym.Space) -> bool:
@@ -83,7 +83,12 @@ def _range(space: Any) -> tuple[float, float] | None:
     return low, high
 
 
-def _resized(channel: np.ndarray, size: int) -> np.ndarray:
+def _resized(frame: np.ndarray, size: int) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.fromarray(np.ascontiguousarray(channel)).resize((size, size), Image.Resampling.BOX))
+    def resized(image: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((size, size), Image.Resampling.BOX))
+
+    if len(frame) == 3:
+        return resized(frame.transpose(1, 2, 0)).transpose(2, 0, 1)
+    return np.stack([resized(channel) for channel in frame])  # Pillow takes a fourth for opacity

@@ -1,5 +1,6 @@
 """Environments that nobody here wrote: of Gymnasium's registry, of a module of the user's own, or of a program."""
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -91,7 +92,7 @@ def make_outside(
     env = _made(suite, name, max_steps)
     try:
         _check_once(name, env)
-        if not (env.spec and env.spec.max_episode_steps):
+        if max_steps or not (env.spec and env.spec.max_episode_steps):
             env = Limit(env, max_steps or ENDLESS, told=not max_steps)
         env = ActionRepeat(env, action_repeat) if action_repeat > 1 else env
         return _seen(name, env, obs, image_size, key)
@@ -218,13 +219,13 @@ def _keyed(name: str, env: gym.Env, key: str) -> gym.Env:
 
 def _flat(name: str, env: gym.Env) -> gym.Env:
     """Return an environment whose observation is one vector of floats."""
-    space: Any = env.observation_space
-    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
-        try:
+    own: Any = env.observation_space
+    if not (isinstance(own, gym.spaces.Box) and len(own.shape) == 1):
+        with contextlib.suppress(NotImplementedError):  # of a space that Gymnasium does not know
             env = FlattenObservation(env)
-        except (NotImplementedError, ValueError) as error:
-            raise EnvError(f"env.obs=state needs numbers, and {name} observes {space} ({error}): wrap it") from error
-        space = env.observation_space
+    space = env.observation_space
+    if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):
+        raise EnvError(f"env.obs=state needs a fixed count of numbers, and {name} observes {own}: wrap it")
     if not np.issubdtype(space.dtype, np.floating):
         low, high = space.low.astype(np.float32), space.high.astype(np.float32)
         env = TransformObservation(env, np.float32, gym.spaces.Box(low, high, dtype=np.float32))

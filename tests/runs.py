@@ -4,6 +4,8 @@ import csv
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,20 @@ def assert_same(a, b, path: str = "state") -> None:
         assert torch.equal(a, b), path
     else:
         assert a == b, path
+
+
+@contextmanager
+def dying_at(moment: str) -> Iterator[None]:
+    """Interrupt what trains at one of the things that it does before its loop."""
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    place = {"_kept": "curl_rl.run.logger", "start": "curl_rl.run.rollout.Rollout"}
+    place["save"] = "curl_rl.run.checkpoint.Checkpoints"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"{place.get(moment, 'curl_rl.run.trainer')}.{moment}", die)
+        yield
 
 
 def start(run_dir: Path, *overrides: str) -> subprocess.Popen:

@@ -26,6 +26,7 @@ from curl_rl.run.logger import EVAL_COLUMNS
 from curl_rl.run.player import Player, make_stacked
 from curl_rl.run.playing import evaluate_run, load_agent
 from curl_rl.run.records import Evaluation, read_run
+from curl_rl.run.restart import begin_anew
 from curl_rl.run.stored import configure, load_config
 from curl_rl.run.trackers import Callback
 from curl_rl.run.trainer import train as train_run
@@ -43,6 +44,7 @@ def train(
     env: gym.Env | Maker | Mapping[str, Any] | None = None,
     callback: Callback | None = None,
     progress: bool = True,
+    restart: bool = False,
     **settings: Any,
 ) -> "TrainedRun":
     """Train, or go on with, a run in this process, and return it.
@@ -54,6 +56,7 @@ def train(
         callback: called as `callback(clock, metrics)` with every row of metrics, evaluations too; what it raises stops
             the run with a checkpoint, and is raised here.
         progress: whether a bar or lines are shown.
+        restart: whether the run begins anew; what it held is kept in its folder, in before-1, before-2 and so on.
         settings: those of `curl-rl train` by their names; nested ones as mappings, or as `**{"agent.hidden_dim": 64}`.
 
     Raises curl_rl.Error for what the command line refuses, KeyboardInterrupt where Ctrl-C or a notebook's stop ended
@@ -67,10 +70,10 @@ def train(
     with ExitStack() as held:
         own = {} if env is None else held.enter_context(_offered(env, given))
         with _COMPOSING:
-            config = configure([f"{key}={_word(key, value)}" for key, value in (own | given).items()])
+            config = configure([f"{key}={_word(key, value)}" for key, value in (own | given).items()], restart=restart)
         _check_thread(config)
         caller = Caller(command=_command(given, config), callback=callback, progress=progress)
-        status = train_run(config, caller)
+        status = begin_anew(config, caller) if restart else train_run(config, caller)
     if status == 130:
         raise KeyboardInterrupt
     if status:

@@ -1,5 +1,6 @@
 """A run's stored configuration with what a command names of it: what is not named keeps its value."""
 
+import math
 from collections.abc import Sequence
 
 from curl_rl.config.difference import told
@@ -28,14 +29,16 @@ def continued(stored: Config, overrides: Sequence[str]) -> Config:
         )
     given = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group not in CHOICES}
     config = change(stored, given.values())
-    if config.budget_frames > stored.budget_frames and "replay.capacity" not in given and _held_all(stored):
-        config = change(config, [f"replay.capacity={_most(stored)}"])
+    before, steps, capacity = _steps(stored), _steps(config), stored.replay.capacity
+    if steps > before and "replay.capacity" not in given and capacity >= before:
+        grown = max(capacity, min(capacity + steps - before, _most(stored)))
+        config = change(config, [f"replay.capacity={grown}"])
     return config
 
 
-def _held_all(config: Config) -> bool:
-    """Return whether a replay holds as many transitions as the budget gives."""
-    return change(config, ["replay.capacity=0"]).replay.capacity == config.replay.capacity
+def _steps(config: Config) -> int:
+    """Return the agent steps of a budget."""
+    return math.ceil(config.budget_frames / config.env.action_repeat)
 
 
 def _most(config: Config) -> int:

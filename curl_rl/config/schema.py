@@ -326,11 +326,13 @@ def _filled(options: Any, published: Mapping[str, Any]) -> Any:
 
 def _fixed(config: Config, suite: suites.Suite) -> dict[str, Any]:
     """Return the environment settings that the suite, or the protocol by which it is played, leaves no choice of."""
+    others = {name for each in suites.SUITES.values() for name in each.settings} - {*suite.settings}
+    fixed = {name: getattr(EnvConfig(), name) for name in others} | suite.fixed
     if "protocol" not in suite.settings:
-        return suite.fixed
+        return fixed
     try:
         stated = protocol(config.task, protocol=config.env.protocol)
     except EnvError as error:
         raise ConfigError(f"env.{error}") from None
     names = {"image_size": "screen", "action_repeat": "action_repeat", "frame_stack": "frame_stack"}
-    return suite.fixed | {key: stated[name] for key, name in names.items() if name in stated}
+    return fixed | {key: stated[name] for key, name in names.items() if name in stated}

@@ -67,7 +67,7 @@ class Suite(NamedTuple):
 
     title: str
     settings: tuple[str, ...]  # environment settings that its environments take
-    fixed: dict[str, Any]  # environment settings that the suite has no choice of
+    fixed: dict[str, Any]  # environment settings that it has no choice of; those that it does not take are so too
     episode_frames: int  # simulator frames of an episode that its time limit ends; for Atari of a short game
     longest_frames: int = 1000  # after which an episode is cut that has no end of its own, such as those of lqr
     action_repeat: int = 1
@@ -85,13 +85,11 @@ class Suite(NamedTuple):
     budget_in_steps: bool = False  # whether budgets are told in agent steps too
 
 
-_NOT_OUTSIDE = {"key": "", "max_steps": 0}  # what environments that nobody here wrote have besides
-
 SUITES = {
     "dmc": Suite(
         title="DeepMind Control",
         settings=("obs", "image_size", "camera", "action_repeat", *_DISTRACTIONS),
-        fixed={"protocol": "", **_NOT_OUTSIDE},
+        fixed={},
         episode_frames=1000,
         action_repeat=4,
         frame_stack=3,
@@ -100,21 +98,14 @@ SUITES = {
     "toy": Suite(
         title="Toy tasks",
         settings=("obs", "image_size"),
-        fixed={"protocol": "", "camera": 0, "action_repeat": 1, "distraction": "", **_NOT_OUTSIDE},
+        fixed={"action_repeat": 1},
         episode_frames=20,
         frame_stack=2,
     ),
     "atari": Suite(
         title="Atari",
         settings=("obs", "image_size", "protocol"),
-        fixed={
-            "obs": "pixels",
-            "camera": 0,
-            "distraction": "",
-            "reward_clip": 0.0,
-            "reward_scale": 1.0,
-            **_NOT_OUTSIDE,
-        },
+        fixed={"obs": "pixels", "reward_clip": 0.0, "reward_scale": 1.0},
         episode_frames=400,
         longest_frames=108_000,
         preset="efficient",
@@ -134,7 +125,7 @@ SUITES = {
     "gym": Suite(  # what Gymnasium's registry or a module of the user's own has
         title="Environments of one's own",
         settings=("obs", "image_size", "key", "action_repeat", "max_steps"),
-        fixed={"protocol": "", "camera": 0, "distraction": ""},
+        fixed={},
         episode_frames=100,
         longest_frames=LONGEST,  # they have a limit of their own, or are given one
         frame_stack=3,

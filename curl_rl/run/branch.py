@@ -10,6 +10,7 @@ from torch import Tensor
 
 from curl_rl.config.schema import Config
 from curl_rl.nn.state import Kept
+from curl_rl.run.documents import has_checkpoints
 from curl_rl.run.folder import tensors_hash
 from curl_rl.run.playing import load_played
 from curl_rl.run.pretrained import Source
@@ -67,12 +68,14 @@ class Branch(NamedTuple):
             raise ConfigError(f"{place} does not fit: {error}; give agent as in its config.json") from error
 
 
-def read_branch(config: Config) -> Branch | None:
+def read_branch(config: Config, *, anew: bool) -> Branch | None:
     """Return what a run starts from; None where that is no run, or it has begun: its own checkpoint has all then.
+
+    Args: anew, whether what it has is set aside before it begins.
 
     Raises ConfigError where there is no such checkpoint, or it is of another agent or objective.
     """
-    if not config.from_run or any((Path(config.run_dir) / "checkpoints").glob("manifest-*")):
+    if not config.from_run or (has_checkpoints(Path(config.run_dir)) and not anew):
         return None
     path = Path(config.from_run)
     if path.resolve() == Path(config.run_dir).resolve():

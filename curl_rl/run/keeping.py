@@ -22,7 +22,7 @@ def best_evaluation(run_dir: Path, newest: int) -> Evaluation | None:
 def open_checkpoints(config: Config) -> Checkpoints:
     """Return a run's checkpoints, which keep what `checkpoint.keep` asks for."""
     run_dir = Path(config.run_dir)
-    return Checkpoints(run_dir / "checkpoints", besides=besides(config.checkpoint.keep, run_dir))
+    return Checkpoints(run_dir / "checkpoints", besides=_besides(config.checkpoint.keep, run_dir))
 
 
 def surpasses(config: Config, clock: Clock) -> bool:
@@ -33,7 +33,7 @@ def surpasses(config: Config, clock: Clock) -> bool:
     return best is not None and best.frame == clock.frame
 
 
-def besides(keep: str, run_dir: Path) -> Callable[[Sequence[int]], Collection[int]]:
+def _besides(keep: str, run_dir: Path) -> Callable[[Sequence[int]], Collection[int]]:
     """Return what chooses the checkpoints that `checkpoint.keep` asks for beside the newest, of all by their steps."""
     if keep == "all":
         return lambda steps: steps

@@ -347,7 +347,8 @@ def as_written(run_dir: Path, log: Mapping[str, Any], agent_step: int) -> dict[s
         tables[name] = len(content := whole[0] + whole[1]), zlib.crc32(content)
     files = (run_dir / "tensorboard").glob(f"{_EVENTS}*")
     sizes = {path.name: path.stat().st_size for path in files}
-    return {"tables": tables, "tensorboard": {"last": max(log["tensorboard"]["last"], agent_step), "sizes": sizes}}
+    events = {"last": max(log["tensorboard"]["last"], agent_step), "sizes": sizes}
+    return {**log, "tables": tables, "tensorboard": events}
 
 
 def _cell(value: float | str) -> str:

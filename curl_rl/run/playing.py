@@ -74,8 +74,9 @@ def _distracted(config: Config, distraction: str | None, intensity: str | None) 
     plain = {"distraction": "", "distraction_intensity": "easy", "distraction_dynamic": True}
     changes: dict[str, Any] = plain if distraction == "none" else {"distraction": distraction}
     changes |= {"distraction_intensity": intensity} if intensity else {}
+    if not (given := {name: value for name, value in changes.items() if value is not None}):
+        return config
     data = config.to_dict()
-    given = {name: value for name, value in changes.items() if value is not None}
     return Config.from_dict({**data, "env": data["env"] | given})
 
 

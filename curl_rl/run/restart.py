@@ -8,6 +8,7 @@ from pathlib import Path
 
 from curl_rl.config.overrides import parse_single
 from curl_rl.config.schema import Config
+from curl_rl.run.caller import COMMAND_LINE, Caller
 from curl_rl.run.documents import CONFIG, METADATA, TABLES, read_bytes
 from curl_rl.run.files import move_into, write_whole
 from curl_rl.run.locks import training_alone
@@ -49,7 +50,7 @@ def set_aside(run_dir: Path, config: Config) -> Path | None:
     return place
 
 
-def begin_anew(config: Config) -> int:
+def begin_anew(config: Config, caller: Caller = COMMAND_LINE) -> int:
     """Train in a run's directory from the start, and keep what is there in a folder of its own; return the exit status.
 
     Nothing is moved before all is built. Raises as `train`.
@@ -57,7 +58,7 @@ def begin_anew(config: Config) -> int:
     with unfailing_stderr(), ExitStack() as cleanup:
         run_dir = Path(config.run_dir)
         cleanup.enter_context(training_alone(run_dir))
-        trainer = Trainer(config, cleanup)
+        trainer = Trainer(config, cleanup, caller, anew=True)
         if place := set_aside(run_dir, config):
             print(f"{run_dir} begins anew; what it held is in {place}", file=sys.stderr)
         return trainer.run()

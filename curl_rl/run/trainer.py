@@ -42,14 +42,14 @@ class Trainer(Kept):
 
     kept = ("agent", "replay", "means", "evaluated")
 
-    def __init__(self, config: Config, cleanup: ExitStack, caller: Caller = COMMAND_LINE):
+    def __init__(self, config: Config, cleanup: ExitStack, caller: Caller = COMMAND_LINE, *, anew: bool = False):
         self.run_dir, self.device = Path(config.run_dir), choose_device(config.device)
         prepare_torch(config.threads)  # before an environment that renders here
         self.env = make_environment(config)
         cleanup.callback(self.env.close)
         self.config, self.threads = choose_threads(config, self.env, self.device)
         self.judging = Judging(config, cleanup)
-        self.branch = read_branch(config)
+        self.branch = read_branch(config, anew=anew)
         self.agent = make_agent(config, self.env, self.device, self.branch and self.branch.source(self.env))
         self.replay = make_replay(config, self.env, self.device)
         self.rollout = make_rollout(config, self.env, self.replay)

@@ -81,6 +81,29 @@ class Several(World):
         return {"eye": np.full((8, 8, 3), self.age, np.uint8), "hand": np.array([0.5, -0.5]), "n": 2}
 
 
+def short():
+    """Make a registered environment, whose episodes have 200 steps."""
+    return gym.make("Pendulum-v1", disable_env_checker=True)
+
+
+class Unending(World):
+    """Observes sequences of any length."""
+
+    observation_space = spaces.Sequence(spaces.Discrete(2))
+
+    def observe(self):
+        return (1,) * self.age
+
+
+class Strange(World):
+    """Observes what only its author knows."""
+
+    observation_space = type("Smell", (spaces.Space,), {"is_np_flattenable": False})()
+
+    def observe(self):
+        return "roses"
+
+
 class Torn(World):
     """Returns four values from a step, as the old gym package did."""
 

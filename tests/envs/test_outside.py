@@ -110,6 +110,16 @@ def test_larger_ones_too():
         ("own_worlds:World", {"key": "eye"}, "env.key=eye names one of a Dict's"),
         ("own_worlds:World", {"obs": "render"}, "needs the render mode rgb_array"),
         ("own_worlds:Drawn", {"obs": "render", "key": "eye"}, "env.key=eye has no effect with env.obs=render"),
+        (
+            "own_worlds:Unending",
+            {"obs": "state"},
+            "env.obs=state needs a fixed count of numbers, and own_worlds:Unending observes Seq",
+        ),
+        (
+            "own_worlds:Strange",
+            {"obs": "state"},
+            "env.obs=state needs a fixed count of numbers, and own_worlds:Strange observes",
+        ),
         ("own_worlds:Torn", {}, "the step of own_worlds:Torn returned 4 values: .*shimmy"),
         ("own_worlds:Bare", {}, "the reset of own_worlds:Bare returned a ndarray: .*shimmy"),
         ("own_worlds:Seedless", {}, "cannot be played .TypeError: .*seed.*shimmy"),
@@ -186,6 +196,16 @@ def test_registered_limits_are_kept_or_replaced():
         return next(step for step in range(1, 1000) if env.step(np.float32([0]))[3])
 
     assert [length(), length(max_steps=30), length(max_steps=300)] == [200, 30, 300]
+
+
+def test_a_limit_of_ones_own_environment_is_shortened_and_never_silently_kept():
+    env = make_env("own_worlds:short", obs="state", max_steps=30)
+    env.reset(seed=0)
+    assert [env.step(np.float32([0]))[3] for _ in range(30)] == [False] * 29 + [True]
+    with pytest.raises(
+        EnvError, match=r"env\.max_steps=300 has no effect: own_worlds:short ends its episodes after 200"
+    ):
+        make_env("own_worlds:short", obs="state", max_steps=300)
 
 
 @pytest.mark.parametrize(
@@ -309,10 +329,12 @@ def test_pictures_of_every_number_of_channels_are_shown():
     assert [_picture(Still(channels)).shape for channels in (1, 3, 4)] == [(8, 8, 3)] * 3
 
 
-def test_area_averaging_is_pillows():
-    image = np.random.default_rng(1).integers(0, 256, (50, 70)).astype(np.uint8)
-    wanted = np.asarray(Image.fromarray(image).resize((16, 16), Image.Resampling.BOX))
-    assert (frame(spaces.Box(0, 255, image.shape, np.uint8), image, 16)[0] == wanted).all()
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_area_averaging_is_pillows_of_each_channel(channels):
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, channels)).astype(np.uint8)
+    got = frame(spaces.Box(0, 255, image.shape, np.uint8), image, 16)
+    for channel, each in zip(np.moveaxis(image, 2, 0), got, strict=True):
+        assert (each == np.asarray(Image.fromarray(channel).resize((16, 16), Image.Resampling.BOX))).all()
 
 
 def test_the_suite_of_ones_own_has_presets_for_both_kinds_of_actions():

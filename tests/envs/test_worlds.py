@@ -24,6 +24,7 @@ def worlds(tmp_path_factory) -> Iterator[Path]:
         for name, block in zip(("maze", "worlds"), blocks, strict=True):
             (folder / f"{name}.py").write_text(block)
         patch.syspath_prepend(folder)
+        patch.chdir(folder)  # where MuJoCo logs its warnings
         patch.setenv("SDL_VIDEODRIVER", "dummy")
         patch.setenv("SDL_AUDIODRIVER", "dummy")
         yield folder

@@ -14,6 +14,7 @@ from curl_rl.config.overrides import compose
 from curl_rl.run.checkpoint import Checkpoints
 from curl_rl.run.folder import weights_hash
 from curl_rl.run.playing import load_agent, load_played
+from curl_rl.run.restart import begin_anew
 from curl_rl.run.stored import configure
 from curl_rl.run.trainer import Trainer, train
 from curl_rl.types import ConfigError
@@ -147,3 +148,13 @@ def test_another_agent_a_folder_and_the_run_itself_are_refused(others, tmp_path)
     with pytest.raises(ConfigError, match="is the run itself: leave it out to go on, or give another run_dir"):
         started(*SAC, f"from_run={empty}", f"run_dir={empty}")
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == []
+
+
+def test_one_that_begins_anew_starts_from_the_other_again(others, tmp_path):
+    run_dir = tmp_path / "run"
+    assert train(configure([*SAC, f"from_run={others['sac']}", "seed=7", f"run_dir={run_dir}"])) == 0
+    assert begin_anew(configure([f"run_dir={run_dir}"], restart=True)) == 0
+    told = [json.loads((place / "metadata.json").read_text())["starts"] for place in (run_dir, run_dir / "before-1")]
+    ((now,), (before,)) = told
+    assert now["from_run"] == before["from_run"]
+    runs.assert_equals(run_dir, run_dir / "before-1")

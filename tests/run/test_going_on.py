@@ -11,7 +11,18 @@ from typing import Any
 
 import pytest
 import runs
-from runs import assert_equals, assert_goes_on_to, assert_same, kill_at, manifests, rows, start, state, wait_for
+from runs import (
+    assert_equals,
+    assert_goes_on_to,
+    assert_same,
+    dying_at,
+    kill_at,
+    manifests,
+    rows,
+    start,
+    state,
+    wait_for,
+)
 
 from curl_rl import cli
 from curl_rl.config.continuing import continued
@@ -123,14 +134,8 @@ def test_a_process_killed_in_the_second_segment_goes_on_to_the_same(finished, lo
 
 
 @pytest.mark.parametrize("moment", ["_kept", "save_config", "write_metadata", "start", "save"])
-def test_a_kill_before_the_segments_first_checkpoint_loses_nothing(finished, longer, monkeypatch, moment):
-    def die(*_, **__):
-        raise KeyboardInterrupt
-
-    place = {"_kept": "curl_rl.run.logger", "start": "curl_rl.run.rollout.Rollout"}
-    place["save"] = "curl_rl.run.checkpoint.Checkpoints"
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{place.get(moment, 'curl_rl.run.trainer')}.{moment}", die)
+def test_a_kill_before_the_segments_first_checkpoint_loses_nothing(finished, longer, moment):
+    with dying_at(moment):
         assert cli.main(["train", f"run_dir={finished}", "budget_frames=200"]) == 130
     if load_config(finished).budget_frames == 200:  # in force: the folder alone is enough
         assert len(evaluate_run(finished, 1, None, seed=0, device="cpu")) == 1

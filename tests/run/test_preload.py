@@ -18,9 +18,10 @@ from curl_rl.replay.samplers import UniformSampler
 from curl_rl.run.assembly import make_environment, make_replay, make_rollout
 from curl_rl.run.preload import preload
 from curl_rl.run.recording import record
+from curl_rl.run.records import read_run
 from curl_rl.run.seeds import Purpose, derive_seed
 from curl_rl.run.seen import Reward
-from curl_rl.run.stored import configure
+from curl_rl.run.stored import configure, load_config
 from curl_rl.run.trainer import Trainer, train
 from curl_rl.types import ConfigError
 
@@ -164,6 +165,11 @@ def test_a_run_begins_with_them_and_a_resume_needs_the_file_no_more(tmp_path, mo
     path.unlink()
     assert train(configure([f"run_dir={tmp_path / 'cut'}"])) == 0
     runs.assert_equals(tmp_path / "cut", tmp_path / "whole")
+    assert train(configure([f"run_dir={tmp_path / 'cut'}", "budget_frames=80"])) == 0  # nor does one that goes on
+    assert load_config(tmp_path / "cut").replay.capacity == 80 + COUNT
+    assert read_run(tmp_path / "cut").segments == (
+        f"at 60 frames: budget_frames 60 -> 80, replay.capacity {60 + COUNT} -> {80 + COUNT}",
+    )
 
 
 @pytest.mark.parametrize(

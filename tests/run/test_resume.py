@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import runs
-from runs import assert_equals, kill_at, manifests, rows, state
+from runs import assert_equals, dying_at, kill_at, manifests, rows, state
 
 from curl_rl import cli
 from curl_rl.config.overrides import compose
@@ -216,14 +216,8 @@ def test_a_signal_in_the_last_save_does_not_undo_the_end(whole, tmp_path, monkey
 
 
 @pytest.mark.parametrize("moment", ["_kept", "write_metadata", "save_config", "start", "save"])
-def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(tmp_path, monkeypatch, moment):
-    def die(*_, **__):
-        raise KeyboardInterrupt
-
-    place = {"_kept": "curl_rl.run.logger", "start": "curl_rl.run.rollout.Rollout"}
-    place["save"] = "curl_rl.run.checkpoint.Checkpoints"
-    with monkeypatch.context() as patch:
-        patch.setattr(f"{place.get(moment, 'curl_rl.run.trainer')}.{moment}", die)
+def test_a_kill_before_the_loop_leaves_what_the_same_command_starts(tmp_path, moment):
+    with dying_at(moment):
         assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 130
     assert cli.main(["train", *TINY, f"run_dir={tmp_path}"]) == 0
     assert len(rows(tmp_path)) == 1

@@ -16,7 +16,9 @@ from runs import SMALL
 from curl_rl.config.overrides import compose
 from curl_rl.run import trackers
 from curl_rl.run.interrupts import StopRequest
+from curl_rl.run.stored import configure
 from curl_rl.run.trackers import Audience, open_audience
+from curl_rl.run.trainer import train
 from curl_rl.types import Clock, ConfigError
 
 
@@ -63,6 +65,20 @@ def test_a_state_finds_each_again(monkeypatch):
     assert open_audience(config, state).state_dict() == state
     assert known == [("Wandb", ""), ("Mlflow", ""), ("Wandb", "new Wandb"), ("Mlflow", "new Mlflow")]
     assert open_audience(compose(SMALL), {}).state_dict() == {}
+
+
+def test_a_finished_run_that_goes_on_stays_the_same_run_to_them(tmp_path, monkeypatch):
+    known = list[str]()
+
+    def open_listener(config: Any, state: str) -> Listener:
+        known.append(state)
+        return Listener(state or "new")
+
+    monkeypatch.setattr(trackers, "Wandb", open_listener)
+    words = [*SMALL, "budget_frames=110", "device=cpu", "threads=1", "env.overlap=false", "evaluation.workers=1"]
+    assert train(configure([*words, "log.wandb=true", f"run_dir={tmp_path}"])) == 0
+    assert train(configure([f"run_dir={tmp_path}", "budget_frames=150"])) == 0
+    assert known == ["", "new"]
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
