@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -315,3 +316,11 @@ def test_a_call_of_a_finished_run_leaves_it(reached, capsys):
     run = curl_rl.train(**REACH, run_dir=reached[0].path)
     assert rows(run.path) == before
     assert "is finished: 120 frames" in capsys.readouterr().err
+
+
+def test_a_call_begins_a_run_anew_and_keeps_the_old_one(reached, tmp_path):
+    run_dir, heard = shutil.copytree(reached[0].path, tmp_path / "run"), []
+    run = curl_rl.train(**REACH, run_dir=run_dir, restart=True, callback=lambda clock, _: heard.append(clock.frame))
+    assert_equals(run.path, reached[0].path)
+    assert_equals(run.path / "before-1", reached[0].path)
+    assert heard == [clock.frame for clock, _ in reached[1]]
