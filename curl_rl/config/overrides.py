@@ -133,7 +133,12 @@ def register() -> None:
 
 @explaining()
 def _register(group: str, name: str) -> None:
-    ConfigStore.instance().store(group=group, name=name, node={**_defaults(GROUPS[group][name].Config), "name": name})
+    _store(group, name, GROUPS[group][name])
+
+
+@functools.cache
+def _store(group: str, name: str, cls: type) -> None:
+    ConfigStore.instance().store(group=group, name=name, node={**_defaults(cls.Config), "name": name})
 
 
 @functools.cache
@@ -331,8 +336,16 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _chosen(parsed: Iterable[Override]) -> DictConfig:
     """Return what the choices among overrides compose to without the others."""
-    choices = [override for override in parsed if override.key_or_group in CHOICES]
-    return fitting(_compose(*_translated(choices)))
+    suite, choices = _translated([override for override in parsed if override.key_or_group in CHOICES])
+    return fitting(_base(suite, *choices))
+
+
+@functools.lru_cache(maxsize=64)
+def _base(suite: str, *choices: str) -> DictConfig:
+    """Return what some choices compose to, to be read: most commands and all jobs of a benchmark make few."""
+    node = _compose(suite, list(choices))
+    OmegaConf.set_readonly(node, True)
+    return node
 
 
 def _owned(node: DictConfig, arguments: Sequence[str]) -> DictConfig:
@@ -366,7 +379,7 @@ def _replace_options(node: DictConfig, given: Sequence[Override], arguments: Seq
     named = {override.key_or_group for override in given} & (GROUPS.keys() - {"agent"})
     if not named:
         return
-    own = _compose(suites.suite_of(node.task), [text for text in arguments if text.startswith(("task=", "preset/"))])
+    own = _base(suites.suite_of(node.task), *(text for text in arguments if text.startswith(("task=", "preset/"))))
     for group in named:
         if (chosen := node[group].name) == own[group].name:
             continue
