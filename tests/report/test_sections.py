@@ -94,6 +94,26 @@ def test_tasks_measured_in_different_ways_are_refused(tmp_path, name, value):
     assert_refused(tmp_path, *words)
 
 
+def test_tasks_of_ones_own_are_pooled_whatever_they_show_and_however_long_they_are(tmp_path):
+    car = {"env__max_steps": 300, "env__obs": "render", "env__key": "", "env__reward_clip": 0, "env__reward_scale": 0.1}
+    maze = {"env__max_steps": 0, "env__obs": "pixels", "env__key": "eye", "env__reward_clip": 1, "env__reward_scale": 1}
+    write_run(tmp_path, "gym/CarRacing-v3", "car", 1, RISING, protocol="q1q1q1", **car)
+    write_run(tmp_path, "maze:Maze", "grid", 1, RISING, **maze)
+    assert len(read_sections([tmp_path])[0][0].runs) == 2
+    write_run(tmp_path, "maze:Other", "grid", 1, RISING, **maze | {"env__max_steps": 50, "env__obs": "render"})
+    assert len(read_sections([tmp_path])[0][0].runs) == 3  # one method of two tasks may differ there too
+    write_run(tmp_path, "maze:Maze", "long", 1, RISING, protocol="q2q2q2", **maze | {"env__max_steps": 50})
+    assert_refused(tmp_path, "maze:Maze by different protocols", "p0p0p0", "q2q2q2", "env.max_steps 0 and 50")
+
+
+def test_rewards_learned_from_are_the_methods_in_every_suite(tmp_path):
+    write_run(tmp_path, TASK, "plain", 1, RISING, env__reward_clip=0, env__reward_scale=1)
+    write_run(tmp_path, "dmc/cheetah_run", "clipped", 1, RISING, env__reward_clip=1, env__reward_scale=0.1)
+    assert len(read_sections([tmp_path])[0][0].runs) == 2
+    write_run(tmp_path, "dmc/finger_spin", "clipped", 1, RISING, env__reward_clip=0, env__reward_scale=0.1)
+    assert_refused(tmp_path, "both called clipped", "env.reward_clip 1 and 0", "another name")
+
+
 def test_a_method_may_be_set_as_the_papers_set_it_by_task(tmp_path):
     write_run(tmp_path, TASK, "curl", 1, RISING)
     settings = {"env__action_repeat": 8, "replay__capacity": 12_500, "agent__learning_rate": 2e-4}

@@ -6,14 +6,17 @@ from itertools import pairwise
 from typing import Any
 
 from curl_rl.config.difference import LOCAL, differing, flat
-from curl_rl.config.suites import SUITES, suite_of
+from curl_rl.config.suites import SUITES, is_open, suite_of
 from curl_rl.run.records import Run
 from curl_rl.types import ConfigError
 
 # What one method may set differently by task, as the papers do.
 BY_TASK = ("task", "env.action_repeat", "replay.capacity", "agent.learning_rate", "objective.coefficient")
-# No part of what is measured: the frames of an observation are the method's, and the last gives the same results.
-_OF_THE_AGENT = ("env.frame_stack", "env.overlap")
+# No part of what is measured: the frames of an observation and the rewards learned from are the method's, and overlap
+# gives the same results.
+_OF_THE_AGENT = ("env.frame_stack", "env.reward_scale", "env.reward_clip", "env.overlap")
+# Tasks of a suite that lists none have no more in common than this; what one task measures, its protocol's hash holds.
+_OF_ONES_OWN = ("env.max_steps", "env.obs", "env.key")
 
 
 def check(runs: Sequence[Run]) -> None:
@@ -26,7 +29,7 @@ def check(runs: Sequence[Run]) -> None:
     for run in runs:
         by_method.setdefault(run.method, []).append(run)
     for method, own in by_method.items():  # which differ in no more than their tasks ask for
-        for first, second, settings in _conflicts(own, (*LOCAL, *BY_TASK, "seed")):
+        for first, second, settings in _conflicts(own, (*LOCAL, *BY_TASK, *_by_task(runs), "seed")):
             both = f"{first.path} ({first.task}) and {second.path} ({second.task})"
             raise _other_settings(both, method, settings)
 
@@ -56,12 +59,17 @@ def _check_measures(runs: Sequence[Run]) -> None:
             if first.protocol != second.protocol:
                 raise _other_protocol(first, second)
         return
-    ignored = (*LOCAL, *_OF_THE_AGENT, "env.action_repeat")
+    ignored = (*LOCAL, *_OF_THE_AGENT, *_by_task(runs), "env.action_repeat")
     for first, second, settings in _conflicts(runs, ignored, group="env"):
         raise ConfigError(
             f"{first.path} ({first.task}) and {second.path} ({second.task}) differ in {in_words(settings)}: "
             "their scores measure different things and cannot be pooled, so report them apart"
         )
+
+
+def _by_task(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Return what each task of the runs' suite may set for itself, beside what all suites' may."""
+    return _OF_ONES_OWN if is_open(runs[0].task) else ()
 
 
 def _conflicts(runs: Iterable[Run], ignored: Container[str], group: str = "") -> Iterator[tuple[Run, Run, Any]]:
