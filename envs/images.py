@@ -1,5 +1,6 @@
 """Frames of any layout, size and range as square ones (C, H, W) uint8."""
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +14,8 @@ class SquareFrames(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
     """An environment of images, whose frames are (C, size, size) uint8.
 
     Images are (H, W), (H, W, C) or (C, H, W) of 1, 3 or 4 channels, of any real type. Their declared bounds become 0
-    and 255. Another size is stretched to the square by averaging over area (Pillow's BOX). Raises
-    EnvError for a space that is no image's, and for an observation that is not of its space.
+    and 255. Another size is stretched to the square by averaging over area (Pillow's BOX). Raises EnvError for a space
+    that is no image's, and for an observation that is not of its space or lies beyond its bounds.
     """
 
     def __init__(self, env: gym.Env, size: int):
@@ -33,11 +34,7 @@ class SquareFrames(gym.ObservationWrapper, gym.utils.RecordConstructorArgs):
         image = check_declared(observation, self._declared)
         frame = image[None] if self._axis is None else np.moveaxis(image, self._axis, 0)
         if self._range is not None:
-            low, high = self._range
-            share = (np.clip(frame.astype(np.float64), low, high) - low) / (high - low)
-            if not np.isfinite(share).all():
-                raise EnvError("the environment gave an image that is not finite: no agent can learn from it")
-            frame = np.round(share * 255).astype(np.uint8)
+            frame = _spread(frame, *self._range)
         return np.array(
             frame if frame.shape[1:] == (self._size, self._size) else _resized(frame, self._size), order="C"
         )
@@ -81,6 +78,21 @@ def _range(space: Any) -> tuple[float, float] | None:
             f"are {space}: let its observation_space say what is black and what is white"
         )
     return low, high
+
+
+def _spread(frame: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return an image whose bounds are 0 and 255. Raises EnvError for values beyond them by half a grey and more."""
+    least, most = float(frame.min()), float(frame.max())
+    if not (math.isfinite(least) and math.isfinite(most)):
+        raise EnvError("the environment gave an image that is not finite: no agent can learn from it")
+    rounding = (high - low) / 510
+    if least < low - rounding or most > high + rounding:
+        raise EnvError(
+            f"the environment gave an image of values from {least:g} to {most:g}, and declares {low:g} to {high:g}: "
+            "let its observation_space say what is black and what is white"
+        )
+    share = (np.clip(frame.astype(np.float64), low, high) - low) / (high - low)
+    return np.round(share * 255).astype(np.uint8)
 
 
 def _resized(frame: np.ndarray, size: int) -> np.ndarray:

@@ -70,16 +70,33 @@ def test_four_channels_stay_four_and_do_not_touch_each_other():
 @pytest.mark.parametrize(
     ("low", "high", "dtype", "values"),
     [
-        (0.0, 1.0, np.float32, [0, 0.5, 1, 2]),
-        (-1.0, 1.0, np.float64, [-1, 0, 1, 5]),
+        (0.0, 1.0, np.float32, [-0.001, 0.5, 1, 1.001]),  # as far beyond as rounding goes
+        (-1.0, 1.0, np.float64, [-1, 0, 1, 1 + 1e-9]),
         (0, 1, np.uint8, [0, 1, 1, 1]),
-        (0, 255, np.float32, [0, 127.5, 255, 300]),
+        (0, 255, np.float32, [0, 127.5, 255, 255.4]),
     ],
 )
 def test_bounds_become_black_and_white(low, high, dtype, values):
     image = np.array(values, dtype).reshape(2, 2)
     got = frame(spaces.Box(low, high, (2, 2), dtype), image, size=2)
     assert got.tolist() == [[[0, 128 if dtype != np.uint8 else 255], [255, 255]]]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "values", "words"),
+    [
+        (0.0, 1.0, np.float32, [0, 255], "of values from 0 to 255, and declares 0 to 1"),
+        (0.0, 1.0, np.float32, [0, 1.01], "of values from 0 to 1.01, and declares 0 to 1"),
+        (0.0, 1.0, np.float64, [-1, 1], "of values from -1 to 1, and declares 0 to 1"),
+        (0, 1, np.uint8, [0, 2], "of values from 0 to 2, and declares 0 to 1"),
+        (0.0, 1.0, np.float32, [0, np.nan], "is not finite"),
+        (0.0, 1.0, np.float32, [0, np.inf], "is not finite"),
+    ],
+    ids=str,
+)
+def test_an_image_beyond_its_bounds_is_refused(low, high, dtype, values, words):
+    with pytest.raises(EnvError, match=words):
+        frame(spaces.Box(low, high, (1, 2), dtype), np.array([values], dtype), size=2)
 
 
 @pytest.mark.parametrize("shape", [(12, 8), (8, 12), (64, 96)], ids=str)
