@@ -1,6 +1,7 @@
 """Environments that nobody here wrote: of Gymnasium's registry, of a module of the user's own, or of a program."""
 
 import contextlib
+import difflib
 import functools
 import importlib
 import inspect
@@ -38,12 +39,13 @@ def offer(name: str, maker: Maker) -> str:
 
 def find_gym(name: str) -> str:
     """Return a registered id with its version, and its module where it names one. Raises EnvError for another."""
-    module, colon, _ = name.rpartition(":")
+    module, colon, known = name.rpartition(":")
     try:
         spec = _spec(name)
-    except Exception as error:  # a module may fail in any way
+    except (Exception, SystemExit) as error:  # a module may fail in any way
         raise EnvError(
-            f"gym/{name} cannot be made ({error}): give gym/<id> or gym/<module>:<id>, whose module registers it"
+            f"gym/{name} cannot be made ({error}){_nearest(known) if isinstance(error, gym.error.Error) else ''}: give "
+            "gym/<id>, gym/<module>:<id>, whose module registers it, or a class as package.module:Class"
         ) from error
     return f"{module}{colon}{spec.id}"
 
@@ -51,9 +53,23 @@ def find_gym(name: str) -> str:
 def _spec(name: str) -> Any:
     """Return what is registered under an id, after its module, where it names one, was imported."""
     module, _, known = name.rpartition(":")
+    _look_here()
     if module:
         importlib.import_module(module)
     return gym.spec(known)
+
+
+def _nearest(known: str) -> str:
+    """Return the registered ids that are most like one that is not, as a part of a line."""
+    ids = {each.lower(): each for each in gym.registry}
+    close = difflib.get_close_matches(known.lower(), ids, cutoff=0.7)
+    return f"; nearest: {', '.join(f'gym/{ids[each]}' for each in close)}" if close else ""
+
+
+def _look_here() -> None:
+    """Let modules of the current folder be found too, those of environments and those that registered ones name."""
+    if "" not in sys.path:
+        sys.path.append("")
 
 
 def find_own(name: str) -> str:
@@ -115,7 +131,8 @@ def _made(suite: str, name: str, max_steps: int) -> gym.Env:
     """Return an environment as it comes, with another time limit where it is registered."""
     try:
         if suite == "gym":
-            options = _drawing(gym.envs.registration.load_env_creator(_spec(name).entry_point))
+            entry = _spec(name).entry_point
+            options = _drawing(entry if callable(entry) else gym.envs.registration.load_env_creator(entry))
             env = gym.make(name, max_episode_steps=max_steps or None, disable_env_checker=True, **options)
         else:
             maker = _own(name)
@@ -237,8 +254,7 @@ def _own(name: str) -> Maker:
     if name in _OFFERED:
         return _OFFERED[name]
     module, _, title = name.partition(":")
-    if "" not in sys.path:
-        sys.path.append("")
+    _look_here()
     try:
         maker = getattr(importlib.import_module(module), title, None)
     except (Exception, SystemExit) as error:

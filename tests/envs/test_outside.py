@@ -1,5 +1,9 @@
 """Environments that nobody here wrote: Gymnasium's, one's own, and those that a program offers."""
 
+import dataclasses
+import sys
+
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -241,6 +245,49 @@ def test_gymnasiums_own_checker_passes(task, settings):
     env = AgentSpaces(make_env(task, image_size=16, **settings))
     check_env(env, skip_render_check=True)
     assert env.unwrapped.spec is None or env.spec.id in task
+
+
+HERE = """
+import gymnasium as gym
+
+class World(gym.Env):
+    observation_space = gym.spaces.Box(-1, 1, (2,))
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.low, {}
+
+    def step(self, action):
+        return self.observation_space.low, 1.0, True, False, {}
+
+gym.register("Named-v0", entry_point="lying_here:World")
+gym.register("Given-v0", entry_point=World)
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """Be in a folder that holds a module, which Python's path does not lead to."""
+    (tmp_path / "lying_here.py").write_text(HERE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    yield
+    sys.modules.pop("lying_here", None)
+    for name in ("Named-v0", "Given-v0", "Unloaded-v0"):
+        gymnasium.registry.pop(name, None)
+
+
+@pytest.mark.parametrize("task", ["lying_here:World", "gym/lying_here:Named-v0", "gym/lying_here:Given-v0"])
+def test_a_module_of_the_current_folder_is_found(here, task):
+    assert envs.canonical_task(task) == task
+    env = make_env(task, obs="state")
+    assert env.reset(seed=0)[0].tolist() == [-1, -1]
+    assert env.step(1)[1:4] == (1.0, True, False)
+
+
+def test_an_entry_point_in_the_current_folder_is_found(here):
+    gymnasium.register("Unloaded-v0", entry_point="lying_here:World")
+    assert make_env("gym/Unloaded-v0", obs="state").action_space == spaces.Discrete(2)
 
 
 def test_names_are_those_that_a_run_keeps():
