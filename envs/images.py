@@ -62,7 +62,8 @@ def _channel_axis(space: gym.Space) -> int | None:
             return 0
     raise EnvError(
         f"env.obs=pixels needs images (H, W), (H, W, C) or (C, H, W) of 1, 3 or 4 channels, and the environment's "
-        f"observations are {space}: set env.obs=render for what it draws, env.obs=state for a vector, or wrap it"
+        f"observations are {space}: set env.obs=render for what it draws, preset=state for a vector (rainbow_state "
+        "where its actions are Discrete), or wrap it"
     )
 
 

@@ -131,6 +131,8 @@ def protocol(task: str, **settings: Any) -> dict[str, Any]:
 def _find(task: str) -> tuple[str, str]:
     """Return a task's suite and its listed name there."""
     suite, spelling = split_task(str(task))
+    if suite == "own" and ":" in spelling and spelling != str(task):
+        raise EnvError(f"own/ stands before what a program made, and {spelling} is a class: write task={spelling}")
     name = SUITES[suite].find(spelling) if suite in SUITES else None
     if name is None or (SUITES[suite].listed and name not in SUITES[suite].tasks()):
         raise EnvError(_unknown(task))
@@ -144,4 +146,5 @@ def _unknown(task: str) -> str:
     near = difflib.get_close_matches(str(task).lower(), keys, n=5, cutoff=0.5)
     names = list(dict.fromkeys(keys[key] for key in near))
     hint = f"; nearest: {', '.join(names[:3])}" if names else ""
-    return f"unknown task {task!r}{hint} (envs.list_tasks() lists all {len(tasks)})"
+    own = "one of your own is package.module:Class"
+    return f"unknown task {task!r}{hint} (envs.list_tasks() lists all {len(tasks)}; {own})"

@@ -103,6 +103,8 @@ def _upright(shape: tuple[int, ...]) -> Convert | None:
 def check_actions(space: gym.Space) -> tuple[gym.Space, Convert]:
     """Return the actions that an agent has, and what makes the environment's own of one; EnvError for other spaces."""
     if isinstance(space, gym.spaces.Discrete):
+        if space.n == 1:
+            raise EnvError(f"the environment's actions are {space}, and one alone leaves nothing to choose: give two")
         start, kind = int(space.start), space.dtype.type
         return gym.spaces.Discrete(int(space.n)), lambda action: kind(start + int(action))
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating) and space.low.size:

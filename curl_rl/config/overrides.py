@@ -252,7 +252,7 @@ def canonical(task: str) -> str:
     except EnvError as error:
         if suites.is_open(task):
             raise ConfigError(str(error)) from error
-        hint = _nearest(task, list_tasks()) or f"; there are {', '.join(f'{suite}/...' for suite in suites.SUITES)}"
+        hint = _nearest(task, list_tasks()) or f"; there are {suites.task_forms()}"
         raise ConfigError(f"unknown task {_brief(task)!r}{hint}") from None
 
 

@@ -148,11 +148,13 @@ def suite_of(task: str) -> str:
         return "gym"
     suite, _, name = task.partition("/")
     if not name or suite not in SUITES:
-        known = ", ".join(f"{suite}/..." for suite in SUITES)
-        raise ConfigError(
-            f"task={task!r} does not name a suite: write {known} or package.module:Class, e.g. task=dmc/cheetah_run"
-        )
+        raise ConfigError(f"task={task!r} does not name a suite: write {task_forms()}, e.g. task=dmc/cheetah_run")
     return suite
+
+
+def task_forms() -> str:
+    """Return how tasks are named, as a part of a line."""
+    return f"{', '.join(f'{suite}/...' for suite in SUITES)} or package.module:Class"
 
 
 def is_open(task: str) -> bool:

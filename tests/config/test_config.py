@@ -123,7 +123,7 @@ def test_every_preset_composes_and_records_its_name():
     first = {"dmc": "dmc/walker_walk", "toy": "toy/reach", "atari": "atari/pong", "gym": "gym/Pendulum-v1"}
     names = {suite: presets(suite) for suite in suites.SUITES}
     games = ["bbf", "der", "drq_eps", "efficient", "paper", "spr", "sr_spr"]
-    own = ["quick", "rainbow", "state"]
+    own = ["quick", "rainbow", "rainbow_state", "state"]
     assert names == {"dmc": ["paper", "quick", "state"], "toy": ["quick", "rainbow"], "atari": games, "gym": own}
     for suite, task in first.items():
         for name in names[suite]:

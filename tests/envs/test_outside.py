@@ -150,7 +150,12 @@ def test_larger_ones_too():
         ("own_worlds:Nothing", {}, "no class or function 'Nothing'"),
         ("own_worldz:World", {}, "own_worldz cannot be imported .*start where it lies"),
         ("own/never", {}, "own/never was made by a program"),
-        ("gym/Pendulm-v1", {}, "Did you mean: `Pendulum`"),
+        ("gym/Pendulum", {}, "nearest: gym/Pendulum-v1: give gym/<id>, .* package.module:Class"),
+        ("gym/pendulm-v1", {}, "nearest: gym/Pendulum-v1"),
+        ("gym/CartPole-v9", {}, "nearest: gym/CartPole-v1, gym/CartPole-v0"),
+        ("gym/CartPole-v1", {}, "preset=state for a vector .rainbow_state where its actions are Discrete"),
+        ("own/own_worlds:World", {}, "own_worlds:World is a class: write task=own_worlds:World"),
+        ("own_worlds.World", {}, "one of your own is package.module:Class"),
         ("gym/nomodule:Pendulum-v1", {}, "No module named 'nomodule'"),
         ("gym/FrozenLake-v1", {}, "Discrete.16.: set env.obs=render"),
         ("gym/Taxi-v3", {}, "is deprecated. Please use `Taxi-v4`"),
@@ -313,6 +318,8 @@ def test_the_preset_is_chosen_by_the_actions():
     [
         (["task=own_worlds:Nothing"], "no class or function 'Nothing'"),
         (["task=gym/Pendulm-v1"], "Did you mean: `Pendulum`"),
+        (["task=own/own_worlds:Right"], "write task=own_worlds:Right"),
+        (["task=own_worlds.Right"], "unknown task 'own_worlds.Right'; there are .* gym/... or package.module:Class"),
         (["task=dmc/cheetah_run", "env.obs=render"], "cannot be had of dmc/cheetah_run: set env.obs=pixels or state"),
         (["task=toy/reach", "env.max_steps=5"], "env.max_steps is always 0 in toy/reach"),
         (["task=toy/reach", "env.key=eye"], "env.key is always '' in toy/reach"),
@@ -404,3 +411,19 @@ def test_area_averaging_is_pillows_of_each_channel(channels):
 def test_the_suite_of_ones_own_has_presets_for_both_kinds_of_actions():
     assert SUITES["gym"].discrete == "rainbow"
     assert SUITES["gym"].preset == "quick"
+
+
+def test_a_vector_and_discrete_actions_are_one_preset():
+    config = compose(["task=gym/CartPole-v1", "preset=rainbow_state"])
+    choices = ["encoder=state", "objective=none", "augmentation=none", "evaluation.video=false"]
+    named = compose(["task=gym/CartPole-v1", "preset=rainbow", "env.obs=state", *choices, f"run_dir={config.run_dir}"])
+    assert config == dataclasses.replace(named, preset="rainbow_state")
+    assert (config.agent.name, config.env.obs, config.encoder.name) == ("rainbow", "state", "state")
+
+
+def test_a_vector_and_discrete_actions_are_learned_from(tmp_path):
+    changes = ["env.image_size=64", "agent.hidden_dim=32", "env.max_steps=20"]
+    run = [f"run_dir={tmp_path / 'run'}", "task=gym/CartPole-v1", "preset=rainbow_state"]
+    assert train(compose([*run, *(each for each in SHORT if "image_size" not in each), *changes])) == 0
+    scores = [score for each in read_run(tmp_path / "run").evaluations for score in each.returns]
+    assert all(8 <= score <= 20 for score in scores)

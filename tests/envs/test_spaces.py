@@ -98,6 +98,12 @@ def test_other_action_spaces_are_refused_with_what_was_seen_and_what_is_needed(s
     assert str(space).splitlines()[0] in str(refusal.value)
 
 
+@pytest.mark.parametrize("start", [0, 5])
+def test_one_action_alone_is_refused(start):
+    with pytest.raises(EnvError, match=r"Discrete.1.*, and one alone leaves nothing to choose: give two"):
+        AgentSpaces(Mirror(action_space=spaces.Discrete(1, start=start)))
+
+
 @pytest.mark.parametrize(
     ("shape", "seen", "turn"),
     [
