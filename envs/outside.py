@@ -11,21 +11,18 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.wrappers import AddRenderObservation, FlattenObservation, TimeLimit, TransformObservation
+from gymnasium.wrappers import FlattenObservation, TimeLimit, TransformObservation
 
+from curl_rl.envs.answers import OLD, Answers, Rendered
 from curl_rl.envs.errors import EnvError
 from curl_rl.envs.images import SquareFrames, is_image
-from curl_rl.envs.spaces import CUT, check_actions
+from curl_rl.envs.spaces import CUT, AgentSpaces, check_actions, check_declared
 
 ENDLESS = 10_000  # environment steps after which an episode is cut that has no limit of its own
 
 Maker = Callable[..., gym.Env]
 
 _OFFERED: dict[str, Maker] = {}
-_OLD = (
-    "derive it from gymnasium.Env, whose reset(seed=...) returns (observation, info) and whose step returns "
-    "(observation, reward, terminated, truncated, info); one of the old gym package by shimmy's GymV21CompatibilityV0"
-)
 
 
 def offer(name: str, maker: Maker) -> str:
@@ -105,16 +102,21 @@ def make_outside(
 
     Raises EnvError, with what was seen and what is needed.
     """
-    env = _made(suite, name, max_steps)
+    made = _made(suite, name, max_steps)
     try:
-        _check_once(name, env)
+        check_actions(made.action_space)
+        env = Answers(made, name)
         if max_steps or not (env.spec and env.spec.max_episode_steps):
             env = Limit(env, max_steps or ENDLESS, told=not max_steps)
         env = ActionRepeat(env, action_repeat) if action_repeat > 1 else env
-        return _seen(name, env, obs, image_size, key)
-    except BaseException:
-        env.close()
-        raise
+        env = _seen(name, env, obs, image_size, key)
+        _play_once(env)
+        return env
+    except BaseException as error:
+        made.close()
+        if isinstance(error, EnvError) or not isinstance(error, Exception):
+            raise
+        raise EnvError(f"{name} cannot be played ({type(error).__name__}: {error}): {OLD}") from error
 
 
 @functools.cache
@@ -142,7 +144,11 @@ def _made(suite: str, name: str, max_steps: int) -> gym.Env:
     except Exception as error:
         raise EnvError(f"{name} cannot be made ({type(error).__name__}: {error})") from error
     if not isinstance(env, gym.Env):
-        raise EnvError(f"{name} made {type(env).__module__}.{type(env).__name__}, which is no gymnasium.Env: {_OLD}")
+        raise EnvError(f"{name} made {type(env).__module__}.{type(env).__name__}, which is no gymnasium.Env: {OLD}")
+    for which in ("observation_space", "action_space"):
+        if not isinstance(space := getattr(env, which, None), gym.Space):
+            env.close()
+            raise EnvError(f"{name} has the {which} {space!r}: set self.{which} to one of gymnasium.spaces")
     limit = env.spec.max_episode_steps if env.spec else None
     if limit and max_steps > limit:
         env.close()
@@ -150,21 +156,12 @@ def _made(suite: str, name: str, max_steps: int) -> gym.Env:
     return env
 
 
-def _check_once(name: str, env: gym.Env) -> None:
-    """Raise EnvError where an environment does not reset and step as Gymnasium's do."""
-    check_actions(env.action_space)
-    try:
-        begun = env.reset(seed=0)
-        env.action_space.seed(0)
-        answer = env.step(env.action_space.sample())
-    except EnvError:
-        raise
-    except Exception as error:
-        raise EnvError(f"{name} cannot be played ({type(error).__name__}: {error}): {_OLD}") from error
-    for what, given, count in (("reset", begun, 2), ("step", answer, 5)):
-        if not isinstance(given, tuple) or len(given) != count or not isinstance(given[-1], dict):
-            size = f"{len(given)} values" if isinstance(given, tuple) else f"a {type(given).__name__}"
-            raise EnvError(f"the {what} of {name} returned {size}: {_OLD}")
+def _play_once(env: gym.Env) -> None:
+    """Reset and step as an agent here would, so that what cannot be is refused before anything else is done."""
+    seen = AgentSpaces(env)
+    seen.reset(seed=0)
+    seen.action_space.seed(0)
+    seen.step(seen.action_space.sample())
 
 
 class Limit(TimeLimit):
@@ -194,12 +191,12 @@ class ActionRepeat(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def step(self, action: Any):
         """Step until the count or the episode ends."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        total = float(reward)
+        total = reward
         for _ in range(self._count - 1):
             if terminated or truncated:
                 break
             observation, reward, terminated, truncated, info = self.env.step(action)
-            total += float(reward)
+            total += reward
         return observation, total, terminated, truncated, info
 
 
@@ -213,7 +210,7 @@ def _seen(name: str, env: gym.Env, obs: str, size: int, key: str) -> gym.Env:
                 f"env.obs=render needs the render mode rgb_array, and {name} has {env.metadata.get('render_modes')}: "
                 "name it in its metadata and let its constructor take render_mode, or set env.obs=pixels or state"
             )
-        return SquareFrames(AddRenderObservation(env), size)
+        return SquareFrames(Rendered(env, name), size)
     env = _keyed(name, env, key) if key or obs == "pixels" else env
     return SquareFrames(env, size) if obs == "pixels" else _flat(name, env)
 
@@ -227,9 +224,10 @@ def _keyed(name: str, env: gym.Env, key: str) -> gym.Env:
         return env
     if key in space.spaces:
         return TransformObservation(env, lambda observation: observation[key], space[key])
+    known = ", ".join(space.spaces) or "nothing"
     images = ", ".join(each for each, inner in space.spaces.items() if is_image(inner)) or "none"
     raise EnvError(
-        f"{name} observes a Dict of {', '.join(space.spaces)} (images: {images}), and env.key={key!r} is none of them: "
+        f"{name} observes a Dict of {known} (images: {images}), and env.key={key!r} is none of them: "
         "give env.key=<one>, or set env.obs=render"
     )
 
@@ -237,8 +235,10 @@ def _keyed(name: str, env: gym.Env, key: str) -> gym.Env:
 def _flat(name: str, env: gym.Env) -> gym.Env:
     """Return an environment whose observation is one vector of floats."""
     own: Any = env.observation_space
+    if isinstance(own, gym.spaces.Box):  # before its shape is flattened, and its type is cast
+        env = TransformObservation(env, functools.partial(check_declared, space=own), own)
     if not (isinstance(own, gym.spaces.Box) and len(own.shape) == 1):
-        with contextlib.suppress(NotImplementedError):  # of a space that Gymnasium does not know
+        with contextlib.suppress(NotImplementedError, ValueError):  # of a space unknown to Gymnasium, of an empty one
             env = FlattenObservation(env)
     space = env.observation_space
     if not (isinstance(space, gym.spaces.Box) and len(space.shape) == 1):

@@ -43,10 +43,7 @@ class AgentSpaces(gym.Wrapper, gym.utils.RecordConstructorArgs):
         terminated, truncated = bool(terminated), bool(truncated)
         if self._age == self._longest and not (terminated or truncated):
             truncated, info = True, {**info, CUT: self._age}
-        reward = float(reward)  # a NumPy scalar's precision would go into their sum, and no checkpoint holds one
-        if not math.isfinite(reward):
-            raise EnvError(f"the environment gave the reward {reward}: only finite ones can be learned from and summed")
-        return self._observe(observation), reward, terminated, truncated, info
+        return self._observe(observation), check_reward(reward), terminated, truncated, info
 
     def _observe(self, observation: Any) -> np.ndarray:
         return self._see(check_declared(observation, self._declared))
@@ -61,6 +58,22 @@ def check_declared(observation: Any, space: Any) -> np.ndarray:
             f"{space.dtype}: let its observation_space say what it returns"
         )
     return array
+
+
+def check_reward(reward: Any) -> float:
+    """Return a reward, or an array of one, as Python's own number. Raises EnvError where it is no finite one.
+
+    A NumPy scalar's precision would go into their sum, and no checkpoint holds one.
+    """
+    array = np.asarray(reward)
+    number = float(array.item()) if array.size == 1 and array.dtype.kind in "biuf" else math.nan
+    if not math.isfinite(number):
+        given = repr(array.item()) if array.size == 1 else f"of shape {array.shape}"
+        raise EnvError(
+            f"the environment gave the reward {given}: give one finite number, for only those can be learned from and "
+            "summed"
+        )
+    return number
 
 
 def _seen(space: gym.Space) -> tuple[gym.spaces.Box, Convert]:

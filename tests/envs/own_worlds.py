@@ -125,6 +125,15 @@ class Seedless(World):
         return self.observe(), {}
 
 
+class Trapped(World):
+    """Raises an error of its own in the third step."""
+
+    def step(self, action):
+        if self.age == 2:
+            raise KeyError("door")
+        return super().step(action)
+
+
 class Many(World):
     """Acts by two numbers at once."""
 
