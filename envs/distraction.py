@@ -27,9 +27,9 @@ def check_distraction(distraction: str, obs: str, camera: int | str) -> None:
     """Raise EnvError for words that name no distraction, and for one that nothing would show; reads no folder."""
     named = [kind for kind, _ in _parts(distraction)]
     if named and obs != "pixels":
-        raise EnvError(f"distraction={distraction!r} changes images, and obs={obs} has none: leave it out")
+        raise EnvError(f"distraction={distraction!r} changes images, and env.obs={obs} has none: leave it out")
     if "camera" in named and camera == -1:
-        raise EnvError(f"distraction={distraction!r} moves a fixed camera, and -1 is the free one: set camera=0")
+        raise EnvError(f"distraction={distraction!r} moves a fixed camera, and -1 is the free one: set env.camera=0")
 
 
 def _parts(distraction: str) -> Iterator[tuple[str, str]]:
@@ -61,7 +61,7 @@ class Distraction:
 
     def __init__(self, distraction: str, intensity: str, *, dynamic: bool, split: str, domain: str, camera: int):
         if intensity not in INTENSITIES:
-            raise EnvError(f"distraction_intensity={intensity!r} is none of {', '.join(INTENSITIES)}")
+            raise EnvError(f"env.distraction_intensity={intensity!r} is none of {', '.join(INTENSITIES)}")
         if split not in SPLITS:
             raise EnvError(f"distraction_split={split!r} is none of {', '.join(SPLITS)}")
         self._split, scale = SPLITS.index(split), INTENSITIES[intensity]
@@ -231,7 +231,9 @@ class _Background:
         model = physics.model.ptr
         skies = np.flatnonzero(model.tex_type == 2)  # mjTEXTURE_SKYBOX
         if not len(skies):
-            raise EnvError("distraction=video needs a task with a sky, and this one has none: take color+camera")
+            raise EnvError(
+                "env.distraction=video needs a task with a sky, and this one has none: set env.distraction=color+camera"
+            )
         self.texture = int(skies[0])
         model.tex_width[self.texture] = model.tex_height[self.texture] = SIDE  # one image on all six sides
         for material in range(model.nmat):

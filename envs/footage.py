@@ -39,7 +39,7 @@ def split_videos(folder: str, least: int, most: int | None) -> tuple[list[Footag
     """
     place = Path(folder).expanduser()
     if not place.is_dir():
-        raise EnvError(f"distraction=video:{folder} is no folder: give one that holds videos, or folders of images")
+        raise EnvError(f"env.distraction=video:{folder} is no folder: give one that holds videos, or folders of images")
     parts = [place / split for split in _SPLITS]
     if all(part.is_dir() for part in parts):
         found = [_videos(part) for part in parts]
@@ -50,8 +50,8 @@ def split_videos(folder: str, least: int, most: int | None) -> tuple[list[Footag
     if min(map(len, found)) < least:
         has = f"{len(found[0])} videos for training and {len(found[1])} for evaluation"
         raise EnvError(
-            f"distraction=video:{folder} has {has}, and this intensity needs {least} of each: add some, sort them into "
-            "its folders train and evaluation, or lower distraction_intensity"
+            f"env.distraction=video:{folder} has {has}, and this intensity needs {least} of each: add some, sort them "
+            "into its folders train and evaluation, or lower env.distraction_intensity"
         )
     train, evaluation = (videos[:most] for videos in found)
     for video in (*train, *evaluation):

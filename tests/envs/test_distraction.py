@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from curl_rl import envs
 from curl_rl.config.overrides import compose
 from curl_rl.envs import EnvError, dmc, footage
+from curl_rl.envs.distraction import _Background
 from curl_rl.run.judging import make_judges
 from curl_rl.run.playing import _distracted
 from curl_rl.run.stored import env_settings, make_protocol
@@ -313,7 +315,7 @@ def test_a_long_video_is_cut_so_that_memory_is_bounded(tmp_path):
 @pytest.mark.parametrize(
     ("count", "broken", "words"),
     [
-        (15, "", "11 videos for training and 4 for evaluation.*needs 8 of each"),
+        (15, "", r"11 videos for .* and 4 for evaluation.*needs 8 of each.* lower env\.distraction_intensity"),
         (32, "v03", "v03 cannot be read as a video.*mend it or take it out"),
         (32, "v25.mp4", "v25.mp4 cannot be read as a video.*mend it or take it out"),
     ],
@@ -336,10 +338,10 @@ def test_a_folder_that_cannot_be_played_is_refused_at_once(tmp_path, count, brok
         ({"distraction": "color:x"}, "'color:x' is none of"),
         ({"distraction": "video:"}, "'video:' is none of"),
         ({"distraction": "camera+camera"}, "names camera twice"),
-        ({"distraction": "color", "obs": "state"}, "obs=state has none"),
-        ({"distraction": "camera", "camera": -1}, "set camera=0"),
-        ({"distraction": "video:/nowhere/at all"}, "/nowhere/at all is no folder: give one"),
-        ({"distraction_intensity": "wild"}, "'wild' is none of easy, medium, hard"),
+        ({"distraction": "color", "obs": "state"}, r"env\.obs=state has none"),
+        ({"distraction": "camera", "camera": -1}, r"set env\.camera=0"),
+        ({"distraction": "video:/nowhere/at all"}, r"^env\.distraction=video:/nowhere/at all is no folder: give one"),
+        ({"distraction_intensity": "wild"}, r"^env\.distraction_intensity='wild' is none of easy, medium, hard"),
         ({"distraction_split": "test"}, "'test' is none of train, evaluation"),
     ],
     ids=lambda value: value if isinstance(value, str) else "-".join(value),
@@ -347,6 +349,13 @@ def test_a_folder_that_cannot_be_played_is_refused_at_once(tmp_path, count, brok
 def test_what_is_no_distraction_is_refused(settings, words):
     with pytest.raises(EnvError, match=words):
         envs.make_env(CARTPOLE, **settings)
+
+
+def test_a_video_needs_a_sky():
+    ptr = SimpleNamespace(tex_type=np.array([0, 1]))  # a flat texture and a cube's
+    background = _Background([], dynamic=True, floor=0.3)
+    with pytest.raises(EnvError, match=r"^env\.distraction=video needs .* set env\.distraction=color\+camera"):
+        background.prepare(SimpleNamespace(model=SimpleNamespace(ptr=ptr)))
 
 
 # What stays
@@ -499,13 +508,13 @@ def test_evaluation_plays_the_other_split():
     [
         ("task=toy/reach env.distraction=color", r"env\.distraction is always '' in toy/reach, got 'color'"),
         ("task=atari/pong env.distraction=color", r"env\.distraction is always '' in atari/pong"),
-        (f"task={CARTPOLE} preset=state env.distraction=color", r"env\.distraction='color' .*obs=state has none"),
+        (f"task={CARTPOLE} preset=state env.distraction=color", r"^env\.distraction='color' .*env\.obs=state has none"),
         (f"task={CARTPOLE} env.distraction=colors", r"env\.distraction='colors' is none of color, camera"),
         (
             f"task={CARTPOLE} env.distraction_intensity=hard",
             "has no effect with env.distraction=: set env.distraction,",
         ),
-        (f"task={CARTPOLE} env.distraction=camera env.camera=-1", r"set camera=0"),
+        (f"task={CARTPOLE} env.distraction=camera env.camera=-1", r"set env\.camera=0"),
     ],
     ids=lambda value: "-".join(word.partition("=")[2] for word in value.split() if "=" in word),
 )
