@@ -21,7 +21,7 @@ def trial_run(trial: optuna.Trial, frames: int) -> float:
 
     run = curl_rl.train(
         task="toy/reach",
-        run_dir=f"runs/optuna/trial{trial.number}",
+        run_dir=f"runs/optuna/{frames}-frames/trial{trial.number}",
         budget_frames=frames,
         random_steps=frames // 3,
         evaluation={"every_frames": frames // 2, "episodes": 3, "video": False},

@@ -23,6 +23,7 @@ from runs import assert_equals, rows, state
 
 import curl_rl
 from curl_rl import cli, envs
+from curl_rl.commands import python
 from curl_rl.config.overrides import compose
 from curl_rl.envs import outside
 from curl_rl.run import trainer
@@ -175,12 +176,34 @@ def test_a_run_is_played_looked_at_and_taken_away(reached, tmp_path):
     frames = torch.as_tensor(obs)[None]
     loaded = curl_rl.load_encoder(run.export(tmp_path / "enc"))
     assert torch.equal(run.encoder(frames), loaded(frames))
-    with pytest.raises(curl_rl.Error, match=r"sees stacked frames \(k\*C, 28, 28\) uint8 .* got \(24, 24, 3\)"):
-        run.agent.act(np.zeros((24, 24, 3), np.uint8))
+    for given, told in (
+        (np.zeros((24, 24, 3), np.uint8), "(24, 24, 3) uint8"),
+        (obs[:3], "(3, 28, 28) uint8"),
+        (obs / 255, "(6, 28, 28) float64"),
+        (obs[None, None], "(1, 1, 6, 28, 28) uint8"),
+        (env.reset(), "a tuple of several things"),
+        (None, "() object"),
+    ):
+        with pytest.raises(
+            curl_rl.Error, match=re.escape(f"sees stacked frames (6, 28, 28) uint8 or a batch of them, got {told}:")
+        ):
+            run.agent.act(given)
     with pytest.raises(curl_rl.Error, match="perhaps a run's: give another"):
         run.export(run.path)
-    with pytest.raises(curl_rl.Error, match="episodes must be at least 1"):
-        run.evaluate(0)
+
+
+@pytest.mark.parametrize("episodes", [0, 10_001, 2.5, "3", True])
+def test_only_a_number_of_episodes_is_played(reached, episodes):
+    told = f"episodes must be a whole number from 1 to 10000, got {episodes!r}"
+    with pytest.raises(curl_rl.Error, match=re.escape(told)):
+        reached[0].evaluate(episodes)
+
+
+@pytest.mark.parametrize("seed", [-1, "x", 1.0, None])
+def test_only_a_whole_number_is_a_seed(reached, seed):
+    with pytest.raises(curl_rl.Error, match=f"seed must be a whole number from 0 to {2**63 - 1}, got {seed!r}"):
+        reached[0].evaluate(1, seed=seed)
+    assert reached[0].evaluate(np.int64(1), seed=np.int64(3)) == reached[0].evaluate(1, seed=3)
 
 
 def test_results_are_a_frame_where_pandas_is_and_evaluations_anyhow(reached, monkeypatch):
@@ -199,6 +222,8 @@ def test_a_run_is_loaded_by_its_folder(reached, tmp_path):
     assert curl_rl.load_run(reached[0].path).evaluations == reached[0].evaluations
     with pytest.raises(curl_rl.Error, match=r"is no run directory: it has no config\.json: give the folder of a run"):
         curl_rl.load_run(tmp_path)
+    with pytest.raises(curl_rl.Error, match="run_dir is a int: give the folder of a run"):
+        curl_rl.load_run(3)
     with pytest.raises(curl_rl.Error, match="has its own environment: leave env out"):
         curl_rl.load_run(reached[0].path, env=Push)
 
@@ -224,6 +249,18 @@ def test_an_own_environment_is_trained_gone_on_with_and_loaded(tmp_path, capsys)
     env.reset(seed=0)
     assert env.step(np.array([0.61], np.float32))[1] == 1  # of [-1, 1]: 1.22 of its own
     assert env.step(np.array([0.59], np.float32))[1] == 0
+
+
+def test_a_name_is_taken_until_the_last_run_of_it_ends():
+    other = type("Push", (Push,), {})
+    with python._offered(Push, {}) as own:
+        with python._offered(Push, {}):
+            pass
+        with pytest.raises(curl_rl.Error, match="another environment named Push trains"), python._offered(other, {}):
+            pass
+    assert own == {"task": "own/Push", "env.overlap": False}
+    with python._offered(other, {}) as own:
+        assert own == {"task": "own/Push", "env.overlap": False}
 
 
 def test_an_instance_is_copied_and_never_stepped(tmp_path):
@@ -262,8 +299,15 @@ def test_a_registered_instance_is_made_again_by_its_id(tmp_path):
         ({"env": 3}, "env is a int: give a gymnasium.Env, its class, or a function that makes it"),
         ({"env": Push, "env.overlap": True}, "env.overlap=true steps in another process"),
         ({"env": lambda: 3}, "which is no gymnasium.Env"),
+        ({"restart": "false"}, "restart must be true or false, got 'false'"),
+        ({"progress": None}, "progress must be true or false, got None"),
+        ({"callback": 3}, "callback=3 cannot be called as callback(clock, metrics): 3 is not a callable object"),
+        (
+            {"callback": lambda clock: None},
+            "cannot be called as callback(clock, metrics): too many positional arguments",
+        ),
+        ({"run_dir": "new", "restart": True}, "restart=true: new holds no run; name its task too, or give the folder"),
     ],
-    ids=["task", "kind", "key", "group", "twice", "class", "numpy", "both", "no env", "overlap", "no env made"],
 )
 def test_what_cannot_be_honoured_is_an_error_of_one_class(given, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import inspect
 import re
 import shlex
 import threading
@@ -30,12 +31,13 @@ from curl_rl.run.restart import begin_anew
 from curl_rl.run.stored import configure, load_config
 from curl_rl.run.trackers import Callback
 from curl_rl.run.trainer import train as train_run
-from curl_rl.types import ConfigError, Episode, Origin
+from curl_rl.types import Clock, ConfigError, Episode, Origin
 
 Maker: TypeAlias = Callable[..., gym.Env]
 
 _COMPOSING = threading.Lock()  # Hydra has one state for all threads
-_TRAINING: dict[str, Maker] = {}  # what makes the environments of the runs that train now, by their names
+_NAMING = threading.Lock()
+_TRAINING: dict[str, list[Maker]] = {}  # what makes the environments of the runs that train now, one each, by name
 
 
 def train(
@@ -55,13 +57,17 @@ def train(
             is the settings of that name, as `env={"image_size": 64}`.
         callback: called as `callback(clock, metrics)` with every row of metrics, evaluations too; what it raises stops
             the run with a checkpoint, and is raised here.
-        progress: whether a bar or lines are shown.
+        progress: whether a bar or lines are shown; what is said once, such as the replay's size, is said anyway.
         restart: whether the run begins anew; what it held is kept in its folder, in before-1, before-2 and so on.
         settings: those of `curl-rl train` by their names; nested ones as mappings, or as `**{"agent.hidden_dim": 64}`.
 
     Raises curl_rl.Error for what the command line refuses, KeyboardInterrupt where Ctrl-C or a notebook's stop ended
     the run. The same call goes on from its checkpoint.
     """
+    for name, value in (("restart", restart), ("progress", progress)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{name} must be true or false, got {value!r}")
+    _check_callback(callback)
     if isinstance(env, Mapping):
         settings, env = {**settings, "env": env}, None
     if task is not None and env is not None:
@@ -88,6 +94,8 @@ def load_run(run_dir: str | Path, *, env: gym.Env | Maker | None = None) -> "Tra
 
     Raises curl_rl.Error where there is no run, or its configuration is damaged.
     """
+    if not isinstance(run_dir, str | Path):
+        raise ConfigError(f"run_dir is a {type(run_dir).__name__}: give the folder of a run")
     try:
         task = str(read_settings(Path(run_dir))["task"])
     except FileNotFoundError as error:
@@ -100,7 +108,10 @@ def load_run(run_dir: str | Path, *, env: gym.Env | Maker | None = None) -> "Tra
 
 
 class TrainedRun:
-    """A run that lives in a folder; nothing is read before it is asked for, and what plays is the newest checkpoint."""
+    """A run that lives in a folder; nothing is read before it is asked for.
+
+    `evaluate` plays the newest checkpoint, `agent` and `encoder` are of the one that was newest when first asked for.
+    """
 
     def __init__(self, run_dir: str | Path):
         self.path = Path(run_dir)
@@ -155,9 +166,9 @@ class TrainedRun:
 
         Args: video, a file, .mp4 or .gif, for a film of the first; seed, of the episodes.
         """
-        if episodes is not None and not 1 <= episodes <= 10_000:
-            raise ConfigError(f"episodes must be at least 1 and at most 10000, got {episodes}")
-        return evaluate_run(self.path, episodes, None if video is None else Path(video), seed, device)
+        count = None if episodes is None else _whole("episodes", episodes, 1, 10_000)
+        film = None if video is None else Path(video)
+        return evaluate_run(self.path, count, film, _whole("seed", seed, 0, 2**63 - 1), device)
 
     def export(self, out: str | Path) -> Path:
         """Write its encoder as a folder that `curl_rl.load_encoder` reads; return that."""
@@ -181,13 +192,19 @@ def _offered(env: gym.Env | Maker, given: Mapping[str, Any]) -> Iterator[dict[st
     maker, title = _maker(env), re.sub(r"\W", "", getattr(env, "__name__", type(env).__name__))
     begun = _begun(given)
     name = begun or (title if title not in ("", "lambda") else "env")
-    if _TRAINING.setdefault(name, maker) is not maker:
-        raise ConfigError(f"another environment named {name} trains in this process: give its function another name")
+    with _NAMING:
+        running = _TRAINING.setdefault(name, [])
+        if any(other is not maker for other in running):
+            raise ConfigError(
+                f"another environment named {name} trains in this process: give its function another name"
+            )
+        running.append(maker)
     try:
         task = offer(name, maker)
         yield {} if begun and given.keys() <= set(LOCAL) else {"task": task, "env.overlap": False}
     finally:
-        _TRAINING.pop(name, None)
+        with _NAMING:
+            running.remove(maker)
 
 
 def _begun(given: Mapping[str, Any]) -> str:
@@ -230,6 +247,25 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
             raise ConfigError(f"{min(twice)} is given twice: leave one of them out")
         found |= inner
     return found
+
+
+def _check_callback(callback: Any) -> None:
+    """Raise ConfigError for what cannot be called as `callback(clock, metrics)`, which a run would find out late."""
+    if callback is None:
+        return
+    try:
+        inspect.signature(callback).bind(Clock(), {})
+    except TypeError as error:
+        raise ConfigError(f"callback={callback!r} cannot be called as callback(clock, metrics): {error}") from None
+    except ValueError:  # one of C's, which does not tell
+        pass
+
+
+def _whole(name: str, value: Any, least: int, most: int) -> int:
+    """Return a whole number. Raises ConfigError for another kind, or one out of bounds."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most}, got {value!r}")
+    return int(value)
 
 
 def _word(key: str, value: Any) -> str:

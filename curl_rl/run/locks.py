@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from curl_rl.run.files import WriteError, check_folder, writing
@@ -30,6 +30,18 @@ def alone(lock: Path, refusal: str) -> Iterator[None]:
         yield
 
 
-def training_alone(run_dir: Path) -> AbstractContextManager[None]:
-    """Hold a run's lock: two that train in one directory would prune each other's checkpoints."""
-    return alone(run_dir / ".lock", f"another process trains in {run_dir}: wait for it or give another run_dir")
+@contextmanager
+def training_alone(run_dir: Path) -> Iterator[None]:
+    """Hold a run's lock: two that train in one directory would prune each other's checkpoints.
+
+    A folder that was made for a run which was then refused is taken away again.
+    """
+    lock, new = run_dir / ".lock", not run_dir.exists()
+    with alone(lock, f"another process trains in {run_dir}: wait for it or give another run_dir"):
+        try:
+            yield
+        except BaseException:
+            if new and [*run_dir.iterdir()] == [lock]:
+                lock.unlink()
+                run_dir.rmdir()
+            raise

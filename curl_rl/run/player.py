@@ -1,6 +1,6 @@
 """A trained agent and its environment, as whoever uses Gymnasium holds them."""
 
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from curl_rl import envs
 from curl_rl.config import suites
 from curl_rl.config.schema import Config
+from curl_rl.nn.encoders import Encoder
 from curl_rl.run.assembly import make_stack
 from curl_rl.run.seen import FrameStack
 from curl_rl.run.stored import env_settings
@@ -19,7 +20,9 @@ class Player:
 
     def __init__(self, agent: Agent, config: Config):
         self.agent = agent
-        self._pixels, self._size = config.env.obs != "state", config.env.image_size
+        wide, size = cast(Encoder, agent.learner.encoder).obs_shape[0], config.env.image_size
+        self._pixels = config.env.obs != "state"
+        self._shape = (wide, size, size) if self._pixels else (wide,)  # before augmentations crop it
 
     def act(self, obs: np.ndarray, *, explore: bool = False) -> Any:
         """Return an action, or one for each of a batch.
@@ -28,18 +31,25 @@ class Player:
 
         Raises ConfigError for what are no such observations.
         """
-        obs = np.asarray(obs)
-        single = 3 if self._pixels else 1
-        sized = not self._pixels or (obs.shape[-2:] == (self._size, self._size) and obs.dtype == np.uint8)
-        if obs.ndim not in (single, single + 1) or not sized:
-            wanted = f"stacked frames (k*C, {self._size}, {self._size}) uint8" if self._pixels else "states (D,)"
-            raise ConfigError(
-                f"this agent sees {wanted} or a batch of them, got {obs.shape} {obs.dtype}: give what reset and step "
-                "of run.make_env() return"
-            )
-        if obs.ndim == single:
+        obs = self._checked(obs)
+        if obs.ndim == len(self._shape):
             return self.agent.act(obs[None], explore=explore)[0]
         return self.agent.act(obs, explore=explore)
+
+    def _checked(self, given: Any) -> np.ndarray:
+        try:
+            obs = np.asarray(given)
+            got = f"{obs.shape} {obs.dtype}"
+        except ValueError:  # such as all that reset returns
+            obs, got = np.empty(0), f"a {type(given).__name__} of several things"
+        known = obs.dtype == np.uint8 if self._pixels else obs.dtype.kind in "fiu"
+        if not known or obs.shape[-len(self._shape) :] != self._shape or obs.ndim > len(self._shape) + 1:
+            wanted = f"stacked frames {self._shape} uint8" if self._pixels else f"states {self._shape}"
+            raise ConfigError(
+                f"this agent sees {wanted} or a batch of them, got {got}: give the observation that reset and step of "
+                "run.make_env() return"
+            )
+        return obs
 
 
 class Stacked(gym.Wrapper):

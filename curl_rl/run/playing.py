@@ -52,7 +52,8 @@ def evaluate_run(
     config, state = load_played(run_dir, checkpoint)
     clock = Clock(*state["clock"])
     config = _distracted(_elsewhere(config, task) if task else config, distraction, intensity)
-    played = f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), the {checkpoint or 'newest'} one"
+    which = f"the {checkpoint} one" if checkpoint == "best" else "as asked" if checkpoint else "the newest one"
+    played = f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), {which}"
     tell(f"{played}, in {config.task}" if task else played)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes
     chosen = choose_device(device)
@@ -74,6 +75,8 @@ def _distracted(config: Config, distraction: str | None, intensity: str | None) 
     plain = {"distraction": "", "distraction_intensity": "easy", "distraction_dynamic": True}
     changes: dict[str, Any] = plain if distraction == "none" else {"distraction": distraction}
     changes |= {"distraction_intensity": intensity} if intensity else {}
+    if intensity and not (distraction or config.env.distraction):
+        raise ConfigError(f"intensity={intensity} has no effect without a distraction: give --distraction too")
     if not (given := {name: value for name, value in changes.items() if value is not None}):
         return config
     data = config.to_dict()

@@ -39,6 +39,8 @@ def preload(config: Config, env: Environment, replay: Replay) -> dict[str, Any]:
                 raise ConfigError(f"{file} does not fit {config.task}: {error}; record it with its env") from None
             told["episodes"] += 1
             told["transitions"] += len(episode.frames) - 1
+    if not told["transitions"]:
+        raise ConfigError(f"replay.preload={path} holds no transition: give episodes of two frames and more")
     return {**told, "sha256": digest.hexdigest()}
 
 
@@ -63,6 +65,11 @@ def _episodes(
     for length in episode_lengths(arrays):
         rows = slice(start, start + length)
         terminated, life_lost = (arrays.get(name, none)[rows] for name in ("terminated", "life_lost"))
+        if terminated[:-1].any():
+            place = start + int(np.argmax(terminated))
+            raise ConfigError(
+                f"{file} has terminated inside an episode, at row {place}: give ends, true at its last row"
+            )
         labels = arrays["labels"][rows] if "labels" in arrays else None
         yield _Episode(frames[rows], arrays["actions"][rows], arrays["rewards"][rows], terminated, life_lost, labels)
         start += length

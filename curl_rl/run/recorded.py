@@ -12,8 +12,10 @@ from curl_rl.types import ConfigError
 # A) floats or (N or N - 1,) whole numbers, each from its frame to the next, as are `rewards` (N or N - 1,); `classes`
 # (N,) whole numbers, `labels` (N, s, s) uint8, `states` (N, Q).
 _ROWS = ("actions", "rewards", "classes", "labels", "states")
-_OTHERS = ("frames", "ends", "state_names", "class_names")  # ends (N,): whether an episode's last frame
+_OTHERS = ("frames", "state_names", "class_names")
 OUTCOMES = {"terminated", "life_lost"}  # (N,): whether no future follows a frame, or a life was lost on the way to it
+_MARKS = ("ends", "terminated", "life_lost")  # ends (N,): whether an episode's last frame
+_NUMBERS = {"rewards", "classes", *_MARKS}  # one a row
 _MOST_CHANNELS = 16
 
 
@@ -25,21 +27,25 @@ def read_recording(path: Path) -> Mapping[str, np.ndarray]:
     except Exception as error:  # a damaged file raises almost anything
         told = str(error).partition("\n")[0]
         raise ConfigError(f"{path} cannot be read ({told}): record it again, without pickled objects") from None
-    known = [*_OTHERS, *_ROWS, *OUTCOMES]
+    known = [*_OTHERS, *_MARKS, *_ROWS]
     odd = sorted(found.keys() - set(known))
     if "frames" not in found or odd:
         fault = f"holds {', '.join(odd)}" if "frames" in found else "has no frames"
         raise ConfigError(f"{path} {fault}: a recording holds frames, and may hold {', '.join(known[1:])}")
-    for name in {*_ROWS, *OUTCOMES} & found.keys():
+    for name in [name for name in (*_ROWS, *_MARKS) if name in found]:
         _check_rows(path, name, found[name], len(found["frames"]))
     return found
 
 
 def _check_rows(path: Path, name: str, rows: np.ndarray, count: int) -> None:
     fewer = name in ("actions", "rewards")
+    if rows.ndim == 0 or (name in _NUMBERS and rows.ndim > 1):
+        raise ConfigError(
+            f"{path} has {name} of shape {rows.shape}: give one {'number' * (name in _NUMBERS) or 'row'} each"
+        )
     if len(rows) != count and not (fewer and len(rows) == count - 1):
         raise ConfigError(f"{path} has {len(rows):,} {name} for {count:,} frames: give one each")
-    if rows.dtype.kind not in "buif" or (name in ("classes", "labels") and rows.dtype.kind == "f"):
+    if rows.dtype.kind not in "buif" or (name in ("classes", "labels", *_MARKS) and rows.dtype.kind == "f"):
         raise ConfigError(f"{path} has {name} of type {rows.dtype}: give whole numbers" + " or floats" * fewer)
 
 
@@ -48,7 +54,7 @@ def episode_lengths(file: Mapping[str, np.ndarray]) -> list[int]:
     count = len(file["frames"])
     if "ends" not in file:
         return [count]
-    ends = [int(end) + 1 for end in np.flatnonzero(file["ends"][:count])]
+    ends = [int(end) + 1 for end in np.flatnonzero(file["ends"])]
     stops = ends if ends[-1:] == [count] else [*ends, count]
     return [stop - start for start, stop in itertools.pairwise([0, *stops])]
 

@@ -74,7 +74,7 @@ def joined(episodes: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     """Return the arrays of one recording of several episodes, a row for each frame in all of them."""
     counts = [len(each["frames"]) for each in episodes]
     arrays = {name: each for name, each in episodes[0].items() if name == "state_names"}
-    for name in episodes[0].keys() - arrays.keys():
+    for name in [name for name in episodes[0] if name not in arrays]:
         rows = list[np.ndarray]()
         for each, count in zip(episodes, counts, strict=True):
             part = each[name]

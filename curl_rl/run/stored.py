@@ -154,6 +154,8 @@ def configure(overrides: Sequence[str], *, restart: bool = False) -> Config:
         whole = composed or "task" in values
     else:  # a run that has measured nothing claims nothing
         whole = not is_begun(run_dir) and (composed or not values.keys().isdisjoint(CHOICES))
+    if restart and not whole and not (run_dir / FILE).is_file():
+        raise ConfigError(f"restart=true: {run_dir} holds no run; name its task too, or give the folder of a run")
     if whole or not (run_dir / FILE).is_file():
         return composed or compose(overrides)
     config = continued(load_config(run_dir), overrides)

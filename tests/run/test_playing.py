@@ -163,6 +163,8 @@ def test_another_task_of_the_suite_is_played_as_it_is(tmp_path):
     assert episode.score > 100  # the pole begins upright there, and hangs where the run was trained
     (own,) = evaluate_run(tmp_path / "run", 1, None, 0, "cpu")
     assert own.score < 100
+    with pytest.raises(ConfigError, match="intensity=hard has no effect without a distraction: give --distraction too"):
+        evaluate_run(tmp_path / "run", 1, None, 0, "cpu", intensity="hard")
     with pytest.raises(ConfigError, match=r"dmc/cartpole_swingup has frames Box.*\(5,\).*dmc/walker_walk Box.*\(24,\)"):
         evaluate_run(tmp_path / "run", 1, None, 0, "cpu", task="dmc/walker_walk")
 

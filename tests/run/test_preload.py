@@ -184,13 +184,24 @@ def test_a_run_begins_with_them_and_a_resume_needs_the_file_no_more(tmp_path, mo
         ({"actions": np.zeros(COUNT, np.int64)}, r"has actions \(\) int64 from 0 to 0, and toy/reach takes Box\(-1.0"),
         ({"actions": np.full((COUNT, 2), 1.5)}, r"has actions \(2,\) float64 from 1.5 to 1.5, and toy/reach takes Box"),
         ({"rewards": np.full(COUNT, np.inf)}, r"data.npz does not fit toy/reach: .*finite ones can be learned from"),
+        ({"rewards": np.zeros((COUNT, 2))}, r"data.npz has rewards of shape \(15, 2\): give one number each"),
+        ({"terminated": np.ones(COUNT, bool)}, r"data.npz has terminated inside an episode, at row 0: give ends"),
+        ({"terminated": np.arange(COUNT) == 8}, r"data.npz has terminated inside an episode, at row 8: give ends"),
+        ({"terminated": np.zeros(COUNT)}, r"data.npz has terminated of type float64: give whole numbers"),
+        ({"ends": np.zeros(COUNT - 1, bool)}, r"data.npz has 14 ends for 15 frames: give one each"),
+        ({"ends": np.zeros((COUNT, 2), bool)}, r"data.npz has ends of shape \(15, 2\): give one number each"),
+        ({"ends": np.zeros(COUNT)}, r"data.npz has ends of type float64: give whole numbers"),
+        ({"ends": np.True_}, r"data.npz has ends of shape \(\): give one number each"),
+        (
+            {"ends": np.ones(COUNT, bool), "terminated": None},
+            r"replay.preload=.*data.npz holds no transition: give episodes of two frames and more",
+        ),
     ],
-    ids=["rewards", "shape", "dtype", "kind", "bounds", "infinite"],
 )
 def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path, changed, message):
     words = [*SMALL, f"replay.preload={saved(tmp_path / 'data.npz', **changed)}", f"run_dir={tmp_path / 'run'}"]
-    with ExitStack() as cleanup, pytest.raises(ConfigError, match=message):
-        Trainer(configure(words), cleanup).run()
+    with pytest.raises(ConfigError, match=message):
+        train(configure(words))
     assert not (tmp_path / "run").exists()
 
 

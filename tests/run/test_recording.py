@@ -187,6 +187,8 @@ def test_one_file_holds_what_the_folder_does(run_dir, tmp_path):
     with np.load(tmp_path / "new" / "data.npz") as arrays:
         assert np.flatnonzero(arrays["ends"]).tolist() == [20, 41, 62]
         assert not arrays["terminated"].any()  # its time is up
+        rows = ["frames", "actions", "rewards", "terminated", "labels", "states"]
+        assert arrays.files == ["state_names", *rows, "ends"]  # in one order: the file's hash is kept of it
         assert all(len(arrays[name]) == 63 for name in arrays.files if name != "state_names")
     with pytest.raises(ConfigError, match=r"data.npz is there already: move it away, or give another --out"):
         record(run_dir, tmp_path / "new" / "data.npz", episodes=3)
