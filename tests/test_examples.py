@@ -6,8 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from places import ROOT
+
+from curl_rl.config.overrides import compose
+from curl_rl.run.recording import record
 
 EXAMPLES = {
     "train.py": r"(frame \d+: mean return -?\d+\.\d\d over 20 episodes\n){3}",
@@ -23,7 +27,7 @@ _PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 def test_every_example_is_run_and_listed():
     found = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert found == set(EXAMPLES)
+    assert found == {*EXAMPLES, "minari_dataset.py"}
     assert found == set(re.findall(r"\]\((\w+\.py)\)", (ROOT / "examples" / "README.md").read_text()))
 
 
@@ -38,11 +42,31 @@ def test_an_example_runs(name: str, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert re.search(EXAMPLES[name], done.stdout), done.stdout
     if name == "search_optuna.py":
-        assert len(list((tmp_path / "runs" / "optuna").glob("trial*/eval.csv"))) == 3
+        assert len(list((tmp_path / "runs" / "optuna").glob("240-frames/trial*/eval.csv"))) == 3
         return
     (run_dir,) = (tmp_path / "runs").iterdir()
     table = "clf_s/training/train.csv" if name == "simclr_v2.py" else "eval.csv"
     assert (run_dir / table).read_text().count("\n") > 1
+
+
+def test_a_recording_becomes_a_minari_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    minari = pytest.importorskip("minari")
+    pytest.importorskip("h5py")
+    record(compose(["task=toy/reach"]), tmp_path / "data.npz", episodes=3, workers=1)
+    monkeypatch.setenv("PYTHONPATH", _PATH)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
+    command = [sys.executable, ROOT / "examples" / "minari_dataset.py", "data.npz", "reach/random-v0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "reach/random-v0: 3 episodes, 60 steps\n", done.stderr
+    episodes = [*minari.load_dataset("reach/random-v0").iterate_episodes()]
+    with np.load(tmp_path / "data.npz") as file:
+        for each, start in zip(episodes, (0, 21, 42), strict=True):
+            steps = slice(start, start + 20)
+            assert np.array_equal(each.observations, file["frames"][start : start + 21])
+            assert np.array_equal(each.actions, file["actions"][steps])
+            assert np.array_equal(each.rewards, file["rewards"][steps])
+            assert each.truncations.tolist() == [False] * 19 + [True]
+            assert not each.terminations.any()
 
 
 def test_the_notebook_runs_and_holds_no_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
