@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -179,18 +180,20 @@ def test_a_port_in_use_is_one_message(tmp_path, capsys):
     )
 
 
-def test_the_command_says_where_it_serves_and_ends_with_ctrl_c(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_the_command_says_where_it_serves_and_ends_with_a_signal(number, tmp_path):
     command = [sys.executable, "-m", "curl_rl", "serve", str(built_index(tmp_path / "idx")), "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, **streams) as process:
+    with subprocess.Popen(command, env=environment, **streams) as process, ExitStack() as killed:
+        killed.callback(process.kill)
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         port = int(url.removesuffix("/").rpartition(":")[2])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
         connection.request("GET", "/")  # and stays open
         assert data_of(connection.getresponse().read().decode())["title"] == "idx"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=30)
         connection.close()
     assert (process.returncode, errors) == (0, "stopped\n")

@@ -3,7 +3,6 @@
 import errno
 import json
 import re
-import sys
 import threading
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from curl_rl.representation.gallery.contents import Contents, Gallery, Values
 from curl_rl.representation.gallery.page import opened_index, page
 from curl_rl.representation.index import FrameIndex
+from curl_rl.run.interrupts import StopRequest
 from curl_rl.types import ConfigError
 
 HERE = "127.0.0.1"
@@ -149,10 +149,10 @@ def open_server(
 
 
 def serve(index: FrameIndex | str | Path, **options: Any) -> None:
-    """Show a gallery on 127.0.0.1 until Ctrl-C. Args and errors: as of `open_server`."""
-    with open_server(index, **options) as server:
+    """Show a gallery on 127.0.0.1 until Ctrl-C or SIGTERM. Args and errors: as of `open_server`."""
+    stop = StopRequest("stopped")
+    with open_server(index, **options) as server, stop.listening():
         print(f"{server.url}  (Ctrl-C ends it)", flush=True)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("stopped", file=sys.stderr)
+        server.timeout = 0.5  # after which it looks whether to stop
+        while not stop():
+            server.handle_request()
