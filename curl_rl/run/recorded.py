@@ -12,7 +12,7 @@ from curl_rl.types import ConfigError
 # A) floats or (N or N - 1,) whole numbers, each from its frame to the next, as are `rewards` (N or N - 1,); `classes`
 # (N,) whole numbers, `labels` (N, s, s) uint8, `states` (N, Q).
 _ROWS = ("actions", "rewards", "classes", "labels", "states")
-_OTHERS = ("frames", "state_names", "class_names")
+_OTHERS = ("state_names", "class_names")
 OUTCOMES = {"terminated", "life_lost"}  # (N,): whether no future follows a frame, or a life was lost on the way to it
 _MARKS = ("ends", "terminated", "life_lost")  # ends (N,): whether an episode's last frame
 _NUMBERS = {"rewards", "classes", *_MARKS}  # one a row
@@ -27,7 +27,7 @@ def read_recording(path: Path) -> Mapping[str, np.ndarray]:
     except Exception as error:  # a damaged file raises almost anything
         told = str(error).partition("\n")[0]
         raise ConfigError(f"{path} cannot be read ({told}): record it again, without pickled objects") from None
-    known = [*_OTHERS, *_MARKS, *_ROWS]
+    known = ["frames", *_MARKS, *_ROWS, *_OTHERS]
     odd = sorted(found.keys() - set(known))
     if "frames" not in found or odd:
         fault = f"holds {', '.join(odd)}" if "frames" in found else "has no frames"
