@@ -183,7 +183,7 @@ def test_interrupted_and_killed_it_goes_on_and_gives_the_same_rows(tmp_path):
     process = benchmark(tmp_path)
     wait_for(lambda: any((first / "checkpoints").glob("manifest-*")), process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 130, output
     assert "stopped; the same command goes on" in output
     assert trainers(first) == []
@@ -192,7 +192,7 @@ def test_interrupted_and_killed_it_goes_on_and_gives_the_same_rows(tmp_path):
     process = benchmark(tmp_path)
     wait_for(lambda: len(rows(first)) > count, process)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     wait_until(lambda: trainers(first) == [])
 
     process = benchmark(tmp_path)

@@ -35,7 +35,7 @@ def words_printed_by(code: str) -> list[str]:
     folders = (ROOT, ROOT / "tests", Path(__file__).parent)
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=variables)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -14,7 +14,7 @@ from curl_rl.envs import EnvError, gl
 def probe(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "curl_rl.envs.probe", *arguments]
     variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=variables)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=600, env=variables)
 
 
 @pytest.mark.parametrize(

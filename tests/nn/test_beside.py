@@ -155,7 +155,7 @@ def test_a_forked_child_computes_alone():
         "found = [beside.begin(lambda: 7)(), beside.threads()] if not child else leave.set();"
         "os._exit(found != [7, 1]) if not child else sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=600).returncode == 0
 
 
 class Counting(Encoder):

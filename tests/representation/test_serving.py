@@ -34,7 +34,7 @@ def served():
 
 def ask(server, path, *, host=None, method="GET"):
     """Return the status, the headers and the content of an answer; the path goes as it is."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=600)
     connection.putrequest(method, path, skip_host=True)
     for value in [f"127.0.0.1:{server.server_port}"] if host is None else host:
         connection.putheader("Host", value)
@@ -190,10 +190,10 @@ def test_the_command_says_where_it_serves_and_ends_with_a_signal(number, tmp_pat
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         port = int(url.removesuffix("/").rpartition(":")[2])
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         connection.request("GET", "/")  # and stays open
         assert data_of(connection.getresponse().read().decode())["title"] == "idx"
         process.send_signal(number)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=600)
         connection.close()
     assert (process.returncode, errors) == (0, "stopped\n")

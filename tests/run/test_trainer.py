@@ -69,7 +69,7 @@ def test_a_signal_checkpoints_and_the_same_command_goes_on(finished, tmp_path, n
     process = start(run_dir, *SMALL)
     wait_for(lambda: manifests(run_dir), process)
     os.kill(process.pid, number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 128 + number, output
     assert "goes on" in output
     assert state(run_dir)["clock"][0] < 330
