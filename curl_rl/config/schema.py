@@ -177,14 +177,18 @@ def _check_distraction(env: EnvConfig) -> None:
 
 def _check_views(config: Config) -> None:
     """Refuse what the agent cannot look at: a crop larger than the image, or crops of joint angles."""
-    pixels = ENCODERS[config.encoder.name].pixels
-    if config.env.obs not in (views := suites.SUITES[suites.suite_of(config.task)].views):
-        raise ConfigError(f"env.obs={config.env.obs} cannot be had of {config.task}: set env.obs={' or '.join(views)}")
+    pixels, suite = ENCODERS[config.encoder.name].pixels, suites.SUITES[suites.suite_of(config.task)]
+    if config.env.obs not in suite.views:
+        views = " or ".join(suite.views)
+        raise ConfigError(f"env.obs={config.env.obs} cannot be had of {config.task}: set env.obs={views}")
     if config.env.obs == "state":
-        if pixels or (config.augmentation.name, config.objective.name) != ("none", "none"):
+        cropped = {name: getattr(config, name).name for name in ("objective", "augmentation")}
+        odd = [f"encoder={config.encoder.name}"] * pixels + [f"{k}={v}" for k, v in cropped.items() if v != "none"]
+        if odd:
+            discrete = ", preset=rainbow_state where actions are discrete" if suite.discrete else ""
             raise ConfigError(
-                "env.obs=state has no pixels to crop: it needs encoder=state objective=none augmentation=none; "
-                "preset=state gives all of them"
+                f"env.obs=state has no pixels for {' '.join(odd)}: it needs encoder=state objective=none "
+                f"augmentation=none; preset=state gives all of them{discrete}"
             )
         if config.agent.precision == "bf16":
             raise ConfigError(

@@ -3,6 +3,7 @@
 import gymnasium as gym
 
 from curl_rl.agents import AGENTS
+from curl_rl.config import suites
 from curl_rl.config.schema import Config
 from curl_rl.types import ConfigError
 
@@ -25,9 +26,11 @@ def count_actions(config: Config, actions: gym.Space) -> int:
     if isinstance(actions, gym.spaces.Discrete) != discrete:
         kind = "discrete" if discrete else "continuous"
         others = " or ".join(f"agent={name}" for name, cls in AGENTS.items() if cls.discrete != discrete)
+        there = suites.SUITES[suites.suite_of(config.task)].discrete and not discrete
+        made = "preset=rainbow or preset=rainbow_state" if there else "a preset made for it"
         raise ConfigError(
-            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose {others}, with a "
-            f"preset made for it ({config.preset} may not be)"
+            f"agent={config.agent.name} needs {kind} actions, and {config.task} has others: choose {others}, with "
+            f"{made} ({config.preset} may not be)"
         )
     return int(actions.n) if isinstance(actions, gym.spaces.Discrete) else _shape(actions)[0]
 

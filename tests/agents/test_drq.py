@@ -354,7 +354,7 @@ def test_rainbow_runs_on_augmentations_alone(tmp_path):
         ("task=toy/reach augmentation=crop", "augmentation.size=84 does not fit in images of side 28"),
         ("task=atari/pong augmentation=cutout augmentation.most=84", "augmentation.most=84 leaves nothing of"),
         ("task=atari/pong augmentation=flip", "unknown augmentation 'flip'; there are color_jitter, crop, crop_shift"),
-        ("preset=state augmentation=cutout", "env.obs=state has no pixels to crop"),
+        ("preset=state augmentation=cutout", "env.obs=state has no pixels for augmentation=cutout: it needs"),
     ],
     ids=lambda value: value if "=" in value and " of " not in value else "",
 )

@@ -1,6 +1,7 @@
 """Environments that nobody here wrote: Gymnasium's, one's own, and those that a program offers."""
 
 import dataclasses
+import re
 import sys
 
 import gymnasium
@@ -419,6 +420,23 @@ def test_a_vector_and_discrete_actions_are_one_preset():
     named = compose(["task=gym/CartPole-v1", "preset=rainbow", "env.obs=state", *choices, f"run_dir={config.run_dir}"])
     assert config == dataclasses.replace(named, preset="rainbow_state")
     assert (config.agent.name, config.env.obs, config.encoder.name) == ("rainbow", "state", "state")
+
+
+def test_what_contradicts_a_vector_is_named():
+    told = (
+        "env.obs=state has no pixels for encoder=canonical: it needs encoder=state objective=none augmentation=none; "
+        "preset=state gives all of them, preset=rainbow_state where actions are discrete"
+    )
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        compose(["task=gym/CartPole-v1", "preset=rainbow_state", "encoder=canonical"])
+
+
+def test_the_presets_of_discrete_actions_are_named(tmp_path):
+    words = ["task=gym/CartPole-v1", "preset=state", f"run_dir={tmp_path / 'run'}"]
+    told = r"needs continuous actions, .* with preset=rainbow or preset=rainbow_state \(state may not be\)"
+    with pytest.raises(ConfigError, match=told):
+        train(compose(words))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_vector_and_discrete_actions_are_learned_from(tmp_path):
