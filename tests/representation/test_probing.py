@@ -112,6 +112,28 @@ def test_going_on_measures_what_is_missing_alone(tmp_path, data, monkeypatch):
     assert len(rows) == len(whole)
 
 
+def test_features_that_are_the_map_are_measured_once(tmp_path, monkeypatch):
+    large = recording()
+    large["frames"] = large["frames"].repeat(3, 2).repeat(3, 3)
+    np.savez(tmp_path / "rec.npz", **large)
+    (ridge,), asked = choose(("ridge",), {"states", "episodes", "order"}, "here"), list[tuple[str, str]]()
+    measure = type(ridge).measure
+    monkeypatch.setattr(
+        type(ridge),
+        "measure",
+        lambda self, subject, layer, seed: asked.append((subject.name, layer)) or measure(self, subject, layer, seed),
+    )
+    encoder = make_encoder(encoder_config("canonical"), (3, 48, 48))
+    rows = [row for _, rows in probe({"enc": encoder}, tmp_path / "rec.npz", probes=[ridge], seeds=1) for row in rows]
+    assert asked == [("pixels", "features"), ("untrained canonical 3x48x48-seed1", "features"), ("enc", "features")]
+    told = {
+        layer: [row["value"] for row in rows if (row["encoder"], row["layer"]) == ("enc", layer)]
+        for layer in ("features", "map")
+    }
+    assert len(told["features"]) == 3
+    assert told["map"] == told["features"]
+
+
 def test_frames_are_stacked_as_the_encoder_takes_them(tmp_path, data):
     folder = write_encoder(tmp_path / "enc", 0, stack=2)
     seen = []

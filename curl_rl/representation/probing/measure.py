@@ -109,10 +109,15 @@ def _asked(candidate: _Candidate, each: Probe, frames: Frames, seed: int) -> Ask
 
 
 def _measured(asked: Asked, subject: Subject, each: Probe) -> Iterator[Row]:
+    found: dict[str, dict[str, float]] = {}
     for layer in each.layers:
-        if layer in subject.layers:
-            for quantity, value in each.measure(subject, layer, int(asked.seed)).items():
-                yield {**asked._asdict(), "layer": layer, "quantity": quantity, "value": value}
+        if layer not in subject.layers:
+            continue
+        # Features that are the map itself, of an encoder without a head, are not measured twice.
+        same = [known for known in found if torch.equal(subject.vectors(known), subject.vectors(layer))]
+        found[layer] = found[same[0]] if same else each.measure(subject, layer, int(asked.seed))
+        for quantity, value in found[layer].items():
+            yield {**asked._asdict(), "layer": layer, "quantity": quantity, "value": value}
 
 
 def _candidates(encoders: Mapping[str, ExportedEncoder], seeds: int) -> Iterator[_Candidate]:
