@@ -34,6 +34,7 @@ from curl_rl.types import ConfigError
 
 CHOICES = ("task", "preset", *GROUPS)
 _NODES = {bool: BooleanNode, int: IntegerNode, float: FloatNode, str: StringNode}
+_STORED: dict[tuple[str, str], type] = {}  # the classes whose options Hydra knows
 _LONGEST_NAME = 150  # of 255 bytes that file systems give a name
 
 
@@ -133,12 +134,11 @@ def register() -> None:
 
 @explaining()
 def _register(group: str, name: str) -> None:
-    _store(group, name, GROUPS[group][name])
-
-
-@functools.cache
-def _store(group: str, name: str, cls: type) -> None:
-    ConfigStore.instance().store(group=group, name=name, node={**_defaults(cls.Config), "name": name})
+    cls = GROUPS[group][name]
+    if _STORED.get((group, name)) is not cls:  # one of the user's own may be written anew meanwhile
+        ConfigStore.instance().store(group=group, name=name, node={**_defaults(cls.Config), "name": name})
+        _STORED[group, name] = cls
+        _base.cache_clear()
 
 
 @functools.cache

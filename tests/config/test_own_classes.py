@@ -1,6 +1,7 @@
 """Classes of the user's own, package.module:Class, from the command line to an exported encoder."""
 
 import dataclasses
+import importlib
 import json
 import os
 import re
@@ -328,6 +329,23 @@ def test_hydra_trains_with_classes_of_ones_own(folder, arguments, names):
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (folder / "runs" / "toy_reach").iterdir()) == names
     assert {load_config(folder / "runs" / "toy_reach" / name).objective.name for name in names} == {"mine:Agree"}
+
+
+def test_a_class_that_is_written_anew_in_one_process_has_its_own_options(folder):
+    def weight(key: str, least: int) -> float:
+        text = MINE.replace("weight: float = option(1.0,", f"{key}: float = option({least}.0,")
+        (folder / "mine.py").write_text(text.replace("config.weight", f"config.{key}"))
+        importlib.invalidate_caches()
+        sys.modules.pop("mine", None)
+        return getattr(
+            compose(["task=toy/reach", "objective=mine:Agree", f"objective.{key}={least + 1}"]).objective, key
+        )
+
+    assert weight("weight", 1) == 2
+    assert weight("strength", 1) == 2
+    assert weight("weight", 1) == 2
+    with pytest.raises(ConfigError, match=r"unknown key 'objective\.strength'"):
+        compose(["task=toy/reach", "objective=mine:Agree", "objective.strength=1"])
 
 
 CHANGED = [
