@@ -161,6 +161,7 @@ class _Camera:
         self._fixed = physics.model.cam_mode[self._number] == 0
 
     def draw(self, physics: Any) -> None:
+        """Draw where an episode's walk begins, and within what and how fast it goes."""
         place = physics.data.cam_xpos[self._number] - self._centre(physics)
         self._target = self._seen(physics)
         self._from_above = physics.data.cam_xmat[self._number][8] > 0.99

@@ -29,7 +29,10 @@ def episodes_of(arrays: dict[str, np.ndarray]) -> list[EpisodeBuffer]:
 
 
 def main() -> None:
-    """Write the dataset where MINARI_DATASETS_PATH says, frames as they are: Minari's own default is JPEG."""
+    """Write the dataset where MINARI_DATASETS_PATH says, frames as they are: Minari's own default is JPEG.
+
+    Discrete actions are as many as the recording shows.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("recording", type=Path, help=".npz file")
     parser.add_argument("name", help="such as reach/agent-v0")

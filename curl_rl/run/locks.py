@@ -2,7 +2,7 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from curl_rl.run.files import WriteError, check_folder, writing
@@ -41,7 +41,8 @@ def training_alone(run_dir: Path) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            if new and [*run_dir.iterdir()] == [lock]:
-                lock.unlink()
-                run_dir.rmdir()
+            with suppress(OSError):  # what is said is why it was refused
+                if new and [*run_dir.iterdir()] == [lock]:
+                    lock.unlink()
+                    run_dir.rmdir()
             raise

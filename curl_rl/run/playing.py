@@ -52,7 +52,7 @@ def evaluate_run(
     config, state = load_played(run_dir, checkpoint)
     clock = Clock(*state["clock"])
     config = _distracted(_elsewhere(config, task) if task else config, distraction, intensity)
-    which = f"the {checkpoint} one" if checkpoint == "best" else "as asked" if checkpoint else "the newest one"
+    which = {"": "the newest one", "best": "the best one"}.get(checkpoint, "as asked")
     played = f"checkpoint {clock.agent_step} of {run_dir} (frame {clock.frame}), {which}"
     tell(f"{played}, in {config.task}" if task else played)
     episodes = episodes or config.evaluation.final_episodes or config.evaluation.episodes

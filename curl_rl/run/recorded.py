@@ -38,11 +38,9 @@ def read_recording(path: Path) -> Mapping[str, np.ndarray]:
 
 
 def _check_rows(path: Path, name: str, rows: np.ndarray, count: int) -> None:
-    fewer = name in ("actions", "rewards")
-    if rows.ndim == 0 or (name in _NUMBERS and rows.ndim > 1):
-        raise ConfigError(
-            f"{path} has {name} of shape {rows.shape}: give one {'number' * (name in _NUMBERS) or 'row'} each"
-        )
+    fewer, number = name in ("actions", "rewards"), name in _NUMBERS
+    if rows.ndim == 0 or (number and rows.ndim > 1):
+        raise ConfigError(f"{path} has {name} of shape {rows.shape}: give one {'number' if number else 'row'} each")
     if len(rows) != count and not (fewer and len(rows) == count - 1):
         raise ConfigError(f"{path} has {len(rows):,} {name} for {count:,} frames: give one each")
     if rows.dtype.kind not in "buif" or (name in ("classes", "labels", *_MARKS) and rows.dtype.kind == "f"):

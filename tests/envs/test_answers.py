@@ -13,6 +13,7 @@ from curl_rl import envs
 from curl_rl.config.overrides import compose
 from curl_rl.envs import EnvError, LocalEnv, RemoteEnv, make_env
 from curl_rl.run.trainer import train
+from curl_rl.types import ConfigError
 
 SOME = spaces.Box(-1, 1, (2,), np.float32)
 
@@ -95,7 +96,9 @@ def test_info_is_a_dict():
 def test_spaces_are_gymnasiums(which, space):
     task = offered(**{which: space})
     for ask in (make_env, envs.is_discrete, lambda task: compose([f"task={task}"])):
-        with pytest.raises(Exception, match=f"faulty has the {which} .*: set self.{which} to one of gymnasium.spaces"):
+        with pytest.raises(
+            (EnvError, ConfigError), match=f"faulty has the {which} .*: set self.{which} to one of gymnasium.spaces"
+        ):
             ask(task)
 
 

@@ -76,7 +76,8 @@ class Subject:
 class Probe:
     """A question to what a subject makes of frames. A subclass names its options as `Config`, and is found by its name.
 
-    `needs` says what the frames must give, of classes, labels and states; `layers` at which it looks.
+    `needs` says what the frames must give, of classes, labels and states; `layers` at which it looks: two that hold the
+    same numbers are measured once.
     """
 
     Config: ClassVar[type[ProbeConfig]]
