@@ -57,14 +57,19 @@ class Resets:
     """Heads and objective start anew; the encoder keeps a share of its weights and takes the rest from a new one."""
 
     every: int = option(0, "updates from one reset to the next; 0: none", at_least=0, at_most=LONGEST)
-    until: int = option(
-        LONGEST, "updates, counted alike, after which is none", at_least=0, at_most=LONGEST, where="every"
+    until: int | None = option(
+        None,
+        "updates, counted alike, after which is none; null: while the budget has as many left as from one to the next",
+        at_least=0,
+        at_most=LONGEST,
+        where="every",
     )
     keep: float = option(0.5, "share of the encoder's weights that stays", at_least=0, at_most=1, where="every")
 
     def last(self, count: int) -> int:
         """Return at which count of updates the last reset was, 0 if there was none."""
-        return min(count, self.until) // self.every * self.every if self.every else 0
+        end = count if self.until is None else min(count, self.until)
+        return end // self.every * self.every if self.every else 0
 
 
 def check_schedule(config: Any) -> None:
@@ -73,6 +78,11 @@ def check_schedule(config: Any) -> None:
         raise ConfigError(
             f"agent.anneal.n_step={config.anneal.n_step} exceeds agent.n_step={config.n_step}, from which n falls: "
             "lower the one or raise the other"
+        )
+    if config.anneal.updates and config.anneal.discount < config.discount < 1:
+        raise ConfigError(
+            f"agent.anneal.discount={config.anneal.discount} is below agent.discount={config.discount}, from which it "
+            "rises: raise the one or lower the other"
         )
     if config.anneal.updates and config.discount == 1:
         raise ConfigError("agent.discount=1 has no horizon to anneal: lower it, or set agent.anneal.updates=0")

@@ -291,6 +291,11 @@ def _resolved(config: Config) -> Config:
         agent = dataclasses.replace(agent, precision=_fast_precision(config.device) if pixels else "float32")
     if getattr(agent, "offset", 0) is None:
         agent = dataclasses.replace(agent, offset=config.random_steps * config.updates_per_step)
+    if (resets := getattr(agent, "resets", None)) is not None and resets.every and resets.until is None:
+        # A reset that nothing follows would be evaluated untrained.
+        updates = (config.budget_frames // repeat - config.random_steps) * config.updates_per_step
+        until = max(0, updates + agent.offset - resets.every)
+        agent = dataclasses.replace(agent, resets=dataclasses.replace(resets, until=until))
     name = f"{config.preset}-{config.objective.name.replace(':', '.')}-seed{config.seed}"
     resolved = dataclasses.replace(
         config,

@@ -133,9 +133,7 @@ def move_average(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 
 def decayed(parameters: list[nn.Parameter], decay: float) -> list[dict[str, Any]]:
-    """Return an optimiser's groups: all alike without a decay, otherwise vectors such as biases without it."""
-    if not decay:
-        return [{"params": parameters, "weight_decay": 0.0}]
+    """Return an optimiser's groups, the same whatever the decay: weights, and without it vectors such as biases."""
     weights, vectors = ([p for p in parameters if (p.dim() > 1) == many] for many in (True, False))
     return [{"params": weights, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
 

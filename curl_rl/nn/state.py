@@ -25,7 +25,7 @@ class Kept:
         for name in self.kept:
             try:
                 setattr(self, name, _restored(getattr(self, name), state[name]))
-            except (RuntimeError, KeyError) as error:
+            except (RuntimeError, KeyError, ValueError) as error:
                 fault = " ".join(str(error).split())
                 raise ConfigError(
                     f"{name} cannot take its state back ({fault}): use the classes that saved it"
@@ -52,10 +52,10 @@ def _restored(part: Any, state: Any) -> Any:
     elif isinstance(part, dict):
         return {name: _restored(inner, state[name]) for name, inner in part.items()}
     elif isinstance(part, torch.optim.Optimizer):
-        rates = [group["lr"] for group in part.param_groups]
+        settings = [{name: value for name, value in group.items() if name != "params"} for group in part.param_groups]
         part.load_state_dict(state)
-        for group, rate in zip(part.param_groups, rates, strict=True):
-            group["lr"] = rate  # a setting, with which a run may go on otherwise than before
+        for group, own in zip(part.param_groups, settings, strict=True):
+            group.update(own)  # with which a run may go on otherwise than before
     elif hasattr(part, "load_state_dict"):
         part.load_state_dict(state)
     else:

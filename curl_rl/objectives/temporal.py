@@ -125,15 +125,16 @@ class _Transition(nn.Module):
     def __init__(self, channels: int, action_dim: int):
         super().__init__()
         self.first = nn.Conv2d(channels + action_dim, channels, 3, padding=1)
-        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
-        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, latent: Tensor, action: Tensor, valid: Tensor) -> Tensor:
         """Return latents (B, c, h, w) after actions (B, A); `valid` (B,) tells which of them are steps."""
         planes = action[:, :, None, None].expand(-1, -1, *latent.shape[2:])
         hidden = _standardise(self.first(torch.cat([latent, planes], 1)).relu(), valid)
-        return stretched(self.second(hidden * self.scale + self.shift).relu())
+        hidden = hidden * self.scale[:, None, None] + self.shift[:, None, None]
+        return stretched(self.second(hidden).relu())
 
 
 class Spr(Objective):

@@ -93,14 +93,14 @@ def test_one_optimiser_holds_everything_that_trains(objective):
     agent = tiny_rainbow(objective, learning_rate=3e-4, adam_epsilon=2e-5)
     names = {id(p): name for name, p in parameters(agent).items()}
     (optimizer,) = agent.optimizers.values()
-    (group,) = optimizer.param_groups
-    assert (group["lr"], group["eps"], group["betas"]) == (3e-4, 2e-5, (0.9, 0.999))
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["eps"], group["betas"], group["weight_decay"]) == (3e-4, 2e-5, (0.9, 0.999), 0)
     layers = ("value_hidden", "value", "advantage_hidden", "advantage")
     expected = [f"encoder.convs.{i}.{n}" for i in (0, 2) for n in ("weight", "bias")]
     expected += [f"heads.{layer}.{n}{s}" for layer in layers for n in ("weight", "bias") for s in ("", "_std")]
     if objective == "curl":
         expected += ["objective.weight", *(f"objective.head.{i}.{n}" for i in (0, 3) for n in ("weight", "bias"))]
-    held = [names[id(p)] for p in group["params"]]
+    held = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
     trainable = [name for name, p in parameters(agent).items() if p.requires_grad]
     assert sorted(held) == sorted(expected) == sorted(trainable)
 

@@ -60,6 +60,10 @@ def test_resets_by_agent_step_come_early_and_annealing_with_them():
             {"n_step": 2, "anneal": Annealing(5)},
             r"agent\.anneal\.n_step=3 exceeds agent\.n_step=2.*lower the one",
         ),
+        (
+            {"discount": 0.998, "anneal": Annealing(5)},
+            r"agent\.anneal\.discount=0\.997 is below agent\.discount=0\.998.*raise the one",
+        ),
         ({"discount": 1.0, "anneal": Annealing(5)}, r"agent\.discount=1 has no horizon to anneal: lower it"),
         ({"atoms": 1, "v_max": 50.0}, r"no effect with agent\.atoms=1: leave them at -10 and 10"),
     ],
@@ -214,6 +218,15 @@ def test_weights_decay_and_vectors_do_not():
             assert not torch.equal(decayed[name], after[name]), name
         else:
             assert torch.equal(decayed[name], after[name]), name
+
+
+def test_no_gain_or_shift_or_bias_of_an_objective_decays():
+    agent = tiny_rainbow("spr", options={"projection_dim": 8}, weight_decay=0.5)
+    names = {id(p): name for name, p in agent.learner.objective.named_parameters()}
+    weights, vectors = agent.optimizers["all"].param_groups
+    assert (weights["weight_decay"], vectors["weight_decay"]) == (0.5, 0)
+    assert all(names.get(id(p), "weight").endswith("weight") for p in weights["params"])
+    assert {"scale", "shift", "bias"} <= {names[id(p)].split(".")[-1] for p in vectors["params"] if id(p) in names}
 
 
 def test_gradients_are_clipped_unless_the_norm_is_zero():

@@ -33,16 +33,16 @@ SPR = {
     "num_atoms": 51,
 }
 BBF = {"min_replay_history": 2000, "epsilon_train": 0.0, "epsilon_decay_period": 2001, "target_update_period": 1}
-AVERAGED = {"noisy": False, "target_update_tau": 0.005, "target_action_selection": True, "replay_ratio": 256}
+AVERAGED = {"noise": 0, "target_update_tau": 0.005, "target_action_selection": True, "replay_ratio": 256}
 PUBLISHED = {
     "der": {
         **DOPAMINE,
         **DQN,
+        "noise": 0.1,  # sigma_init in dopamine/jax/networks.py; atari_100k/spr_networks.py has .5
         "min_replay_history": 1600,
         "epsilon_train": 0.01,
         "epsilon_decay_period": 2000,
         "target_update_period": 2000,
-        "noisy": True,
         "num_atoms": 51,
         "replay_scheme": "prioritized",
         "data_augmentation": False,
@@ -55,13 +55,13 @@ PUBLISHED = {
         "epsilon_train": 0.01,
         "epsilon_decay_period": 5000,
         "target_update_period": 1,
-        "noisy": False,
+        "noise": 0,
         "num_atoms": 1,
         "replay_scheme": "uniform",
         "data_augmentation": True,
         "replay_ratio": 32,
     },
-    "spr": {**DOPAMINE, **DQN, **BBF, **SPR, "noisy": True, "replay_ratio": 64},
+    "spr": {**DOPAMINE, **DQN, **BBF, **SPR, "noise": 0.5, "replay_ratio": 64},
     "sr_spr": {**DOPAMINE, **BBF, **SPR, **AVERAGED, "resets": (0.8, range(5_000, 95_001, 5_000))},
     "bbf": {
         **DOPAMINE,
@@ -154,7 +154,7 @@ def settings_of(config: Config) -> dict[str, object]:
         "target_update_period": agent.target_period,
         "target_update_tau": agent.target_tau,
         "target_action_selection": agent.target_acts,
-        "noisy": agent.noise_std > 0,
+        "noise": agent.noise_std,
         "num_atoms": agent.atoms,
         "replay_scheme": scheme_of(config),
         "data_augmentation": augmented(config),
@@ -173,8 +173,14 @@ def test_a_published_agent_has_its_published_settings(name):
     assert (config.env.protocol, config.env.image_size, config.replay.capacity) == ("atari100k", 84, 100_000)
     if config.agent.atoms > 1:
         assert (config.agent.v_min, config.agent.v_max) == (-10, 10)
-    if config.agent.noise_std:
-        assert config.agent.noise_std == 0.5
+
+
+@pytest.mark.parametrize(("each", "steps"), [(1, 40_000), (2, 20_000), (4, 10_000), (8, 5_000), (16, 2_500)])
+def test_the_last_reset_leaves_a_period_at_any_replay_ratio(each, steps):
+    """BBF's reset_weights returns where training_steps + interval exceeds no_resets_after."""
+    config = compose(["task=atari/pong", "preset=bbf", f"updates_per_step={each}"])
+    found = [step for step in range(steps, 100_001, steps) if step + steps <= 100_000]
+    assert resets_of(config) == (0.5, range(found[0], found[-1] + 1, steps))
 
 
 def test_the_original_curl_copies_by_agent_step_and_weighs_by_both_losses():

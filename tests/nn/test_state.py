@@ -44,6 +44,17 @@ def test_what_is_restored_goes_on_bit_for_bit_and_is_the_same_object():
     assert all(torch.equal(left, right) for left, right in zip(one.step(), other.step(), strict=True))
 
 
+def test_an_optimiser_keeps_its_own_settings_and_takes_moments():
+    one, other = Owner(1), Owner(2)
+    one.step()
+    other.optimizers["all"] = torch.optim.Adam(other.network.parameters(), lr=0.5, eps=0.25, weight_decay=0.125)
+    other.load_state_dict(one.state_dict())
+    (group,) = other.optimizers["all"].param_groups
+    assert (group["lr"], group["eps"], group["weight_decay"]) == (0.5, 0.25, 0.125)
+    moments = (owner.optimizers["all"].state[owner.network.weight]["exp_avg"] for owner in (one, other))
+    assert torch.equal(*moments)
+
+
 def test_numbers_tensors_and_generators_are_copies():
     owner = Owner(1)
     kept = owner.state_dict()
@@ -64,3 +75,7 @@ def test_a_state_of_other_parts_is_refused_with_the_part():
         owner.load_state_dict(state)
     with pytest.raises(ConfigError, match="network cannot take its state back"):
         owner.load_state_dict({})
+    state = Owner(1).state_dict()
+    state["optimizers"]["all"]["param_groups"] *= 2
+    with pytest.raises(ConfigError, match="optimizers cannot take its state back"):
+        owner.load_state_dict(state)

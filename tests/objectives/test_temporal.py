@@ -476,7 +476,9 @@ def test_spr_is_the_formula_written_out(encoders):
             hidden = F.conv2d(torch.cat([latent, planes], 1), model.first.weight, model.first.bias, padding=1).relu()
             known = hidden[MASK[:, step]].transpose(0, 1).flatten(1)  # one row a channel, over samples and cells
             mean, std = known.mean(1), (known.var(1, correction=0) + 1e-5).sqrt()
-            hidden = (hidden - mean[:, None, None]) / std[:, None, None] * model.scale + model.shift
+            hidden = (hidden - mean[:, None, None]) / std[:, None, None] * model.scale[:, None, None] + model.shift[
+                :, None, None
+            ]
             latent = stretch(F.conv2d(hidden, model.second.weight, model.second.bias, padding=1).relu())
             later = stretch(average(encoders[1].conv(batch.future.obs[:, step].contiguous()).double(), 2))
             predictions[:, step] = affine(spr.projection, latent.flatten(1))
