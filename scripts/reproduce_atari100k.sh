@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train and report what results/atari100k holds: 100,000 agent steps, published settings, with the objective and without.
+# Train and report the games of results/atari100k by preset `paper` as it is now: 100,000 agent steps, with the objective
+# and without. The runs there are of an earlier `paper` (docs/results.md).
 # usage: OUT=runs/atari100k scripts/reproduce_atari100k.sh [--workers N | --per-gpu K | --engine ray ...]
 # All 26 games with five seeds are `curl-rl benchmark atari100k` alone.
 set -uo pipefail

@@ -68,7 +68,7 @@ class Rainbow(Kept):
 
     Config = RainbowConfig
     discrete, reports_priorities = True, True
-    kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates", "explored")
+    kept = ("learner", "heads", "target_network", "optimizers", "generator", "updates", "explored", "reset_at")
 
     def __init__(self, config: RainbowConfig, *, learner: Learner, action_dim: int, device: torch.device, seed: int):
         self.config, self.learner, self.device, self.action_dim = config, learner, device, action_dim
@@ -77,7 +77,7 @@ class Rainbow(Kept):
         self.target_network = frozen_copy(self.network)
         self.target_heads = cast(DuellingHeads, self.target_network["heads"])
         self.returns = Returns(config.atoms, config.v_min, config.v_max, device)
-        self.updates, self.explored = 0, 0
+        self.updates, self.explored, self.reset_at = 0, 0, 0
         self.trained = [*self.network.parameters(), *learner.heads()]
         options: dict[str, Any] = {"fused": True, "capturable": device.type == "cuda"}
         groups = decayed(self.trained, config.weight_decay)
@@ -104,8 +104,8 @@ class Rainbow(Kept):
 
     @property
     def _horizon(self) -> tuple[int, float]:
-        c, count = self.config, self._count
-        return c.anneal.at(c.n_step, c.discount, min(self.updates, count - c.resets.last(count)))
+        c = self.config
+        return c.anneal.at(c.n_step, c.discount, min(self.updates, self._count - self.reset_at))
 
     @property
     def _count(self) -> int:
@@ -142,7 +142,7 @@ class Rainbow(Kept):
         self.updates += 1
         if self._count % self.config.target_period == 0:
             move_average(self.target_network, self.network, self.config.target_tau)
-        if self.config.resets.last(self._count) == self._count:
+        if self.config.resets.due(self._count):
             self._reset()
         return UpdateResult(metrics, metrics.pop("priorities"))
 
@@ -157,6 +157,7 @@ class Rainbow(Kept):
                 heads.load_state_dict(fresh.state_dict())
         self.heads.draw(self.generator)  # for the step's further updates
         self.optimizers["all"].state.clear()
+        self.reset_at = self._count
         self._step = make_step(self._descend, self.device, capture=self.config.capture)
 
     def _descend(self, batch: Batch, obs: Images, next_obs: Images, views: Views | None) -> Metrics:

@@ -66,10 +66,10 @@ class Resets:
     )
     keep: float = option(0.5, "share of the encoder's weights that stays", at_least=0, at_most=1, where="every")
 
-    def last(self, count: int) -> int:
-        """Return at which count of updates the last reset was, 0 if there was none."""
-        end = count if self.until is None else min(count, self.until)
-        return end // self.every * self.every if self.every else 0
+    def due(self, count: int) -> bool:
+        """Return whether one follows the update with this count."""
+        ended = self.until is not None and count > self.until
+        return bool(self.every) and not ended and count % self.every == 0
 
 
 def check_schedule(config: Any) -> None:
@@ -86,5 +86,10 @@ def check_schedule(config: Any) -> None:
         )
     if config.anneal.updates and config.discount == 1:
         raise ConfigError("agent.discount=1 has no horizon to anneal: lower it, or set agent.anneal.updates=0")
+    if config.target_acts and config.target_tau == config.target_period == 1:
+        raise ConfigError(
+            "agent.target_acts=true has no effect with agent.target_tau=1 and agent.target_period=1, where the target "
+            "is the network: change one of them, or leave it out"
+        )
     if config.atoms == 1 and (config.v_min, config.v_max) != (-10, 10):
         raise ConfigError("agent.v_min and agent.v_max have no effect with agent.atoms=1: leave them at -10 and 10")

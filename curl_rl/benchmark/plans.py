@@ -168,6 +168,14 @@ def _texts(settings: Mapping[str, Any]) -> dict[str, str]:
     return {key: words[value] if isinstance(value, bool | None) else str(value) for key, value in settings.items()}
 
 
+def open_plans(plans: Sequence[Plan]) -> list[Plan]:
+    """Return those that are not done in their folders.
+
+    Raises ConfigError where a run directory holds another configuration.
+    """
+    return [plan for plan in plans if not _is_done(plan, Path(plan.job.run_dir))]
+
+
 def run_benchmark(plans: Sequence[Plan], engine: Engine, out: str, stream: TextIO) -> int:
     """Run what is not done yet; return 0, 1 where a job failed, 128 + a signal's number where one stopped it.
 

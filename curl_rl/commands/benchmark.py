@@ -27,13 +27,15 @@ def add(commands: Any) -> None:
     parser.add_argument("--per-gpu", type=whole(1, 100), metavar="K", help="jobs that share a GPU")
     parser.add_argument("--cpus", type=whole(1, 1024), metavar="N", help="CPU cores of a job on Ray (default: 1)")
     parser.add_argument("--address", default="auto", help="of the Ray cluster (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the commands of what is not done, and run nothing"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is asked for, or print the commands."""
     from curl_rl.benchmark.engines import make_engine
-    from curl_rl.benchmark.plans import load_benchmark, make_plans, run_benchmark, select
+    from curl_rl.benchmark.plans import load_benchmark, make_plans, open_plans, run_benchmark, select
     from curl_rl.types import ConfigError
 
     benchmark = select(load_benchmark(arguments.name), arguments.tasks, arguments.methods, arguments.seeds)
@@ -44,7 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     plans = make_plans(benchmark, arguments.overrides, out)
     if arguments.dry_run:
-        print("\n".join(plan.job.line() for plan in plans))
+        left = plans if "://" in out else open_plans(plans)
+        print("".join(f"{plan.job.line()}\n" for plan in left), end="")
+        if done := len(plans) - len(left):
+            print(f"{done} of {len(plans)} jobs are done and left out", file=sys.stderr)
         return 0
     share = {name: getattr(arguments, name) for name in ("workers", "per_gpu", "cpus", "address")}
     with contextlib.closing(make_engine(arguments.engine, **share)) as engine:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from curl_rl.agents.schedule import Resets
 from curl_rl.config.difference import told
 from curl_rl.config.overrides import CHOICES, canonical, change, compose, named_values, parse_single
 from curl_rl.config.schema import GROUPS, Config
@@ -13,8 +14,8 @@ from curl_rl.types import ConfigError
 def continued(stored: Config, overrides: Sequence[str]) -> Config:
     """Return a stored configuration with the values that overrides name.
 
-    A replay that held all that the budget gave grows with it, unless its capacity is named. Raises ConfigError for
-    another task, preset or class than the stored ones, whose other options would not be of it.
+    What the budget gave grows with it, unless it is named: a replay that held all, and the time of resets. Raises
+    ConfigError for another task, preset or class than the stored ones, whose other options would not be of it.
     """
     parsed = parse_single(overrides)
     chosen = {o.key_or_group: named_values(o)[0] for o in parsed if o.key_or_group in CHOICES}
@@ -28,12 +29,18 @@ def continued(stored: Config, overrides: Sequence[str]) -> Config:
             "another run_dir, or start it anew by its whole command, task=... and all, with restart=true"
         )
     given = {o.key_or_group: o.input_line or "" for o in parsed if o.key_or_group not in CHOICES}
-    config = change(stored, given.values())
+    config = change(stored, [*_of_the_budget(stored), *given.values()])
     before, steps, capacity = _steps(stored), _steps(config), stored.replay.capacity
     if steps > before and "replay.capacity" not in given and capacity >= before:
         grown = max(capacity, min(capacity + steps - before, _most(stored)))
         config = change(config, [f"replay.capacity={grown}"])
     return config
+
+
+def _of_the_budget(stored: Config) -> list[str]:
+    """Return what leaves the end of resets to the budget again, where the stored one gave it."""
+    resets, word = getattr(stored.agent, "resets", None), "agent.resets.until=null"
+    return [word] if isinstance(resets, Resets) and resets.every and change(stored, [word]) == stored else []
 
 
 def _steps(config: Config) -> int:

@@ -31,6 +31,7 @@ CHANGEABLE = (
     "updates_per_step",
     "agent.learning_rate",  # which the loaded optimisers are given anew
     "agent.alpha_learning_rate",
+    "agent.resets.until",  # the budget's, where no number is given
     "objective.coefficient",  # but from 0 or to it: then other optimisers, and another replay, hold the state
     "evaluation.every_frames",
     "evaluation.episodes",

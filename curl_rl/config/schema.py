@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from curl_rl.agents import AGENTS
+from curl_rl.agents.schedule import Resets
 from curl_rl.config import suites
 from curl_rl.config.frozen import explaining, frozen, schema
 from curl_rl.config.moved import check_moved
@@ -205,10 +206,12 @@ def _check_augmentation(config: Config) -> None:
     """Refuse an augmentation that does not go with the images, or that nothing would see."""
     augmentation, averaged = config.augmentation, config.agent.averaging
     shows = AUGMENTATIONS[augmentation.name](augmentation)
-    if averaged and averaged.m > 1 and augmentation.name == "none":
+    copies = {name: count for name in ("k", "m") if averaged and (count := getattr(averaged, name)) > 1}
+    if copies and augmentation.name == "none":
+        named = " and ".join(f"agent.averaging.{name}={count}" for name, count in copies.items())
         raise ConfigError(
-            f"agent.averaging.m={averaged.m} averages over copies of one image with augmentation=none: choose an "
-            "augmentation, or leave it out"
+            f"{named} would average over copies of one image with augmentation=none: choose an augmentation, or leave "
+            "it out"
         )
     unseen = averaged and config.objective.coefficient == 0 and not (averaged.k or averaged.m)
     if unseen and not shows.rests:
@@ -291,10 +294,11 @@ def _resolved(config: Config) -> Config:
         agent = dataclasses.replace(agent, precision=_fast_precision(config.device) if pixels else "float32")
     if getattr(agent, "offset", 0) is None:
         agent = dataclasses.replace(agent, offset=config.random_steps * config.updates_per_step)
-    if (resets := getattr(agent, "resets", None)) is not None and resets.every and resets.until is None:
+    resets = getattr(agent, "resets", None)
+    if isinstance(resets, Resets) and resets.every and resets.until is None:
         # A reset that nothing follows would be evaluated untrained.
         updates = (config.budget_frames // repeat - config.random_steps) * config.updates_per_step
-        until = max(0, updates + agent.offset - resets.every)
+        until = min(max(0, updates + agent.offset - resets.every), LONGEST)
         agent = dataclasses.replace(agent, resets=dataclasses.replace(resets, until=until))
     name = f"{config.preset}-{config.objective.name.replace(':', '.')}-seed{config.seed}"
     resolved = dataclasses.replace(

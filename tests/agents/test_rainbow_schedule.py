@@ -38,8 +38,9 @@ def test_exploration_falls_in_a_line_and_stays():
 
 def test_resets_come_every_so_often_until_they_end():
     resets = Resets(every=40, until=100)
-    assert [resets.last(updates) for updates in (0, 39, 40, 79, 80, 120, 10**6)] == [0, 0, 40, 40, 80, 80, 80]
-    assert Resets().last(10**6) == 0
+    assert [count for count in range(1, 10**3) if resets.due(count)] == [40, 80]
+    assert [count for count in range(1, 100) if Resets(every=30).due(count)] == [30, 60, 90]
+    assert not any(Resets().due(count) for count in range(1, 100))
 
 
 def test_resets_by_agent_step_come_early_and_annealing_with_them():

@@ -253,6 +253,18 @@ def test_the_command_line_prints_commands_and_runs_nothing(tmp_path, capsys, mon
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_leaves_out_what_is_done(tmp_path, capsys):
+    out, name = str(tmp_path / "out"), toy(tmp_path)
+    plans = make_plans(load_benchmark(name), [], out)
+    finish(plans[1].job, plans[1].config)
+    assert cli.main(["benchmark", name, "--out", out, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == [plan.job.line() for plan in (plans[0], *plans[2:])]
+    assert said.err == "1 of 4 jobs are done and left out\n"
+    assert cli.main(["benchmark", name, "--out", out, "--dry-run", "--overrides", "batch_size=8"]) == 2
+    assert "batch_size: 64 -> 8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

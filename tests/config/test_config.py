@@ -290,7 +290,8 @@ def test_configurations_are_frozen_all_the_way():
         ),
         ("agent.capture=true device=cpu", ["agent.capture=true", "on the CPU here: set agent.capture=false"]),
         ("preset=state agent.precision=bf16", ["agent.precision=bf16 has no effect with env.obs=state"]),
-        ("augmentation=none agent.averaging.m=2", ["agent.averaging.m=2 averages over copies of one"]),
+        ("augmentation=none agent.averaging.m=2", ["agent.averaging.m=2 would average over copies"]),
+        ("augmentation=none agent.averaging.k=3", ["agent.averaging.k=3 would average over copies"]),
         ("objective=byol objective.use_momentum=false objective.projection_tau=0.1", ["objective.use_momentum=false"]),
         (
             "objective.projection_hidden=64",

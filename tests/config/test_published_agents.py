@@ -99,7 +99,7 @@ def resets_of(config: Config) -> tuple[float, range] | None:
         return None
     updates = (config.budget_frames // config.env.action_repeat - config.random_steps) * each
     counts = range(config.agent.offset + 1, config.agent.offset + updates + 1)
-    found = [count for count in counts if resets.last(count) == count]
+    found = [count for count in counts if resets.due(count)]
     steps = range(found[0] // each, found[-1] // each + 1, resets.every // each)
     assert [count // each for count in found] == list(steps)
     return resets.keep, steps

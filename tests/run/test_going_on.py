@@ -7,7 +7,7 @@ import shutil
 import signal
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import runs
@@ -25,6 +25,7 @@ from runs import (
 )
 
 from curl_rl import cli
+from curl_rl.agents.rainbow import Rainbow
 from curl_rl.config.continuing import continued
 from curl_rl.config.overrides import compose
 from curl_rl.run import trainer
@@ -199,7 +200,7 @@ def test_rainbow_goes_on_with_another_rate_and_its_weights_anneal_to_the_new_bud
     assert train(*words) == 0
     repeat = load_config(tmp_path).env.action_repeat
     more = (f"run_dir={tmp_path}", "budget_frames=120", "agent.learning_rate=0.5")
-    assert rates(more, monkeypatch) == {"all": [0.5]}
+    assert rates(more, monkeypatch) == {"all": [0.5, 0.5]}  # decayed, and not
     with ExitStack() as cleanup:
         again = trainer.Trainer(load_config(tmp_path), cleanup)
         found = again.checkpoints.load(again.replay)
@@ -338,6 +339,35 @@ def test_a_capacity_that_was_named_or_is_the_presets_does_not_grow(tmp_path):
     small = compose(["task=toy/reach", "budget_frames=2000", "replay.capacity=50"])
     assert continued(small, ["budget_frames=4000"]).replay.capacity == 50
     assert continued(small, ["budget_frames=4000", "replay.capacity=0"]).replay.capacity == 4000
+
+
+def test_resets_go_on_with_a_larger_budget_unless_their_end_was_named(tmp_path):
+    words = ["task=atari/pong", "preset=sr_spr", f"run_dir={tmp_path}"]
+    for more, until, grown in (([], 95_000 * 8, 245_000 * 8), (["agent.resets.until=7"], 7, 7)):
+        stored = compose([*words, *more])
+        assert stored.agent.resets.until == until
+        assert continued(stored, ["budget_frames=1_000_000"]).agent.resets.until == grown
+        assert continued(stored, ["budget_frames=1_000_000", "agent.resets.until=9"]).agent.resets.until == 9
+
+
+def test_a_run_that_goes_on_resets_when_a_longer_one_would(tmp_path):
+    words = ["task=toy/grid", "preset=rainbow", "random_steps=6", "batch_size=4", "agent.hidden_dim=8", "device=cpu"]
+    words += ["threads=1", "env.overlap=false", "evaluation.episodes=1", "evaluation.workers=1"]
+    words += ["evaluation.every_frames=60", f"run_dir={tmp_path}", "agent.resets.every=10"]
+
+    def resets_at(*more: str) -> tuple[int, int]:
+        """Return when the last reset was, and after which count there is none."""
+        assert train(*more) == 0
+        with ExitStack() as cleanup:
+            again = trainer.Trainer(load_config(tmp_path), cleanup)
+            agent = cast(Rainbow, again.agent)
+            again.load_state_dict(again.checkpoints.load(again.replay) or {})
+            return agent.reset_at, agent.config.resets.until or 0
+
+    repeat = compose(words).env.action_repeat
+    short, long = 42 * repeat, 67 * repeat
+    assert resets_at(*words, f"budget_frames={short}") == (20, 26)
+    assert resets_at(*words, f"budget_frames={long}") == (50, 51)
 
 
 def test_a_restart_keeps_what_was_there_and_no_reader_counts_it(finished, capsys):
