@@ -66,6 +66,10 @@ def test_resets_by_agent_step_come_early_and_annealing_with_them():
             r"agent\.anneal\.discount=0\.997 is below agent\.discount=0\.998.*raise the one",
         ),
         ({"discount": 1.0, "anneal": Annealing(5)}, r"agent\.discount=1 has no horizon to anneal: lower it"),
+        (
+            {"target_acts": True, "target_tau": 1.0, "target_period": 1},
+            r"agent\.target_acts=true has no effect with agent\.target_tau=1 and agent\.target_period=1.*change one",
+        ),
         ({"atoms": 1, "v_max": 50.0}, r"no effect with agent\.atoms=1: leave them at -10 and 10"),
     ],
 )
